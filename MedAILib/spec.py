@@ -1,0 +1,68 @@
+"""What a model is and wants, read from its description without its weights and without PyTorch."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from MedAILib.errors import SpecError
+from MedAILib.results import Label
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model's interface and papers; what happens between input and output is the model's own business.
+
+    Args:
+        name: what the user calls it: the name of its folder.
+        version: the author's version of it.
+        task: "segmentation" (other tasks follow).
+        source: its folder or file.
+        title: its full name for people.
+        description: a sentence or more.
+        channels: one name per input channel, in order.
+        labels: the structures it finds, background left out.
+        modality: such as "MR" or "CT"; empty when unknown.
+        orientation: three letters of the network's axes, such as "RAS"; None when it takes images as they lie.
+        spacing_mm: voxel spacing along these axes in mm; None when it takes images as they are.
+        patch: size of its window along these axes in voxels; None when it takes images whole.
+        mirror_axes: network axes along which its author says it may be mirrored.
+        steps: its preprocessing, inference and post-processing in words, in order.
+        licence, authors, data_source, intended_use, references, warnings: what its author wrote.
+
+    Raises:
+        SpecError: no channels; label values or names that are not unique; sizes that are none.
+    """
+
+    name: str
+    version: str
+    task: str
+    source: Path
+    title: str
+    description: str
+    channels: tuple[str, ...]
+    labels: tuple[Label, ...]
+    modality: str = ""
+    orientation: str | None = None
+    spacing_mm: tuple[float, ...] | None = None
+    patch: tuple[int, ...] | None = None
+    mirror_axes: tuple[int, ...] = ()
+    steps: tuple[str, ...] = ()
+    licence: str = ""
+    authors: str = ""
+    data_source: str = ""
+    intended_use: str = ""
+    references: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if not self.channels:
+            raise SpecError(f"The model {self.name} names no input channel.")
+        for what, keys in (
+            ("values", [(x.layer, x.value) for x in self.labels]),
+            ("names", [x.name for x in self.labels]),
+        ):
+            if len(set(keys)) != len(keys):
+                raise SpecError(f"The model {self.name} has labels of equal {what}.")
+        if self.spacing_mm is not None and min(self.spacing_mm) <= 0:
+            raise SpecError(f"The model {self.name} wants a voxel spacing of {list(self.spacing_mm)} mm.")
+        if self.patch is not None and min(self.patch) < 1:
+            raise SpecError(f"The model {self.name} has a window of {list(self.patch)} voxels.")
