@@ -1,0 +1,56 @@
+"""Linear and nearest interpolation along one axis of a tensor; three of these in turn are trilinear, exactly."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Taps:
+    """For each output sample along one axis the lower of two neighbours and the share (0 to 1) of the upper one."""
+
+    low: Tensor
+    share: Tensor
+    size: int
+
+    @property
+    def identity(self) -> bool:
+        """Whether every sample is simply the voxel of the same number."""
+        return len(self.low) == self.size and torch.equal(self.low + self.share, torch.arange(self.size) + 0.0)
+
+    def apply(self, values: Tensor, axis: int) -> Tensor:
+        """Interpolate a float tensor along one axis."""
+        if self.identity:
+            return values
+        lower = values.index_select(axis, self.low.to(values.device))
+        if not self.share.any():
+            return lower
+        upper = values.index_select(axis, (self.low + 1).clamp(max=self.size - 1).to(values.device))
+        share = self.share.to(values).reshape([-1 if a == axis % values.ndim else 1 for a in range(values.ndim)])
+        return lower.lerp_(upper, share)
+
+    def pick(self, values: Tensor, axis: int) -> Tensor:
+        """Take the lower neighbours of a tensor of any type along one axis."""
+        return values if self.identity else values.index_select(axis, self.low.to(values.device))
+
+
+def linear_taps(positions: NDArray[np.float64], size: int) -> Taps:
+    """Neighbours for linear interpolation at fractional positions on an axis of `size` voxels, clamped to its ends."""
+    clamped = np.clip(_snapped(positions), 0, size - 1)
+    low = np.minimum(np.floor(clamped), max(size - 2, 0))
+    return Taps(torch.from_numpy(low.astype(np.int64)), torch.from_numpy((clamped - low).astype(np.float32)), size)
+
+
+def nearest_taps(positions: NDArray[np.float64], size: int) -> Taps:
+    """The nearest voxel at fractional positions (halves to the even one, as PyTorch's samplers do), clamped."""
+    nearest = np.clip(np.rint(_snapped(positions)), 0, size - 1).astype(np.int64)
+    return Taps(torch.from_numpy(nearest), torch.zeros(len(nearest)), size)
+
+
+def _snapped(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Positions that differ from a whole number by rounding alone become that number."""
+    whole = np.rint(positions)
+    return np.where(np.abs(positions - whole) < 1e-6, whole, positions)

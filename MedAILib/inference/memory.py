@@ -1,0 +1,11 @@
+"""How much memory a run takes, and what gives way when that would be too much."""
+
+import torch
+
+# Above this many bytes, sums of overlapping windows are kept in half precision, as nnU-Net always keeps them.
+FULL_PRECISION_BYTES = 3 * 2**30
+
+
+def accumulator_dtype(elements: int) -> torch.dtype:
+    """The number format for sums of overlapping windows: float32, or float16 where that would take over 3 GiB."""
+    return torch.float32 if 4 * elements <= FULL_PRECISION_BYTES else torch.float16

@@ -1,0 +1,177 @@
+"""From the network's output back to labels on the input's own grid, without ever holding full-size logits.
+
+Planes come in one after another; each is brought to the input's resolution in its own two axes, and an input slice is
+decided (interpolation along the third axis, then the largest class) as soon as the two planes around it are there.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from MedAILib.inference.frame import Frame
+from MedAILib.inference.interpolate import Taps, linear_taps, nearest_taps
+from MedAILib.inference.window import Planes
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How values become labels.
+
+    Args:
+        activation: "softmax", "sigmoid" or None, applied on the network's grid, before interpolation.
+        threshold: None takes the class of the largest value; a number makes each channel a layer of its own, which is
+            1 where the value reaches it.
+        first: decide on the network's grid and take the nearest decision for each input voxel.
+        nearest: take the nearest value instead of interpolating.
+    """
+
+    activation: str | None = None
+    threshold: float | None = None
+    first: bool = False
+    nearest: bool = False
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What came of the output, on the input's grid.
+
+    Args:
+        layers: (L, K, J, I) uint8 or uint16: class numbers, or for each channel a layer of 0 and 1.
+        probabilities: (C, K, J, I) float32, if they were asked for; 0 outside the network's grid.
+    """
+
+    layers: NDArray[Any]
+    probabilities: NDArray[np.float32] | None
+
+
+def restore(
+    planes: Planes, frame: Frame, shape_kji: tuple[int, int, int], decision: Decision, probabilities: bool
+) -> Restored:
+    """Bring the network's output back.
+
+    Args:
+        planes: the network's raw output on the working grid.
+        frame: how that grid lies in the input's.
+        shape_kji: the input's shape.
+        decision: how values become labels.
+        probabilities: also keep every channel's activated value (softmax where the model names no activation).
+    """
+    order = (planes.axis, *(axis for axis in range(3) if axis != planes.axis))
+    sizes = [shape_kji[2 - frame.axes[axis]] for axis in order]
+    positions = [frame.coordinates(axis, size) for axis, size in zip(order, sizes, strict=True)]
+    make = nearest_taps if decision.nearest or decision.first else linear_taps
+    taps = [make(p, frame.shape[axis]) for p, axis in zip(positions, order, strict=True)]
+    shape = (sizes[0], sizes[1], sizes[2])
+    arrays = _Arrays(shape)
+    for slice_number, blend in _slices(planes.values, taps, decision, probabilities):
+        arrays.labels_at(slice_number, blend.decide(decision))
+        if probabilities:
+            arrays.probabilities_at(slice_number, blend.all())
+    if frame.zero_outside:
+        for dimension, (axis, where) in enumerate(zip(order, positions, strict=True)):
+            arrays.clear(dimension, (where <= -1) | (where >= frame.shape[axis]))
+    back = (0, *(1 + order.index(frame.axes.index(axis)) for axis in (2, 1, 0)))
+    labels, kept = arrays.both()
+    assert labels is not None, "an image has at least one plane"
+    return Restored(
+        np.ascontiguousarray(labels.transpose(back)),
+        None if kept is None else np.ascontiguousarray(kept.transpose(back)),
+    )
+
+
+@dataclass(frozen=True)
+class _Blend:
+    """One input slice: the values of two planes of the network, or their decisions, and the share of the upper one."""
+
+    lower: Tensor
+    upper: Tensor
+    share: float
+    decided: Tensor | None = None
+
+    def channels(self) -> Iterator[Tensor]:
+        for low, up in zip(self.lower, self.upper, strict=True):
+            yield up if self.share == 1 else torch.lerp(low, up, self.share)
+
+    def all(self) -> Tensor:
+        return torch.stack(list(self.channels()))
+
+    def decide(self, decision: Decision) -> Tensor:
+        return _decide(self.channels(), len(self.upper), decision) if self.decided is None else self.decided
+
+
+class _Arrays:
+    """The growing result, in the order (layer or channel, slice, A, B)."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+        self.labels: NDArray[Any] | None = None
+        self.probabilities: NDArray[np.float32] | None = None
+
+    def labels_at(self, number: int, values: Tensor) -> None:
+        if self.labels is None:
+            dtype = np.uint8 if values.dtype == torch.uint8 else np.uint16
+            self.labels = np.zeros((len(values), *self.shape), dtype)
+        self.labels[:, number] = values.numpy()
+
+    def probabilities_at(self, number: int, values: Tensor) -> None:
+        if self.probabilities is None:
+            self.probabilities = np.zeros((len(values), *self.shape), np.float32)
+        self.probabilities[:, number] = values.numpy()
+
+    def clear(self, dimension: int, outside: NDArray[np.bool_]) -> None:
+        for array in self.both():
+            if array is not None:
+                np.moveaxis(array, dimension + 1, 0)[outside] = 0
+
+    def both(self) -> tuple[NDArray[Any] | None, NDArray[np.float32] | None]:
+        return self.labels, self.probabilities
+
+
+def _slices(
+    planes: Iterable[Tensor], taps: list[Taps], decision: Decision, probabilities: bool
+) -> Iterator[tuple[int, _Blend]]:
+    """Yield (number of the input's slice, its blend) as soon as the planes it needs have come."""
+    through, *inside = taps
+    ready: dict[int, list[int]] = {}
+    lasting = set()
+    for number, (low, share) in enumerate(zip(through.low.tolist(), through.share.tolist(), strict=True)):
+        ready.setdefault(low + (share > 0), []).append(number)
+        if share > 0:
+            lasting.add(low)
+    previous = torch.empty(0)
+    for z, plane in enumerate(planes):
+        if z not in ready and z not in lasting:
+            continue
+        current, decided = plane, None
+        if decision.activation or probabilities:
+            current = _activate(plane, decision.activation or "softmax")
+        if decision.first:
+            decided = _decide(iter(plane if decision.activation is None else current), len(plane), decision)
+            decided = inside[1].pick(inside[0].pick(decided, 1), 2)
+        if not decision.first or probabilities:
+            current = inside[1].apply(inside[0].apply(current, 1), 2)
+        for number in ready.get(z, ()):
+            share = float(through.share[number])
+            yield number, _Blend(previous if share > 0 else current, current, share if share > 0 else 1.0, decided)
+        previous = current
+
+
+def _activate(values: Tensor, activation: str) -> Tensor:
+    return values.softmax(dim=0) if activation == "softmax" else values.sigmoid()
+
+
+def _decide(channels: Iterator[Tensor], count: int, decision: Decision) -> Tensor:
+    """Class of the largest value (1, A, B), the first of equals; or a layer per channel (C, A, B)."""
+    if decision.threshold is not None:
+        return torch.stack([(values >= decision.threshold).to(torch.uint8) for values in channels])
+    best = next(channels).clone()
+    labels = torch.zeros(best.shape, dtype=torch.uint8 if count <= 256 else torch.int16)
+    for number, values in enumerate(channels, start=1):
+        labels.masked_fill_(values > best, number)
+        torch.maximum(best, values, out=best)
+    return labels[None]

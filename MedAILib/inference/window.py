@@ -1,0 +1,177 @@
+"""The network over windows of the image, and its blended output one plane at a time.
+
+Blending follows MONAI's sliding-window inference (positions, padding, Gaussian weights), so that labels agree with it.
+The output is never held whole: only as many planes as a window is deep, in a ring; a plane is handed on as soon as no
+later window touches it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import combinations, product
+from math import ceil
+
+import torch
+from monai.data.utils import compute_importance_map
+from torch import Tensor
+from torch.nn import functional
+
+from MedAILib.inference.memory import accumulator_dtype
+from MedAILib.progress import Progress
+
+Network = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How windows are laid over an image.
+
+    Args:
+        roi: their size along the network's axes in voxels; an entry of 0 or less, or None, takes the image's size.
+        overlap: share of a window that overlaps the next, along each axis, 0 to below 1.
+        gaussian: weigh a window's voxels by a Gaussian around its centre; else all alike.
+        sigma_scale: the Gaussian's standard deviation as a share of the window's size.
+        padding_mode, padding_value: how an image smaller than a window is padded (names of `torch.nn.functional.pad`).
+    """
+
+    roi: tuple[int, ...] | None = None
+    overlap: tuple[float, ...] = (0.25, 0.25, 0.25)
+    gaussian: bool = False
+    sigma_scale: float = 0.125
+    padding_mode: str = "constant"
+    padding_value: float = 0.0
+
+    def size_for(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The windows' size on an image of this shape."""
+        roi = self.roi or (0, 0, 0)
+        return tuple(size if wanted <= 0 else wanted for wanted, size in zip(roi, shape, strict=True))
+
+
+@dataclass(frozen=True)
+class Planes:
+    """The network's output for a whole working image, plane by plane.
+
+    Args:
+        axis: the working axis that `values` walks along, from plane 0 to the last.
+        values: each (C, A, B), float32, the network's raw output; A and B are the two other working axes in order.
+        accumulation: the number format that overlapping windows were summed in, for provenance.
+    """
+
+    axis: int
+    values: Iterator[Tensor]
+    accumulation: str
+
+
+def slide(
+    network: Network, image: Tensor, windows: Windows, mirror_axes: tuple[int, ...], channels: int, progress: Progress
+) -> Planes:
+    """Run the network over an image.
+
+    Args:
+        network: takes (1, C, X, Y, Z), gives (1, `channels`, X, Y, Z).
+        image: (C, X, Y, Z) float32, on the network's device or elsewhere.
+        windows: how to lay the windows.
+        mirror_axes: also run every window mirrored along each combination of these axes, and average.
+        channels: number of the network's output channels.
+        progress: told of each window; may cancel between two.
+    """
+    shape = tuple(image.shape[1:])
+    roi = windows.size_for(shape)
+    padding = [max(size - n, 0) for size, n in zip(roi, shape, strict=True)]
+    before = [p // 2 for p in padding]
+    if any(padding):
+        pads = [n for p, b in zip(reversed(padding), reversed(before), strict=True) for n in (b, p - b)]
+        mode, value = windows.padding_mode, windows.padding_value
+        image = functional.pad(image[None], pads, mode=mode, value=value if mode == "constant" else None)[0]
+    padded = tuple(image.shape[1:])
+    starts = [_starts(n, size, part) for n, size, part in zip(padded, roi, windows.overlap, strict=True)]
+    axis = min(range(3), key=lambda a: channels * roi[a] * padded[0] * padded[1] * padded[2] // padded[a])
+    plane = tuple(n for a, n in enumerate(padded) if a != axis)
+    dtype = accumulator_dtype(channels * roi[axis] * plane[0] * plane[1])
+    run = _Sliding(network, image, roi, _weights(roi, windows), _flips(mirror_axes), progress)
+    values = run.planes(axis, starts, channels, dtype)
+    inner = tuple(slice(before[a], before[a] + shape[a]) for a in range(3) if a != axis)
+    kept = (value[:, inner[0], inner[1]] for z, value in values if before[axis] <= z < before[axis] + shape[axis])
+    return Planes(axis, kept, str(dtype).removeprefix("torch."))
+
+
+@dataclass(frozen=True)
+class _Sliding:
+    """One pass over one padded image."""
+
+    network: Network
+    image: Tensor
+    roi: tuple[int, ...]
+    weights: Tensor
+    flips: list[tuple[int, ...]]
+    progress: Progress
+
+    def planes(
+        self, axis: int, starts: list[list[int]], channels: int, dtype: torch.dtype
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield (number of the plane along `axis`, blended output (C, A, B)) in order."""
+        others = [a for a in range(3) if a != axis]
+        depth = self.roi[axis]
+        plane = [self.image.shape[a + 1] for a in others]
+        sums = torch.zeros((depth, channels, *plane), dtype=dtype)
+        counts = torch.zeros((depth, *plane))
+        weights = self.weights.permute(axis, *others)
+        total, done, finished = len(starts[0]) * len(starts[1]) * len(starts[2]), 0, 0
+        for first in starts[axis]:
+            yield from _finish(sums, counts, finished, first)
+            finished = first
+            for second, third in product(starts[others[0]], starts[others[1]]):
+                self.progress.step(done, total, "Segmenting")
+                corner = [0, 0, 0]
+                corner[axis], corner[others[0]], corner[others[1]] = first, second, third
+                output = self.window(corner).permute(axis + 1, 0, *(a + 1 for a in others))
+                where = (slice(second, second + self.roi[others[0]]), slice(third, third + self.roi[others[1]]))
+                for ring, part in _ring_parts(first, depth):
+                    sums[(ring, slice(None), *where)] += output[part] * weights[part][:, None]
+                    counts[(ring, *where)] += weights[part]
+                done += 1
+        self.progress.step(total, total, "Segmenting")
+        yield from _finish(sums, counts, finished, finished + depth)
+
+    def window(self, corner: list[int]) -> Tensor:
+        """The network's output (C, X, Y, Z), float32 on the CPU, for the window at a corner."""
+        x, y, z = (slice(c, c + size) for c, size in zip(corner, self.roi, strict=True))
+        patch = self.image[None, :, x, y, z].contiguous()
+        output = self.network(patch)
+        for flip in self.flips:
+            output = output + self.network(patch.flip(flip)).flip(flip)
+        return (output[0] / (1 + len(self.flips)) if self.flips else output[0]).float().cpu()
+
+
+def _finish(sums: Tensor, counts: Tensor, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
+    """Hand on the planes `start` to `stop` - 1 and clear their places in the ring."""
+    depth = len(sums)
+    for z in range(start, stop):
+        yield z, torch.div(sums[z % depth], counts[z % depth])
+        sums[z % depth].zero_()
+        counts[z % depth].zero_()
+
+
+def _ring_parts(first: int, depth: int) -> list[tuple[slice, slice]]:
+    """Where planes `first` to `first + depth - 1` stand in a ring of `depth`: (in the ring, in the window)."""
+    turn = first % depth
+    parts = [(slice(turn, depth), slice(0, depth - turn)), (slice(0, turn), slice(depth - turn, depth))]
+    return parts[:1] if turn == 0 else parts
+
+
+def _starts(size: int, roi: int, overlap: float) -> list[int]:
+    """First voxels of the windows along one axis; the last window ends with the image."""
+    interval = roi if size == roi else max(int(roi * (1 - overlap)), 1)
+    count = ceil((size - roi) / interval) + 1
+    return [min(number * interval, size - roi) for number in range(count)]
+
+
+def _weights(roi: tuple[int, ...], windows: Windows) -> Tensor:
+    mode = "gaussian" if windows.gaussian else "constant"
+    weights = compute_importance_map(roi, mode=mode, sigma_scale=windows.sigma_scale, dtype=torch.float32)
+    return torch.as_tensor(weights).clamp(min=max(float(weights[weights > 0].min()), 1e-3))
+
+
+def _flips(axes: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Every combination of axes but the empty one, as dimensions of (1, C, X, Y, Z)."""
+    sizes = range(1, len(axes) + 1)
+    return [tuple(axis + 2 for axis in chosen) for size in sizes for chosen in combinations(axes, size)]

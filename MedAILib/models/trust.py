@@ -1,0 +1,36 @@
+"""What exactly a model is: one SHA-256 over all that its folder or file holds."""
+
+import hashlib
+from pathlib import Path
+
+from MedAILib.errors import ModelError
+
+CHUNK = 1 << 20
+
+
+def tree_sha256(source: Path) -> str:
+    """SHA-256 of a file, or of a folder's files: their relative names in order, each with the hash of its content.
+
+    Raises:
+        ModelError: something in there can't be read, or is a link that leads out of the folder.
+    """
+    try:
+        if source.is_file():
+            return _file_sha256(source)
+        total = hashlib.sha256()
+        root = source.resolve()
+        for path in sorted(path for path in source.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+            if not path.resolve().is_relative_to(root):
+                raise ModelError(f"{path} is a link that leads out of the model's folder; put the file in its place.")
+            total.update(f"{path.relative_to(source).as_posix()}\0{_file_sha256(path)}\n".encode())
+        return total.hexdigest()
+    except OSError as error:
+        raise ModelError(f"The model in {source} can't be read: {error}.") from error
+
+
+def _file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

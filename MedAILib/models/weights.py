@@ -1,0 +1,102 @@
+"""The one place where weights are read from a file; nothing that such a file holds is ever executed."""
+
+import os
+import pickle
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from MedAILib.errors import ModelError
+
+# Checkpoints of trainers wrap the network's weights under one of these names.
+WRAPPERS = ("model", "state_dict", "model_state_dict", "network", "network_weights", "net")
+
+
+def load_weights(path: Path) -> dict[str, Any]:
+    """Read a file of weights (`.safetensors`, or a PyTorch checkpoint of plain tensors) onto the CPU.
+
+    Raises:
+        ModelError: the file is missing, empty, damaged, or holds anything else than tensors and plain values.
+    """
+    if not path.is_file():
+        raise ModelError(f"The model's weights are missing: {path} does not exist.")
+    if path.stat().st_size == 0:
+        raise ModelError(f"The model's weights are empty: {path} has 0 bytes; download or copy the model again.")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(safetensors.torch.load_file(path))
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"The weights in {path} hold more than tensors and plain values and were not loaded, because reading them "
+            "could execute code; ask the model's author for a state dict or safetensors file."
+        ) from error
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        zipfile.BadZipFile,
+        safetensors.SafetensorError,
+    ) as error:
+        raise ModelError(f"The weights in {path} can't be read; the file is damaged or no weights at all.") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"The file {path} holds a {type(content).__name__}, not a network's weights by name.")
+    return content
+
+
+def network_weights(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    """Find the network's tensors by name in what `load_weights` returned; drop a `module.` prefix of data parallel.
+
+    Raises:
+        ModelError: no tensors by name are in there.
+    """
+    for name in WRAPPERS:
+        if isinstance(content.get(name), dict):
+            content = content[name]
+            break
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise ModelError(f"The file {path} holds no network's weights by name.")
+    return {key.removeprefix("module."): value for key, value in tensors.items()}
+
+
+def fill_network(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """Copy weights into a network; every name and shape has to agree.
+
+    Raises:
+        ModelError: names or shapes differ; the sentence names the first of them.
+    """
+    own = network.state_dict()
+    for key, tensor in own.items():
+        if key not in weights:
+            raise ModelError(f"The weights in {path} don't fit the described network: '{key}' is missing.")
+        if weights[key].shape != tensor.shape:
+            raise ModelError(
+                f"The weights in {path} don't fit the described network: '{key}' has shape "
+                f"{list(weights[key].shape)} in the file and {list(tensor.shape)} in the network."
+            )
+    unknown = sorted(weights.keys() - own.keys())
+    if unknown:
+        raise ModelError(f"The weights in {path} don't fit the described network, which has no '{unknown[0]}'.")
+    network.load_state_dict(weights)
+
+
+def save_checkpoint(content: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint so that a kill at any moment leaves either the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            torch.save(content, stream)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
