@@ -1,0 +1,207 @@
+"""From trained weights to a MONAI bundle that MedAI and stock MONAI run alike."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import monai
+import numpy as np
+import torch
+from torch import Tensor
+
+from MedAILib.errors import OutputError
+from MedAILib.models.weights import save_checkpoint
+from MedAILib.training.task import SegmentationTask
+
+# Only of use while training: the network that runs has no auxiliary heads.
+TRAINING_ONLY = ("deep_supervision_heads.", "heads.")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What goes into a bundle: the task it was trained for, its weights, the text of its model card and licence."""
+
+    task: SegmentationTask
+    weights: dict[str, Tensor]
+    card: str
+    licence: str
+
+
+def write_bundle(bundle: Bundle, folder: Path) -> None:
+    """Write a bundle into a folder that does not exist yet, or replace the bundle that stands there.
+
+    Weights are stored in half precision. The folder is built beside its place and moved there when it is whole.
+
+    Raises:
+        OutputError: the folder can't be written, or holds something else than a bundle.
+    """
+    if folder.exists() and not (folder / "configs" / "metadata.json").is_file():
+        raise OutputError(f"{folder} exists and is no model; choose another folder for the trained model.")
+    part = folder.with_name(folder.name + ".part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        for name, content in (("metadata", metadata(bundle.task)), ("inference", inference(bundle.task))):
+            path = part / "configs" / f"{name}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+        (part / "docs").mkdir()
+        (part / "docs" / "README.md").write_text(bundle.card, encoding="utf-8")
+        (part / "LICENSE").write_text(bundle.licence, encoding="utf-8")
+        save_checkpoint(_halved(bundle.weights), part / "models" / "model.pt")
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.rename(folder)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise OutputError(f"The trained model can't be written to {folder}: {error.strerror}.") from error
+
+
+def network_arguments(task: SegmentationTask) -> dict[str, Any]:
+    """The network's description for inference: that of the task, without auxiliary heads."""
+    return {key: value for key, value in task.network.items() if not key.startswith("deep_super")}
+
+
+def metadata(task: SegmentationTask) -> dict[str, Any]:
+    """The bundle's `metadata.json`, of MONAI's schema, and MedAI's own entry "medai"."""
+    labels = {str(label["value"]): label for label in task.labels}
+    image = {"type": "image", "num_channels": len(task.channels), "spatial_shape": task.patch, "dtype": "float32"}
+    return {
+        "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
+        "meta_schema_20240725.json",
+        "version": task.version,
+        "changelog": {task.version: "trained with MedAI"},
+        "monai_version": monai.__version__,
+        "pytorch_version": torch.__version__.partition("+")[0],
+        "numpy_version": np.__version__,
+        "required_packages_version": {"nibabel": "5.3.0", "pytorch-ignite": "0.5.0"},
+        "name": task.title,
+        "task": task.description,
+        "description": task.description,
+        "authors": task.authors,
+        "copyright": task.copyright,
+        "license": task.licence,
+        "data_source": task.data_source,
+        "data_type": "nibabel",
+        "intended_use": task.intended_use,
+        "references": task.references,
+        "network_data_format": {
+            "inputs": {
+                "image": image
+                | {
+                    "format": "magnitude",
+                    "modality": task.modality,
+                    "value_range": [],
+                    "is_patch_data": True,
+                    "channel_def": {str(number): name for number, name in enumerate(task.channels)},
+                }
+            },
+            "outputs": {
+                "pred": image
+                | {
+                    "format": "segmentation",
+                    "num_channels": task.classes,
+                    "value_range": [0, task.classes - 1],
+                    "is_patch_data": True,
+                    "channel_def": {"0": "background"} | {key: label["name"] for key, label in labels.items()},
+                }
+            },
+        },
+        "medai": {
+            "labels": {key: _shown(label) for key, label in labels.items()},
+            "mirror_axes": task.mirror_axes,
+            "warnings": task.warnings,
+        },
+    }
+
+
+def inference(task: SegmentationTask) -> dict[str, Any]:
+    """The bundle's `inference.json`: what stock MONAI runs, and what MedAI reads its steps from."""
+    image, pred = {"keys": "image"}, {"keys": "pred"}
+    return {
+        "imports": ["$import glob", "$import os"],
+        "bundle_root": ".",
+        "dataset_dir": "images",
+        "output_dir": "$@bundle_root + '/eval'",
+        "datalist": "$sorted(glob.glob(os.path.join(@dataset_dir, '*.nii.gz')))",
+        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "network_def": network_arguments(task),
+        "network": "$@network_def.to(@device)",
+        "preprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "LoadImaged", **image},
+                {"_target_": "EnsureChannelFirstd", **image},
+                {"_target_": "Orientationd", **image, "axcodes": task.orientation},
+                {"_target_": "Spacingd", **image, "pixdim": task.spacing_mm, "mode": "bilinear"},
+                {"_target_": "NormalizeIntensityd", **image, "channel_wise": True},
+                {"_target_": "EnsureTyped", **image},
+            ],
+        },
+        "dataset": {
+            "_target_": "Dataset",
+            "data": "$[{'image': path} for path in @datalist]",
+            "transform": "@preprocessing",
+        },
+        "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
+        "inferer": {
+            "_target_": "SlidingWindowInferer",
+            "roi_size": task.patch,
+            "sw_batch_size": 1,
+            "overlap": 0.5,
+            "mode": "gaussian",
+        },
+        "postprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "Activationsd", **pred, "softmax": True},
+                {
+                    "_target_": "Invertd",
+                    **pred,
+                    "transform": "@preprocessing",
+                    "orig_keys": "image",
+                    "nearest_interp": False,
+                    "to_tensor": True,
+                },
+                {"_target_": "AsDiscreted", **pred, "argmax": True},
+                {
+                    "_target_": "SaveImaged",
+                    **pred,
+                    "output_dir": "@output_dir",
+                    "output_postfix": "seg",
+                    "output_dtype": "uint8",
+                    "separate_folder": False,
+                },
+            ],
+        },
+        "evaluator": {
+            "_target_": "SupervisedEvaluator",
+            "device": "@device",
+            "val_data_loader": "@dataloader",
+            "network": "@network",
+            "inferer": "@inferer",
+            "postprocessing": "@postprocessing",
+        },
+        "checkpointloader": {
+            "_target_": "CheckpointLoader",
+            "load_path": "$@bundle_root + '/models/model.pt'",
+            "load_dict": {"model": "@network"},
+        },
+        "initialize": ["$@checkpointloader(@evaluator)"],
+        "run": ["$@evaluator.run()"],
+    }
+
+
+def _shown(label: dict[str, Any]) -> dict[str, Any]:
+    return {key: label[key] for key in ("color", "terminology") if key in label}
+
+
+def _halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in half precision; names that share one tensor (DynUNet has such) go on sharing it."""
+    halves = {value.data_ptr(): value.half() for key, value in weights.items()}
+    return {key: halves[value.data_ptr()] for key, value in weights.items() if not _training_only(key)}
+
+
+def _training_only(key: str) -> bool:
+    return key.startswith(TRAINING_ONLY) or ".super_head." in key
