@@ -95,14 +95,19 @@ class Geometry:
         return bool(np.abs(self.ijk_of(other.ras_of(corners)) - corners).max() <= tolerance)
 
     def box_of_roi(self, roi: "Roi") -> tuple[slice, slice, slice]:
-        """Slices (K, J, I) of the smallest box of whole voxels that covers a world box.
+        """Slices (K, J, I) of the voxels whose centres lie in a world box; at least one voxel along each axis.
+
+        On an oblique grid it is the smallest such box of voxels that holds the world box's corners.
 
         Raises:
             InputError: the world box misses the grid.
         """
         ijk = self.ijk_of(roi.corners_ras)
-        low = np.maximum(np.ceil(ijk.min(axis=0) - 0.5), 0).astype(int)
-        high = np.minimum(np.floor(ijk.max(axis=0) + 0.5), np.array(self.shape_kji[::-1]) - 1).astype(int)
+        first, last = np.ceil(ijk.min(axis=0) - 1e-6), np.floor(ijk.max(axis=0) + 1e-6)
+        thin = first > last
+        first[thin] = last[thin] = np.rint(ijk.mean(axis=0))[thin]
+        low = np.maximum(first, 0).astype(int)
+        high = np.minimum(last, np.array(self.shape_kji[::-1]) - 1).astype(int)
         if (high < low).any():
             raise InputError(
                 f"The region of interest at {list(roi.center_ras)} mm (RAS), size {list(roi.size_mm)} mm, lies outside "

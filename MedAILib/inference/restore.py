@@ -65,7 +65,7 @@ def restore(
     sizes = [shape_kji[2 - frame.axes[axis]] for axis in order]
     positions = [frame.coordinates(axis, size) for axis, size in zip(order, sizes, strict=True)]
     make = nearest_taps if decision.nearest or decision.first else linear_taps
-    taps = [make(p, frame.shape[axis]) for p, axis in zip(positions, order, strict=True)]
+    taps = [make(np.clip(p, *frame.extent[axis]), frame.shape[axis]) for p, axis in zip(positions, order, strict=True)]
     shape = (sizes[0], sizes[1], sizes[2])
     arrays = _Arrays(shape)
     for slice_number, blend in _slices(planes.values, taps, decision, probabilities):
@@ -74,7 +74,8 @@ def restore(
             arrays.probabilities_at(slice_number, blend.all())
     if frame.zero_outside:
         for dimension, (axis, where) in enumerate(zip(order, positions, strict=True)):
-            arrays.clear(dimension, (where <= -1) | (where >= frame.shape[axis]))
+            low, high = frame.extent[axis]
+            arrays.clear(dimension, (where <= low - 1) | (where >= high + 1))
     back = (0, *(1 + order.index(frame.axes.index(axis)) for axis in (2, 1, 0)))
     labels, kept = arrays.both()
     assert labels is not None, "an image has at least one plane"

@@ -1,0 +1,152 @@
+"""A worker process with a model that does what the request's model name says; started by the worker's tests.
+
+Usage: python standin.py
+
+Model names: "threshold", "slow", and the ways to misbehave that `BEHAVIOURS` lists. Anything after a colon in the name
+is the behaviour's own parameter.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from MedAILib.errors import DeviceError, UntrustedCodeError
+from MedAILib.progress import Progress
+from MedAILib.request import RunOptions
+from MedAILib.results import Code, Label, Segmentation, Terminology
+from MedAILib.volume import Volume
+from MedAILib.worker.server import main
+
+BRAIN = Terminology(Code("SCT", "123037004", "Anatomical Structure"), Code("SCT", "12738006", "Brain"))
+
+
+class Behaviour:
+    """Does what its name says with the volume, then thresholds it above 0."""
+
+    def __init__(self, name: str, opened: int) -> None:
+        self.name, _, self.parameter = name.partition(":")
+        self.opened = opened
+
+    def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation:
+        BEHAVIOURS[self.name](self, progress)
+        probabilities = (volume.data > 0).astype(np.float32) if options.probabilities else None
+        return Segmentation(
+            (volume.data[:1] > 0).astype(np.uint8),
+            (Label(1, "Über 0", (1.0, 0.5, 0.0), BRAIN),),
+            volume.geometry,
+            probabilities,
+            tuple(f"channel {c}" for c in range(volume.channels)) if options.probabilities else (),
+            {"opened": str(self.opened), "image": volume.name, "environment": " ".join(sorted(os.environ))},
+        )
+
+
+def threshold(model: Behaviour, progress: Progress) -> None:
+    progress.step(1, 1, "Thresholding")
+
+
+def slow(model: Behaviour, progress: Progress) -> None:
+    count = int(model.parameter or 1000)
+    for done in range(count):
+        progress.step(done, count, "Segmenting")
+        time.sleep(0.01)
+
+
+def stuck(model: Behaviour, progress: Progress) -> None:
+    progress.step(0, 1, "Stuck")
+    ctypes.PyDLL(None).sleep(60)  # PyDLL keeps the interpreter's lock: not even the reading thread moves
+
+
+def kernel(model: Behaviour, progress: Progress) -> None:
+    progress.step(0, 1, "Computing")
+    ctypes.CDLL(None).sleep(60)
+
+
+def children(model: Behaviour, progress: Progress) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    progress.warn(str(child.pid))
+    slow(model, progress)
+
+
+def leave(model: Behaviour, progress: Progress) -> None:
+    print("about to leave", file=sys.stderr, flush=True)
+    os._exit(int(model.parameter))
+
+
+def die(model: Behaviour, progress: Progress) -> None:
+    signal.raise_signal(getattr(signal, model.parameter))
+
+
+def chatty(model: Behaviour, progress: Progress) -> None:
+    print("printed from Python", flush=True)
+    os.write(1, b"written to descriptor 1\n")
+    libc = ctypes.CDLL(None)
+    libc.puts(b"put by C")
+    libc.fflush(None)
+    subprocess.run(["echo", "echoed by a child"], check=True)
+
+
+def user_error(model: Behaviour, progress: Progress) -> None:
+    raise DeviceError("There is no device of that name here.")
+
+
+def private_error(model: Behaviour, progress: Progress) -> None:
+    class OwnError(UntrustedCodeError):
+        pass
+
+    raise OwnError("An error that the other side has never heard of.")
+
+
+def defect(model: Behaviour, progress: Progress) -> None:
+    raise RuntimeError("unexpected")
+
+
+def leave_politely(model: Behaviour, progress: Progress) -> None:
+    sys.exit(3)
+
+
+def allocate(model: Behaviour, progress: Progress) -> None:
+    np.ones(2**62, dtype=np.uint8)
+
+
+def warn(model: Behaviour, progress: Progress) -> None:
+    progress.warn("The image is smaller than the window.")
+    progress.warn("Wrong contrast?")
+
+
+def torn(model: Behaviour, progress: Progress) -> None:
+    for descriptor in range(3, 20):
+        try:
+            os.write(descriptor, b"garbage in the middle of the stream")
+        except OSError:
+            continue
+    time.sleep(60)
+
+
+BEHAVIOURS = {
+    function.__name__: function
+    for function in (
+        threshold, slow, stuck, kernel, children, leave, die, chatty, user_error, private_error, defect,
+        leave_politely, allocate, warn, torn,
+    )
+}  # fmt: skip
+
+
+class Opener:
+    """Counts how often each model was opened, to tell a warm one from a fresh one."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+
+    def __call__(self, source: Path, device: str) -> Behaviour:
+        self.opened += 1
+        return Behaviour(source.name, self.opened)
+
+
+if __name__ == "__main__":
+    main(Opener(), Path)
