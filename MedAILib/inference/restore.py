@@ -155,7 +155,7 @@ def _slices(
             decided = _decide(iter(plane if decision.activation is None else current), len(plane), decision)
             decided = inside[1].pick(inside[0].pick(decided, 1), 2)
         if not decision.first or probabilities:
-            current = inside[1].apply(inside[0].apply(current, 1), 2)
+            current = inside[0].apply(inside[1].apply(current, 2), 1)  # the last axis first, while there is less
         for number in ready.get(z, ()):
             share = float(through.share[number])
             yield number, _Blend(previous if share > 0 else current, current, share if share > 0 else 1.0, decided)

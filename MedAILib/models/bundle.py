@@ -8,7 +8,7 @@ from pathlib import Path
 import monai
 import torch
 
-from MedAILib.bundle_plan import read_plan
+from MedAILib.bundle_plan import BundlePlan, read_plan
 from MedAILib.errors import SpecError
 from MedAILib.inference.segment import Recipe, Segmented, segment
 from MedAILib.models.networks import build_network
@@ -45,11 +45,12 @@ class BundleModel:
         self.spec = bundle_spec(plan)
         if self.spec.task != "segmentation":
             raise SpecError(f"The model {self.spec.name} is for {self.spec.task}, which MedAI does not run yet.")
+        decision, cleanups = postprocessing_plan(plan.postprocessing)
+        classes = len(self.spec.labels) + (decision.threshold is None)
+        _require_channels(plan, len(self.spec.channels), classes)
         network = build_network(plan.network.target, plan.network.arguments)
         content = load_weights(plan.weights)
         fill_network(network, network_weights(content, plan.weights), plan.weights)
-        decision, cleanups = postprocessing_plan(plan.postprocessing)
-        classes = len(self.spec.labels) + (decision.threshold is None)
         self._recipe = Recipe(
             preprocessing_steps(plan.preprocessing),
             window_plan(plan.inferer),
@@ -103,3 +104,15 @@ class BundleModel:
             "python": platform.python_version(),
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
+
+
+def _require_channels(plan: BundlePlan, channels: int, classes: int) -> None:
+    """Raise `SpecError` where the bundle's metadata and its network disagree on what goes in and comes out."""
+    for key, promised in (("in_channels", channels), ("out_channels", classes)):
+        built = plan.network.arguments.get(key, promised)
+        if built != promised:
+            what = key.replace("_", "put ")
+            raise SpecError(
+                f"The model {plan.folder.name} contradicts itself: its metadata speaks of {promised} {what}, its network "
+                f"has {built}."
+            )

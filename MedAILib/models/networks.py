@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from monai.networks.nets import UNet, BasicUNet, DynUNet, SegResNet
+from monai.networks.nets import BasicUNet, DynUNet, SegResNet, UNet
 from torch import nn
 
 from MedAILib.errors import ModelError, SpecError

@@ -39,5 +39,5 @@ def find_model(name_or_path: str) -> Path:
     if name_or_path and path.exists():
         return path
     near = difflib.get_close_matches(name_or_path.lower(), builtin, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'" if near else f"known are {', '.join(builtin) or 'none'}"
-    raise InputError(f"There is no model '{name_or_path}', neither installed nor as a path; {hint}?")
+    hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(builtin) or 'none'}."
+    raise InputError(f"There is no model '{name_or_path}', neither installed nor as a path; {hint}")

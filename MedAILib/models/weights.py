@@ -1,8 +1,6 @@
 """The one place where weights are read from a file; nothing that such a file holds is ever executed."""
 
-import os
 import pickle
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from MedAILib.errors import ModelError
+from MedAILib.output import whole_file
 
 # Checkpoints of trainers wrap the network's weights under one of these names.
 WRAPPERS = ("model", "state_dict", "model_state_dict", "network", "network_weights", "net")
@@ -90,13 +89,11 @@ def fill_network(network: nn.Module, weights: dict[str, Tensor], path: Path) -> 
 
 
 def save_checkpoint(content: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint so that a kill at any moment leaves either the old file or the new one."""
+    """Write a checkpoint so that a kill at any moment leaves either the old file or the new one.
+
+    Raises:
+        OutputError: it can't be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            torch.save(content, stream)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as part:
+        torch.save(content, part)

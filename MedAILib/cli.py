@@ -1,0 +1,162 @@
+"""The command line: what the words mean, and how each ending is told; the work is in `commands`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from MedAILib.errors import MedAIError
+from MedAILib.progress import Cancelled, Progress
+from MedAILib.terminal import TerminalProgress
+from MedAILib.version import VERSION
+
+NOTICE = "For research use only. Not a medical device."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0 done; 2 the input, an option or the model is at fault; 130 cancelled. A defect of MedAI's own raises.
+    """
+    options = build_parser().parse_args(arguments)
+    progress = Progress() if options.quiet else TerminalProgress(sys.stderr)
+    try:
+        _run(options, progress)
+    except MedAIError as error:
+        _end(progress)
+        print(f"medai: {error}", file=sys.stderr)
+        return 2
+    except (Cancelled, KeyboardInterrupt):
+        _end(progress)
+        print("medai: cancelled", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone
+        return 0
+    _end(progress)
+    return 0
+
+
+def _end(progress: Progress) -> None:
+    if isinstance(progress, TerminalProgress):
+        progress.close()
+
+
+def _run(options: argparse.Namespace, progress: Progress) -> None:
+    # Each command imports PyTorch, MRML or neither; only the one that was asked for is loaded.
+    match options.command:
+        case "segment":
+            from MedAILib.commands.segment import run_segment
+
+            run_segment(options, progress)
+        case "models":
+            from MedAILib.commands.models import run_models
+
+            run_models(options)
+        case "evaluate":
+            from MedAILib.commands.evaluate import run_evaluate
+
+            run_evaluate(options, progress)
+        case "train":
+            from MedAILib.commands.train import run_train
+
+            run_train(options, progress)
+        case "demo":
+            from MedAILib.commands.demo import run_demo
+
+            run_demo(options, progress)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The grammar of the command line."""
+    parser = argparse.ArgumentParser(prog="medai", description=f"Segment medical images with deep learning. {NOTICE}")
+    parser.add_argument("--version", action="version", version=f"medai {VERSION}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_segment(commands)
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_models(commands)
+    return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {NOTICE}")
+    command.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    return command
+
+
+def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = _command(commands, "demo", "segment both hippocampi of a real brain MRI that a pip package ships")
+    command.add_argument(
+        "-o", "--output", type=Path, default=Path("demo"), metavar="DIR", help="folder for the results"
+    )
+
+
+def _add_segment(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = _command(commands, "segment", "segment an image")
+    command.add_argument(
+        "inputs", nargs="+", type=Path, metavar="INPUT", help="image file or DICOM folder, per channel"
+    )
+    _add_model(command)
+    command.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        help=".nii.gz .nrrd (label map), .seg.nrrd (segmentation), .mrb (scene), .dcm (DICOM SEG), or a folder for all",
+    )
+    command.add_argument(
+        "--roi",
+        nargs=6,
+        type=float,
+        metavar=("R", "A", "S", "dR", "dA", "dS"),
+        help="box: centre and full size, mm, RAS",
+    )
+    command.add_argument("--series", metavar="UID", help="which DICOM series of a folder")
+    command.add_argument("--probabilities", type=Path, metavar="FILE", help="also write each class's probability")
+    command.add_argument("--surfaces", type=Path, metavar="DIR", help="also write each segment's surface")
+    command.add_argument("--table", type=Path, metavar="FILE", help="also write volumes and intensities as CSV")
+    command.add_argument("--mirror", action="store_true", help="average over mirrored copies, as the model allows")
+    command.add_argument("--overlap", type=float, metavar="SHARE", help="overlap of windows, 0 to below 1")
+    command.add_argument("--no-postprocess", action="store_true", help="leave out the model's own clean-up")
+    command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")
+
+
+def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = _command(commands, "train", "train a model")
+    command.add_argument("task", metavar="TASK", help="a task's name, or a .json file of one")
+    command.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder with images and labels")
+    command.add_argument("-o", "--output", required=True, type=Path, metavar="BUNDLE", help="folder of the new model")
+    command.add_argument("--fold", type=int, default=0, metavar="K", help="which part of the cases to validate on")
+    command.add_argument("--epochs", type=int, metavar="N", help="instead of the task's number")
+    command.add_argument("--resume", action="store_true", help="go on from the last epoch that was finished")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = _command(commands, "evaluate", "compare a model's segmentations with reference labels")
+    _add_model(command)
+    command.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder with images and labels")
+    command.add_argument("-o", "--output", required=True, type=Path, metavar="REPORT_DIR", help="folder for the report")
+    command.add_argument("--only", type=Path, metavar="FILE", help="text file with the names of the cases to take")
+    command.add_argument("--mirror", action="store_true", help="average over mirrored copies, as the model allows")
+
+
+def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = _command(commands, "models", "show and check the models at hand")
+    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, text in (("list", "a line for each model"), ("info", "all about one"), ("verify", "check their files")):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("--json", action="store_true", help="JSON on standard output")
+        if name != "list":
+            action.add_argument("name", nargs="?" if name == "verify" else None, metavar="NAME", help="name or path")
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-m", "--model", required=True, metavar="MODEL", help="a model's name, folder or file")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")

@@ -1,0 +1,89 @@
+"""Files appear whole or not at all; what is written into them is the caller's business."""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from MedAILib.errors import OutputError
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full; free some space or write to another disk",
+    errno.EFBIG: "the file would be larger than allowed here; raise the limit or write to another disk",
+    errno.EACCES: "there is no permission to write there; choose another folder",
+    errno.EPERM: "there is no permission to write there; choose another folder",
+    errno.EROFS: "that disk is read-only; choose another folder",
+    errno.ENAMETOOLONG: "that name is too long; choose a shorter one",
+}
+if hasattr(errno, "EDQUOT"):  # absent on Windows
+    _ADVICE[errno.EDQUOT] = "your disk quota is used up; free some space or write to another disk"
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A path of the same name, in a folder of its own beside `target`, that becomes `target` when the block succeeds.
+
+    When the block raises anything, `target` stays as it was, absent or of an earlier run, and nothing else is left
+    behind. The name is kept because some formats write it into the file. A link is followed: the file it names is
+    replaced, the link stays.
+
+    Example::
+
+        with whole_file(Path("volumes.csv")) as path:
+            path.write_text("segment,volume_ml")
+
+    Raises:
+        OutputError: the folder is absent or may not be written to, the disk is full, `target` is a folder or
+            write-protected, or the block wrote nothing.
+    """
+    place = _writable_place(target)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".medai-", dir=place.parent))
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    try:
+        part = folder / place.name
+        yield part
+        if not part.is_file() or part.stat().st_size == 0:
+            raise OutputError(f"{target} was not written: nothing came out; check the disk's free space.")
+        _flush(part)
+        part.replace(place)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def cannot_write(target: Path, error: OSError) -> OutputError:
+    """The sentence for a failed attempt to write `target`, for the caller to raise."""
+    reason = _ADVICE.get(error.errno or 0, error.strerror or str(error))
+    return OutputError(f"{target} can't be written: {reason}.")
+
+
+def _writable_place(target: Path) -> Path:
+    """The file that `target` names, links followed.
+
+    Raises:
+        OutputError: nothing can be written there.
+    """
+    try:
+        place = target.resolve()
+        if not place.parent.is_dir():
+            raise OutputError(f"{target} can't be written: the folder {place.parent} does not exist; create it first.")
+        if place.exists() and not place.is_file():
+            what = "a folder" if place.is_dir() else "no ordinary file"
+            raise OutputError(f"{target} can't be written: it is {what}; name a file instead.")
+        if place.exists() and not os.access(place, os.W_OK):
+            raise OutputError(f"{target} can't be written: the file is write-protected; choose another name.")
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    return place
+
+
+def _flush(path: Path) -> None:
+    """Wait until the disk has taken the file: network and quota errors come up here, not after the renaming."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,1 @@
+# Slicer writes the extension's package description here.
