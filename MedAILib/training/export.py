@@ -21,12 +21,11 @@ TRAINING_ONLY = ("deep_supervision_heads.", "heads.")
 
 @dataclass(frozen=True)
 class Bundle:
-    """What goes into a bundle: the task it was trained for, its weights, the text of its model card and licence."""
+    """What goes into a bundle: the task it was trained for, its weights by name, the text of its model card."""
 
     task: SegmentationTask
     weights: dict[str, Tensor]
     card: str
-    licence: str
 
 
 def write_bundle(bundle: Bundle, folder: Path) -> None:
@@ -48,7 +47,7 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
             path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
         (part / "docs").mkdir()
         (part / "docs" / "README.md").write_text(bundle.card, encoding="utf-8")
-        (part / "LICENSE").write_text(bundle.licence, encoding="utf-8")
+        (part / "LICENSE").write_text(licence_text(bundle.task), encoding="utf-8")
         save_checkpoint(_halved(bundle.weights), part / "models" / "model.pt")
         if folder.exists():
             shutil.rmtree(folder)
@@ -56,6 +55,15 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
         raise OutputError(f"The trained model can't be written to {folder}: {error.strerror}.") from error
+
+
+def licence_text(task: SegmentationTask) -> str:
+    """The bundle's `LICENSE`: which licence the weights have, and whom to name."""
+    return (
+        f"{task.licence}\n\n{task.copyright}\n\n"
+        "The weights are derived from the data named here and are distributed under the licence above, as these data "
+        f"are.\nData: {task.data_source}.\nFull text of the licence: https://spdx.org/licenses/{task.licence}.html\n"
+    )
 
 
 def network_arguments(task: SegmentationTask) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Training of a segmentation network: MONAI's trainer, deep supervision, averaged weights, resumable at each epoch."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,9 +56,9 @@ class SeededSampler(Sampler[int]):
 class AutocastInferer(SimpleInferer):
     """Runs the network under bfloat16 autocast on any device; the loss sees float32."""
 
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         with torch.autocast(inputs.device.type, torch.bfloat16):
-            output: Tensor = network(inputs, *args, **kwargs)
+            output = network(inputs, *args, **kwargs)
         return output.float()
 
 
@@ -89,7 +89,7 @@ def train_segmentation(task: SegmentationTask, split: Split, run: TrainingRun, p
     network = build_network(task.network["_target_"], _arguments(task.network)).to(run.device)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(task.ema_decay))
     optimizer = torch.optim.AdamW(network.parameters(), lr=task.learning_rate, weight_decay=task.weight_decay)
-    parts = {"network": network, "average": average, "optimizer": optimizer}
+    parts: dict[str, Any] = {"network": network, "average": average, "optimizer": optimizer}
     epoch = _resume(parts, run) if run.resume else 0
     if epoch >= run.epochs:
         return _averaged(average)
@@ -161,4 +161,5 @@ def _loader(task: SegmentationTask, cases: tuple[Case, ...], epoch: int, progres
     progress.step(0, 1, f"{len(cases)} cases read")
     steps = random_steps(task)
     sampler = SeededSampler(len(files), steps, task.seed, epoch)
-    return DataLoader(Dataset(fixed, steps), batch_size=task.batch, sampler=sampler, num_workers=0)
+    augmented = Dataset(fixed, steps)  # type: ignore[arg-type]  # MONAI asks for a list, and takes any data set
+    return DataLoader(augmented, batch_size=task.batch, sampler=sampler, num_workers=0)

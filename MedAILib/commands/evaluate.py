@@ -1,0 +1,42 @@
+"""`medai evaluate`: a model against reference labels, as a report."""
+
+import argparse
+import shlex
+
+from MedAILib.errors import InputError
+from MedAILib.models.open import open_model
+from MedAILib.models.store import find_model
+from MedAILib.progress import Progress
+from MedAILib.request import RunOptions
+from MedAILib.training.cases import Case, find_cases, read_labels
+from MedAILib.training.evaluate import evaluate_segmentation
+from MedAILib.training.report import write_evaluation
+
+
+def run_evaluate(options: argparse.Namespace, progress: Progress) -> None:
+    """Run a model on labelled images and write how well it did.
+
+    Raises:
+        MedAIError: the model, the data or the report's folder is at fault.
+        Cancelled: by `progress`; an older report stays as it was.
+    """
+    model = open_model(find_model(options.model), options.device)
+    cases = _chosen(options, find_cases(options.data, len(model.spec.channels)))
+    labels = read_labels(options.data)
+    evaluation = evaluate_segmentation(model, cases, labels, progress, RunOptions(mirror=options.mirror))
+    command = f"medai evaluate -m {shlex.quote(options.model)} --data {shlex.quote(str(options.data))}"
+    write_evaluation(evaluation, options.output, command + (" --mirror" if options.mirror else ""))
+
+
+def _chosen(options: argparse.Namespace, cases: tuple[Case, ...]) -> tuple[Case, ...]:
+    """The cases that the file given by `--only` names, one a line; all without it."""
+    if options.only is None:
+        return cases
+    try:
+        names = set(options.only.read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The list of cases {options.only} can't be read: {error}.") from error
+    missing = sorted(names - {case.name for case in cases})
+    if missing or not names:
+        raise InputError(f"The list of cases {options.only} names {missing or 'none'}, which {options.data} has not.")
+    return tuple(case for case in cases if case.name in names)

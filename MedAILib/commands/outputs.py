@@ -1,0 +1,143 @@
+"""Where a command's results go: every file that was asked for, or none."""
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from MedAILib.errors import InputError, OutputError
+from MedAILib.files.dicom_seg import write_dicom_seg
+from MedAILib.files.images import VOLUME_ENDINGS, write_label_map, write_probabilities
+from MedAILib.files.tables import write_statistics
+from MedAILib.output import cannot_write, whole_file
+from MedAILib.progress import Progress
+from MedAILib.results import Segmentation
+from MedAILib.statistics import segment_statistics
+from MedAILib.volume import Volume
+
+
+@dataclass(frozen=True)
+class Targets:
+    """One path for each kind of result that was asked for; `surfaces` is a folder, the others are files."""
+
+    label_map: Path | None = None
+    segmentation: Path | None = None
+    scene: Path | None = None
+    dicom: Path | None = None
+    table: Path | None = None
+    probabilities: Path | None = None
+    surfaces: Path | None = None
+    picture: Path | None = None
+
+    def named(self) -> dict[str, Path]:
+        """The paths that are set, by kind."""
+        pairs = ((entry.name, getattr(self, entry.name)) for entry in fields(self))
+        return {name: path for name, path in pairs if path is not None}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command found: the image, the segmentation on its grid, and a title for people."""
+
+    volume: Volume
+    segmentation: Segmentation
+    title: str
+
+
+def targets_for(output: Path, from_dicom: bool) -> Targets:
+    """What an OUTPUT stands for, by its ending; a folder, or a name without an ending, gets all that apply.
+
+    Raises:
+        OutputError: an ending that stands for nothing; DICOM SEG of what is no DICOM.
+    """
+    name = output.name.lower()
+    if output.is_dir() or "." not in name:
+        return Targets(
+            label_map=output / "labels.nii.gz",
+            segmentation=output / "segmentation.seg.nrrd",
+            scene=output / "scene.mrb",
+            dicom=output / "segmentation.dcm" if from_dicom else None,
+            table=output / "volumes.csv",
+        )
+    if name.endswith(".seg.nrrd"):
+        return Targets(segmentation=output)
+    if name.endswith(VOLUME_ENDINGS):
+        return Targets(label_map=output)
+    if name.endswith(".mrb"):
+        return Targets(scene=output)
+    if name.endswith(".dcm"):
+        if not from_dicom:
+            raise OutputError(
+                f"{output}: a DICOM SEG refers to DICOM images; give a DICOM series as input, or .nii.gz."
+            )
+        return Targets(dicom=output)
+    raise OutputError(
+        f"{output}: this ending stands for no kind of result; use {', '.join(VOLUME_ENDINGS)}, .seg.nrrd, .mrb, .dcm, "
+        "or a folder."
+    )
+
+
+def require_writable(targets: Targets) -> None:
+    """Find out before the work whether its results can be written; the folder of a target is made where it is absent.
+
+    Raises:
+        OutputError: no permission, a file where a folder should be, a folder where a file should be, a wrong ending.
+    """
+    for kind, path in targets.named().items():
+        endings = {"table": (".csv",), "probabilities": VOLUME_ENDINGS, "picture": (".png",)}.get(kind)
+        if endings and not path.name.lower().endswith(endings):
+            raise OutputError(f"{path}: {kind} are written as {' '.join(endings)}; choose such an ending.")
+        folder = path if kind == "surfaces" else path.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"{path} can't be written: there is no permission to write there; choose another folder.")
+        if kind != "surfaces" and path.is_dir():
+            raise OutputError(f"{path} can't be written: it is a folder; name a file instead.")
+
+
+def write_outcome(outcome: Outcome, targets: Targets, progress: Progress) -> None:
+    """Write every target; only when all are whole do they take their places.
+
+    Raises:
+        OutputError: one can't be written; none of the files is, then, and older ones stay as they were.
+        Cancelled: by `progress`, likewise.
+    """
+    writers = _writers(outcome)
+    wanted = targets.named()
+    surfaces = wanted.pop("surfaces", None)
+    with ExitStack() as stack:
+        parts = {kind: stack.enter_context(whole_file(path)) for kind, path in wanted.items()}
+        for done, (kind, part) in enumerate(parts.items()):
+            progress.step(done, len(parts), "Writing")
+            if kind in writers:
+                writers[kind](part)
+        if not {"segmentation", "scene"}.isdisjoint(parts) or surfaces is not None:
+            # Only these need MRML, which takes a while to load.
+            from MedAILib.commands.scene_outputs import write_scene_outputs
+
+            write_scene_outputs(outcome, parts.get("segmentation"), parts.get("scene"), surfaces)
+        if "picture" in parts:
+            from MedAILib.scene.picture import write_picture
+
+            write_picture(outcome.segmentation, outcome.volume, parts["picture"], outcome.title)
+        progress.step(len(parts), len(parts), "Writing")
+
+
+def _writers(outcome: Outcome) -> dict[str, Callable[[Path], None]]:
+    volume, segmentation = outcome.volume, outcome.segmentation
+    return {
+        "label_map": lambda path: write_label_map(segmentation, path),
+        "probabilities": lambda path: write_probabilities(segmentation, path),
+        "table": lambda path: write_statistics(segment_statistics(segmentation, volume), path),
+        "dicom": lambda path: write_dicom_seg(segmentation, volume, path),
+    }
+
+
+def require_dicom(volume: Volume) -> None:
+    """Raise `InputError` unless the volume was read from DICOM files, which a DICOM SEG refers to."""
+    if not volume.provenance.get("files"):
+        raise InputError(f"{volume.name} was not read from DICOM files, which a DICOM SEG would refer to.")

@@ -1,0 +1,83 @@
+"""`medai segment`: an image, a model, and the results as files."""
+
+import argparse
+import json
+from dataclasses import replace
+from typing import Any
+
+from MedAILib.commands.outputs import Outcome, Targets, require_writable, targets_for, write_outcome
+from MedAILib.errors import InputError
+from MedAILib.files.images import read_channels
+from MedAILib.models.store import find_model
+from MedAILib.progress import Progress
+from MedAILib.read_spec import read_spec
+from MedAILib.request import RunOptions
+from MedAILib.results import Segmentation
+from MedAILib.statistics import segment_statistics
+from MedAILib.volume import Roi, Volume
+
+
+def run_segment(options: argparse.Namespace, progress: Progress) -> None:
+    """Segment an image as the command line asks.
+
+    What can be known to be wrong is found before PyTorch is loaded.
+
+    Raises:
+        MedAIError: the input, an option or the model is at fault.
+        Cancelled: by `progress`.
+    """
+    run = RunOptions(
+        roi=Roi(tuple(options.roi[:3]), tuple(options.roi[3:])) if options.roi else None,
+        probabilities=options.probabilities is not None,
+        mirror=options.mirror,
+        postprocess=not options.no_postprocess,
+        overlap=options.overlap,
+    )
+    source = find_model(options.model)
+    spec = read_spec(source)
+    volume = read_channels(options.inputs, options.series, progress)
+    targets = targets_for(options.output, from_dicom="files" in volume.provenance)
+    targets = replace(
+        targets,
+        probabilities=options.probabilities,
+        surfaces=options.surfaces,
+        table=options.table or targets.table,
+    )
+    if volume.channels != len(spec.channels):
+        raise InputError(
+            f"{volume.name} has {volume.channels} channels, the model {spec.name} takes {len(spec.channels)}: "
+            f"{', '.join(spec.channels)}; give one image for each, in this order."
+        )
+    require_writable(targets)
+
+    from MedAILib.models.open import open_model  # PyTorch and MONAI: seconds that a wrong call need not wait for
+
+    segmentation = open_model(source, options.device).run(volume, run, progress)
+    write_outcome(Outcome(volume, segmentation, f"{volume.name}, {spec.title}"), targets, progress)
+    if options.json:
+        print(json.dumps(_summary(volume, segmentation, targets)))
+
+
+def _summary(volume: Volume, segmentation: Segmentation, targets: Targets) -> dict[str, Any]:
+    provenance = segmentation.provenance
+    return {
+        "model": provenance["model"],
+        "version": provenance["version"],
+        "sha256": provenance["sha256"],
+        "input": volume.name,
+        "outputs": {kind: str(path) for kind, path in targets.named().items()},
+        "segments": [
+            {
+                "name": row.name,
+                "label": row.value,
+                "voxels": row.voxels,
+                "volume_ml": row.volume_ml,
+                "mean": row.mean,
+                "sd": row.sd,
+                "min": row.minimum,
+                "max": row.maximum,
+            }
+            for row in segment_statistics(segmentation, volume)
+        ],
+        "provenance": provenance,
+    }

@@ -1,0 +1,403 @@
+"""A model against reference labels: run on every case, measured per structure, summed up over the cases.
+
+What the report looks like is `report`'s business; what the measures mean is `metrics`'s.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MedAILib.errors import InputError
+from MedAILib.files.images import read_channels, read_image
+from MedAILib.models.open import Model
+from MedAILib.progress import Progress
+from MedAILib.request import RunOptions
+from MedAILib.results import Label, Segmentation
+from MedAILib.spec import ModelSpec
+from MedAILib.training.cases import Case
+from MedAILib.training.metrics import Agreement, compare
+from MedAILib.volume import Volume
+
+TOLERANCE_MM = 1.0
+WORST_SHOWN = 5
+RESAMPLES = 2000
+SEED = 12345
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One column of the results.
+
+    Args:
+        key: its name in files; those of nnU-Net are nnU-Net's.
+        title: its name for people, with the unit.
+        of: how to take it from one structure in one image.
+        badness: grows as the value gets worse; None for plain counts.
+        decimals: how many are worth printing.
+    """
+
+    key: str
+    title: str
+    of: Callable[[Agreement], float]
+    badness: Callable[[float], float] | None = None
+    decimals: int = 3
+
+
+MEASURES = (
+    Measure("Dice", "Dice", lambda a: a.overlap.dice, lambda x: -x),
+    Measure("HD95", "95 % Hausdorff distance (mm)", lambda a: a.hd95_mm, lambda x: x, 2),
+    Measure("SurfaceDice_1mm", "Surface Dice at 1 mm", lambda a: a.surface_dice, lambda x: -x),
+    Measure("MeanSurfaceDistance", "Mean surface distance (mm)", lambda a: a.mean_distance_mm, lambda x: x, 2),
+    Measure("VolumeDifference_mL", "Volume difference (mL)", lambda a: a.volume_difference_ml, abs),
+    Measure("RelativeVolumeDifference", "Relative volume difference", lambda a: a.relative_volume_difference, abs),
+    Measure("IoU", "Intersection over union", lambda a: a.overlap.iou, lambda x: -x),
+    Measure("TP", "True positive voxels", lambda a: a.overlap.tp),
+    Measure("FP", "False positive voxels", lambda a: a.overlap.fp),
+    Measure("FN", "False negative voxels", lambda a: a.overlap.fn),
+    Measure("TN", "True negative voxels", lambda a: a.overlap.tn),
+    Measure("n_pred", "Predicted voxels", lambda a: a.overlap.n_pred),
+    Measure("n_ref", "Reference voxels", lambda a: a.overlap.n_ref),
+)
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One case's measures, a structure's under its label value, and the seconds that the model took."""
+
+    case: Case
+    agreements: dict[int, Agreement]
+    seconds: float
+
+    @property
+    def mean_dice(self) -> float:
+        """Mean Dice of the structures that are there in reference or prediction; NaN when none is."""
+        return finite_mean([agreement.overlap.dice for agreement in self.agreements.values()])
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One slice of a case, to look at.
+
+    Args:
+        case: the case's name.
+        image: (J, I), the first channel.
+        reference, predicted: (J, I), label values.
+        spacing_ji_mm: distance of voxel centres along J and I.
+        orientation: where I, J and K grow, such as "RAS".
+        slice_k: which slice of the image it is.
+    """
+
+    case: str
+    image: NDArray[Any]
+    reference: NDArray[np.uint16]
+    predicted: NDArray[np.uint16]
+    spacing_ji_mm: tuple[float, float]
+    orientation: str
+    slice_k: int
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A model's results on a set of cases.
+
+    Args:
+        spec: the model's description.
+        labels: names of the structures compared, by label value.
+        cases: results in the order of the cases given.
+        worst: pictures of the cases of lowest mean Dice, worst first, five at most.
+        provenance: model, version, SHA-256, device, library versions, as the model's first run told them.
+        started: when, UTC.
+    """
+
+    spec: ModelSpec
+    labels: dict[int, str]
+    cases: tuple[CaseResult, ...]
+    worst: tuple[Picture, ...]
+    provenance: dict[str, str]
+    started: datetime
+
+    def values(self, label: int, measure: Measure) -> NDArray[np.float64]:
+        """One measure of one structure, case by case (n,); NaN or infinite where there is nothing to measure."""
+        return np.array([measure.of(result.agreements[label]) for result in self.cases], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """One measure of one structure over all cases.
+
+    Mean, sd and interval are over the cases with a finite value; median and worst count infinite ones too (structures
+    that are missed or made up have infinite distances). NaN where there are too few cases.
+
+    Args:
+        cases: how many have a value, finite or not.
+        infinite: how many of them are infinite.
+        low, high: 95 % interval of the mean: percentiles of the means of 2000 resamples of the cases, seeded.
+    """
+
+    cases: int
+    infinite: int
+    mean: float
+    sd: float
+    median: float
+    worst: float
+    low: float
+    high: float
+
+
+def evaluate_segmentation(
+    model: Model,
+    cases: Sequence[Case],
+    labels: Mapping[int, str],
+    progress: Progress,
+    options: RunOptions | None = None,
+) -> Evaluation:
+    """Run a model on every case and compare what it finds with the case's label.
+
+    All files are read and checked before the model first runs. Structures compared are those that both the model and
+    `labels` know.
+
+    Args:
+        model: any that gives segmentations.
+        cases: images and labels.
+        labels: names of the reference's label values, background left out.
+        progress: told before each case and between the model's windows.
+        options: how to run the model; by default as it is meant to be.
+
+    Raises:
+        InputError: no cases; a label map that is none, is on another grid than its image or has a value that the model
+            does not know; names of label values that contradict the model's; an image that does not suit the model.
+        Cancelled: by `progress`.
+    """
+    if not cases:
+        raise InputError("There are no cases to evaluate the model on.")
+    started = datetime.now(timezone.utc)
+    compared = match_labels(model.spec, labels, progress)
+    _check_files(model.spec, cases, progress)
+    results: list[CaseResult] = []
+    worst: list[tuple[float, Picture]] = []
+    provenance: dict[str, str] = {}
+    for number, case in enumerate(cases):
+        part = _PartProgress(progress, number, len(cases), case.name)
+        part.step(0, 1)
+        image, reference = _read_case(case, Progress())  # the check before told of what there is to tell
+        begun = time.perf_counter()
+        segmentation = model.run(image, options or RunOptions(), part)
+        result = _measure(case, reference, segmentation, compared, time.perf_counter() - begun)
+        results.append(result)
+        provenance = provenance or dict(segmentation.provenance)
+        if not math.isnan(result.mean_dice):
+            worst.append((result.mean_dice, _picture(result, image, reference, segmentation)))
+            worst = sorted(worst, key=lambda entry: entry[0])[:WORST_SHOWN]
+    progress.step(len(cases), len(cases), f"Case {len(cases)} of {len(cases)}: {cases[-1].name}")
+    names = {label.value: label.name for label in compared}
+    return Evaluation(model.spec, names, tuple(results), tuple(picture for _, picture in worst), provenance, started)
+
+
+def match_labels(spec: ModelSpec, labels: Mapping[int, str], progress: Progress) -> tuple[Label, ...]:
+    """The model's labels that the reference has too, by value; tells of what looks wrong but need not be.
+
+    Names match when the words of one are all in the other, whatever their case ("anterior", "Anterior hippocampus").
+
+    Raises:
+        InputError: no value in common; two structures of one name under different values; a value whose name in the
+            reference is that of another of the model's labels.
+    """
+    known = {label.value: label for label in spec.labels}
+    for value, name in labels.items():
+        other = next((x for x in spec.labels if x.value != value and _words(x.name) == _words(name)), None)
+        if other is not None:
+            raise InputError(
+                f"'{name}' has the value {value} in the data and {other.value} in the model {spec.name}; give both the "
+                "same values in the data's labels and dataset.json."
+            )
+    compared = tuple(known[value] for value in sorted(labels) if value in known)
+    if not compared:
+        raise InputError(
+            f"The data's label values {sorted(labels)} and those of the model {spec.name}, {sorted(known)}, have none "
+            "in common; is this the model's data?"
+        )
+    for label in compared:
+        ours, theirs = _words(label.name), _words(labels[label.value])
+        if not (ours <= theirs or theirs <= ours):
+            progress.warn(
+                f"The value {label.value} is '{labels[label.value]}' in the data and '{label.name}' in the model "
+                f"{spec.name}; the figures mean something only if both are the same structure."
+            )
+    if unused := [label.name for label in spec.labels if label.value not in labels]:
+        progress.warn(f"The data has no reference for {', '.join(unused)}; not evaluated.")
+    return compared
+
+
+def statistics(values: NDArray[np.float64], badness: Callable[[float], float] | None) -> Statistics:
+    """Sum up one measure over cases (n,), NaN for cases that say nothing; `badness` grows as a value gets worse."""
+    told = values[~np.isnan(values)]
+    finite = told[np.isfinite(told)]
+    low = high = sd = math.nan
+    if finite.size > 1:
+        sd = float(finite.std(ddof=1))
+        drawn = np.random.default_rng(SEED).integers(finite.size, size=(RESAMPLES, finite.size))
+        low, high = (float(x) for x in np.percentile(finite[drawn].mean(axis=1), (2.5, 97.5)))
+    return Statistics(
+        int(told.size),
+        int(told.size - finite.size),
+        float(finite.mean()) if finite.size else math.nan,
+        sd,
+        float(np.median(told)) if told.size else math.nan,
+        float(max(told, key=badness)) if told.size and badness else math.nan,
+        low,
+        high,
+    )
+
+
+def summary(evaluation: Evaluation) -> dict[str, Any]:
+    """The results in the layout of nnU-Net's `summary.json`, ready for strict JSON.
+
+    Beside nnU-Net's measures stand ours (`HD95`, `SurfaceDice_1mm`, `VolumeDifference_mL`, …), and beside its entries
+    one of our own, "medai". Two differences from nnU-Net: values that are not finite are null (it writes NaN, which is
+    no JSON), and `prediction_file` is null, since predictions are not kept. Means leave out what is not finite, those
+    of the foreground too.
+    """
+    mean = {
+        str(label): {measure.key: _jsonable(finite_mean(evaluation.values(label, measure))) for measure in MEASURES}
+        for label in evaluation.labels
+    }
+    foreground = {
+        measure.key: _jsonable(finite_mean([finite_mean(evaluation.values(x, measure)) for x in evaluation.labels]))
+        for measure in MEASURES
+    }
+    return {
+        "foreground_mean": foreground,
+        "mean": mean,
+        "metric_per_case": [
+            {
+                "metrics": {
+                    str(label): {measure.key: _jsonable(measure.of(agreement)) for measure in MEASURES}
+                    for label, agreement in result.agreements.items()
+                },
+                "prediction_file": None,
+                "reference_file": str(result.case.label),
+            }
+            for result in evaluation.cases
+        ],
+        "medai": {
+            "model": evaluation.spec.name,
+            "version": evaluation.spec.version,
+            "sha256": evaluation.provenance.get("sha256"),
+            "started": evaluation.started.isoformat(timespec="seconds"),
+            "labels": {str(label): name for label, name in evaluation.labels.items()},
+            "statistics": {
+                str(label): {
+                    measure.key: {
+                        key: _jsonable(value)
+                        for key, value in asdict(statistics(evaluation.values(label, measure), measure.badness)).items()
+                    }
+                    for measure in MEASURES
+                    if measure.badness is not None
+                }
+                for label in evaluation.labels
+            },
+            "provenance": evaluation.provenance,
+        },
+    }
+
+
+def finite_mean(values: Sequence[float] | NDArray[np.float64]) -> float:
+    """The mean of those values that are finite; NaN when none is."""
+    array = np.asarray(values, dtype=np.float64)
+    finite = array[np.isfinite(array)]
+    return float(finite.mean()) if finite.size else math.nan
+
+
+def _jsonable(value: float) -> float | int | None:
+    return value if math.isfinite(value) else None
+
+
+class _PartProgress(Progress):
+    """Turns the model's own steps within one case into steps over all cases."""
+
+    def __init__(self, whole: Progress, number: int, total: int, name: str) -> None:
+        self._whole, self._number, self._total, self._name = whole, number, total, name
+
+    def step(self, done: int, total: int, text: str = "") -> None:
+        self._whole.step(self._number, self._total, f"Case {self._number + 1} of {self._total}: {self._name}")
+
+    def warn(self, text: str) -> None:
+        self._whole.warn(f"{self._name}: {text}")
+
+
+def _words(name: str) -> set[str]:
+    return set(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def _check_files(spec: ModelSpec, cases: Sequence[Case], progress: Progress) -> None:
+    """Read every file once before the long work, so that a bad one is told of at once and not after an hour."""
+    known = [label.value for label in spec.labels]
+    for number, case in enumerate(cases):
+        progress.step(number, len(cases), f"Checking {case.name}")
+        _, reference = _read_case(case, progress)
+        present = np.flatnonzero(np.bincount(reference.ravel()))
+        unknown = np.setdiff1d(present, [0, *known])
+        if unknown.size:
+            raise InputError(
+                f"{case.label} has the label value {unknown[0]}, which the model {spec.name} does not know (it knows "
+                f"{known}); take that label out of the file, or evaluate another model."
+            )
+    progress.step(len(cases), len(cases), f"Checking {cases[-1].name}")
+
+
+def _read_case(case: Case, progress: Progress) -> tuple[Volume, NDArray[np.uint16]]:
+    """A case's image and its label values (K, J, I), on one grid."""
+    image = read_channels(case.images, progress=progress)
+    label = read_image(case.label)
+    if label.channels != 1:
+        raise InputError(f"{case.label} has {label.channels} values per voxel; a label map has one.")
+    if not label.geometry.same_grid_as(image.geometry):
+        raise InputError(
+            f"The label {case.label} is on another grid than its image {case.images[0]}; resample the label to the "
+            "image's grid with nearest-neighbour interpolation."
+        )
+    values = label.data[0]
+    if not np.isfinite(values).all() or (values != np.round(values)).any() or values.min() < 0 or values.max() > 65535:
+        raise InputError(f"{case.label} is no label map: it has values that are no whole numbers from 0 to 65535.")
+    return image, values.astype(np.uint16)
+
+
+def _measure(
+    case: Case, reference: NDArray[np.uint16], segmentation: Segmentation, labels: Sequence[Label], seconds: float
+) -> CaseResult:
+    spacing = segmentation.geometry.spacing_kji_mm
+    agreements = {
+        label.value: compare(reference == label.value, segmentation.mask(label), spacing, TOLERANCE_MM)
+        for label in labels
+    }
+    return CaseResult(case, agreements, seconds)
+
+
+def _picture(result: CaseResult, image: Volume, reference: NDArray[np.uint16], segmentation: Segmentation) -> Picture:
+    """The slice through the middle of the structure of lowest Dice: half of the reference's voxels on either side.
+
+    Where the reference has none, the prediction's middle is taken.
+    """
+    label = min(result.agreements, key=lambda value: np.nan_to_num(result.agreements[value].overlap.dice, nan=2.0))
+    masks = {x.value: segmentation.mask(x) for x in segmentation.labels if x.value in result.agreements}
+    mask = reference == label if result.agreements[label].overlap.n_ref else masks[label]
+    heaped = np.cumsum(mask.sum(axis=(1, 2)))
+    k = int(np.searchsorted(heaped, heaped[-1] / 2))
+    predicted = np.zeros_like(reference[k])
+    for value, found in masks.items():
+        predicted[found[k]] = value
+    return Picture(
+        result.case.name,
+        np.array(image.data[0, k]),
+        np.where(np.isin(reference[k], list(masks)), reference[k], 0).astype(np.uint16),
+        predicted,
+        (image.geometry.spacing_kji_mm[1], image.geometry.spacing_kji_mm[2]),
+        image.geometry.orientation,
+        k,
+    )

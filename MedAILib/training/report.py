@@ -1,0 +1,483 @@
+"""An evaluation on disk: `summary.json` in nnU-Net's layout, `cases.csv`, and `report.html` for people."""
+
+import base64
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from MedAILib.output import cannot_write, whole_file
+from MedAILib.training.evaluate import (
+    MEASURES,
+    RESAMPLES,
+    CaseResult,
+    Evaluation,
+    Measure,
+    Picture,
+    finite_mean,
+    statistics,
+    summary,
+)
+
+HEADLINE = MEASURES[:3] + MEASURES[4:5]  # Dice, 95 % Hausdorff distance, surface Dice, volume difference
+PANELS_AT_MOST = 12
+REFERENCE, PREDICTED, INK, ACCENT = "#e69f00", "#56b4e9", "#22272e", "#2f6690"
+STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "font.family": "DejaVu Sans",
+    "text.color": INK,
+    "axes.edgecolor": "#8b949e",
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 8.5,
+    "axes.titlelocation": "left",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "ytick.major.size": 2.5,
+    "xtick.major.size": 2.5,
+}
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path, command: str = "") -> None:
+    """Write an evaluation's three files; the folder is made if it is absent, other files in it are left alone.
+
+    All three are complete beside their places before the first takes its place, so a failure or a cancelled run leaves
+    an older report as it was, and a folder that was made for this report is removed again.
+
+    Args:
+        evaluation: what to write.
+        folder: gets `summary.json`, `cases.csv` and `report.html`.
+        command: what the user typed, for the report.
+
+    Raises:
+        OutputError: the folder or a file can't be written.
+    """
+    contents = {
+        "summary.json": json.dumps(summary(evaluation), indent=2, allow_nan=False, ensure_ascii=False) + "\n",
+        "cases.csv": _table(evaluation),
+        "report.html": report(evaluation, command),
+    }
+    made = _make_folder(folder)
+    try:
+        with ExitStack() as files:
+            for name, text in contents.items():
+                path = files.enter_context(whole_file(folder / name))
+                path.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    finally:
+        for parent in made:
+            if not any(parent.iterdir()):
+                parent.rmdir()
+
+
+def report(evaluation: Evaluation, command: str = "") -> str:
+    """The report as one HTML page that needs nothing else: plots and pictures are in it."""
+    spec = evaluation.spec
+    count = len(evaluation.cases)
+    title = f"{spec.title or spec.name} on {count} case{'s' if count != 1 else ''}"
+    with matplotlib.rc_context(STYLE):
+        boxes = _figure(
+            _box_plots(evaluation),
+            "Distribution over the cases: one dot per case, boxes from the lower "
+            "to the upper quartile with the median, whiskers to 1.5 times that range.",
+        )
+        volumes = _figure(_bland_altman(evaluation), _volumes_caption(evaluation))
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title><style>{CSS}</style></head><body><main>
+<header><p class="over">MedAI evaluation report</p><h1>{escape(title)}</h1>{_lead(evaluation)}</header>
+<section><h2>Results</h2>{_headline_table(evaluation)}{_missed(evaluation)}</section>
+<section><h2>Distribution</h2>{boxes}</section>
+<section><h2>Volumes</h2>{volumes}</section>
+{_worst(evaluation)}<section><h2>Model and data</h2>{_facts(evaluation, command)}</section>
+<section class="notes"><h2>How to read the figures</h2>{NOTES}</section>
+<footer>For research use only. Not a medical device.</footer>
+</main></body></html>
+"""
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make a folder; those that were absent, the innermost first."""
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    return absent
+
+
+def _table(evaluation: Evaluation) -> str:
+    """A row per case and structure; empty where a value does not exist, "inf" where it is infinite."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    keys = [measure.key for measure in MEASURES]
+    rows.writerow(["case", "label", "name", *keys, "reference_mL", "predicted_mL", "seconds", "image", "reference"])
+    for result in evaluation.cases:
+        for label, agreement in result.agreements.items():
+            numbers = [measure.of(agreement) for measure in MEASURES] + [agreement.reference_ml, agreement.predicted_ml]
+            rows.writerow(
+                [
+                    result.case.name,
+                    label,
+                    evaluation.labels[label],
+                    *(
+                        "" if math.isnan(number) else format(number, ".6g") if isinstance(number, float) else number
+                        for number in numbers
+                    ),
+                    format(result.seconds, ".3f"),
+                    ";".join(str(file) for file in result.case.images),
+                    result.case.label,
+                ]
+            )
+    return text.getvalue()
+
+
+def _lead(evaluation: Evaluation) -> str:
+    """The result in a sentence: each structure's mean Dice, or of many structures the mean and both ends."""
+    dice = MEASURES[0]
+    means = {label: finite_mean(evaluation.values(label, dice)) for label in evaluation.labels}
+    told = {label: mean for label, mean in means.items() if not math.isnan(mean)}
+    parts = {label: f"{escape(evaluation.labels[label])} <b>{_number(mean, dice)}</b>" for label, mean in means.items()}
+    if len(parts) <= 4 or not told:
+        text = f"Mean Dice: {', '.join(parts.values())}."
+    else:
+        text = (
+            f"Mean Dice over {len(told)} structures <b>{_number(finite_mean(list(told.values())), dice)}</b>, from "
+            f"{parts[min(told, key=lambda x: told[x])]} to {parts[max(told, key=lambda x: told[x])]}."
+        )
+    return f'<p class="lead">{text}</p>'
+
+
+def _headline_table(evaluation: Evaluation) -> str:
+    rows = []
+    for label, name in evaluation.labels.items():
+        for number, measure in enumerate(HEADLINE):
+            told = statistics(evaluation.values(label, measure), measure.badness)
+            head = f'<th rowspan="{len(HEADLINE)}" scope="rowgroup">{escape(name)}</th>' if number == 0 else ""
+            cells = (
+                f"<td>{told.cases}</td>"
+                f"<td><b>{_number(told.mean, measure)}</b></td>"
+                f"<td>{_number(told.low, measure)} to {_number(told.high, measure)}</td>"
+                + "".join(f"<td>{_number(value, measure)}</td>" for value in (told.sd, told.median, told.worst))
+            )
+            rows.append(f'<tr{" class=first" if head else ""}>{head}<td class="what">{measure.title}</td>{cells}</tr>')
+    return (
+        '<table><thead><tr><th>Structure</th><th class="what">Measure</th><th>Cases</th><th>Mean</th>'
+        "<th>95 % interval</th><th>SD</th><th>Median</th><th>Worst</th></tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def _missed(evaluation: Evaluation) -> str:
+    """A sentence on structures that are in only one of reference and prediction; nothing where there are none."""
+    sentences = []
+    for label, name in evaluation.labels.items():
+        overlaps = {result.case.name: result.agreements[label].overlap for result in evaluation.cases}
+        for what, cases in (
+            ("not found", [case for case, x in overlaps.items() if x.n_ref and not x.n_pred]),
+            ("found where the reference has none", [case for case, x in overlaps.items() if x.n_pred and not x.n_ref]),
+        ):
+            if cases:
+                listed = ", ".join(cases[:5]) + (", …" if len(cases) > 5 else "")
+                sentences.append(f"{escape(name)} was {what} in {len(cases)} of {len(overlaps)} ({escape(listed)}).")
+    if not sentences:
+        return ""
+    return f'<p class="warning">{" ".join(sentences)} Distances are infinite there and left out of mean and SD.</p>'
+
+
+def _number(value: float, measure: Measure) -> str:
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞"
+    rounded = round(value, measure.decimals) + 0.0  # no minus before a zero
+    return f"{rounded:.{measure.decimals}f}".replace("-", "−")
+
+
+def _facts(evaluation: Evaluation, command: str) -> str:
+    seconds = [result.seconds for result in evaluation.cases]
+    known = evaluation.provenance
+    facts = {
+        "Model": f"{evaluation.spec.name}, version {evaluation.spec.version}",
+        "SHA-256": known.get("sha256", ""),
+        "Data": str(_data_folder(evaluation.cases)),
+        "Cases": str(len(seconds)),
+        "Command": command,
+        "Started": f"{evaluation.started.day} {evaluation.started:%B %Y, %H:%M} UTC",
+        "Device": known.get("device", ""),
+        "Time per case": f"median {np.median(seconds):.2f} s, longest {max(seconds):.2f} s (the model alone)",
+        "Software": ", ".join(f"{key} {known[key]}" for key in ("medai", "torch", "monai", "python") if key in known),
+    }
+    rows = "".join(
+        f"<dt>{key}</dt><dd{' class=code' if key in ('SHA-256', 'Data', 'Command') else ''}>{escape(value)}</dd>"
+        for key, value in facts.items()
+        if value
+    )
+    return f"<dl>{rows}</dl>"
+
+
+def _data_folder(cases: Sequence[CaseResult]) -> Path:
+    files = [path.resolve() for result in cases for path in (result.case.label, *result.case.images)]
+    return Path(os.path.commonpath([file.parent for file in files]))
+
+
+def _figure(figure: Figure, caption: str) -> str:
+    return (
+        f'<figure><img alt="{escape(caption)}" src="{_png(figure)}"><figcaption>{escape(caption)}</figcaption></figure>'
+    )
+
+
+def _png(figure: Figure) -> str:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=200)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _box_plots(evaluation: Evaluation) -> Figure:
+    """A panel for each headline measure, a box for each structure."""
+    many = len(evaluation.labels) > 6
+    figure = Figure(figsize=(8.6, 8.6 if many else 2.9), layout="constrained")
+    panels = figure.subplots(len(HEADLINE) if many else 1, 1 if many else len(HEADLINE), sharex=many, squeeze=False)
+    jitter = np.random.default_rng(0)
+    for axes, measure in zip(panels.ravel(), HEADLINE, strict=True):
+        columns = [evaluation.values(label, measure) for label in evaluation.labels]
+        columns = [values[np.isfinite(values)] for values in columns]
+        places = np.arange(len(columns)) + 1
+        for place, values in zip(places, columns, strict=True):
+            x = place + jitter.uniform(-0.16, 0.16, values.size)
+            axes.plot(x, values, "o", color=ACCENT, markersize=2.2, alpha=0.35, markeredgewidth=0, zorder=1)
+        axes.boxplot(
+            columns,
+            positions=places,
+            widths=0.55,
+            showfliers=False,
+            boxprops={"color": INK, "linewidth": 0.8},
+            whiskerprops={"color": INK, "linewidth": 0.8},
+            capprops={"color": INK, "linewidth": 0.8},
+            medianprops={"color": INK, "linewidth": 1.6},
+        )
+        axes.set_title(measure.title)
+        axes.grid(axis="y", color="#e6e8eb", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.set_xlim(0.4, len(columns) + 0.6)
+        names = list(evaluation.labels.values())
+        axes.set_xticks(places, names if many else _wrapped(names), rotation=90 if many else 0)
+        if measure.badness is abs:
+            axes.axhline(0, color="#8b949e", linewidth=0.7)
+    return figure
+
+
+def _wrapped(names: Sequence[str]) -> list[str]:
+    return [name if len(name) <= 14 else name.replace(" ", "\n", 1) for name in names]
+
+
+def _shown_volumes(evaluation: Evaluation) -> list[int]:
+    """The structures whose volumes are plotted: all, or those of lowest mean Dice where there are many."""
+    by_dice = sorted(
+        evaluation.labels, key=lambda x: np.nan_to_num(finite_mean(evaluation.values(x, MEASURES[0])), nan=2)
+    )
+    return sorted(by_dice[:PANELS_AT_MOST])
+
+
+def _volumes_caption(evaluation: Evaluation) -> str:
+    few = len(evaluation.labels) > PANELS_AT_MOST
+    return (
+        "Bland-Altman plot: prediction minus reference against the mean of both; the line is the mean difference, the "
+        "dashed lines are 1.96 standard deviations from it."
+        + (f" The {PANELS_AT_MOST} structures of lowest mean Dice." if few else "")
+    )
+
+
+def _bland_altman(evaluation: Evaluation) -> Figure:
+    labels = _shown_volumes(evaluation)
+    columns = min(len(labels), 3)
+    rows = -(-len(labels) // columns)
+    figure = Figure(figsize=(8.6, 2.7 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[len(labels) :]:
+        axes.set_visible(False)
+    for axes, label in zip(panels, labels, strict=False):
+        found = [result.agreements[label] for result in evaluation.cases]
+        reference = np.array([x.reference_ml for x in found])
+        predicted = np.array([x.predicted_ml for x in found])
+        there = reference + predicted > 0
+        _bland_altman_panel(axes, reference[there], predicted[there])
+        axes.set_title(evaluation.labels[label])
+    figure.supxlabel("Mean of reference and prediction (mL)", fontsize=8)
+    figure.supylabel("Difference (mL)", fontsize=8)
+    return figure
+
+
+def _bland_altman_panel(axes: Axes, reference: NDArray[np.float64], predicted: NDArray[np.float64]) -> None:
+    difference = predicted - reference
+    axes.plot((reference + predicted) / 2, difference, "o", color=ACCENT, markersize=3, alpha=0.5, markeredgewidth=0)
+    axes.axhline(0, color="#c9ced4", linewidth=0.7, zorder=0)
+    if difference.size > 1:
+        bias, spread = difference.mean(), 1.96 * difference.std(ddof=1)
+        for height, style in ((bias, "-"), (bias - spread, "--"), (bias + spread, "--")):
+            axes.axhline(height, color=INK, linewidth=0.9, linestyle=style)
+            text = f"{height:+.3f}".replace("-", "−")
+            axes.annotate(
+                text,
+                (1, height),
+                xycoords=("axes fraction", "data"),
+                xytext=(-2, 2),
+                textcoords="offset points",
+                ha="right",
+                fontsize=7,
+            )
+        axes.margins(x=0.12, y=0.15)
+
+
+def _worst(evaluation: Evaluation) -> str:
+    """The section of pictures; nothing where no case has any structure."""
+    if not evaluation.worst:
+        return ""
+    cells = "".join(_picture_cell(evaluation, picture) for picture in evaluation.worst)
+    return f"""<section><h2>The cases of lowest mean Dice</h2>
+<div class="pictures">{cells}<p class="key"><b style="--c:{REFERENCE}">reference</b>
+<b style="--c:{PREDICTED}">prediction</b>The slice through the middle of the structure of lowest Dice, counted from 0.
+A letter names the side of the patient at its edge.</p></div></section>
+"""
+
+
+def _picture_cell(evaluation: Evaluation, picture: Picture) -> str:
+    result = next(result for result in evaluation.cases if result.case.name == picture.case)
+    dice = ", ".join(
+        f"{escape(evaluation.labels[label])} {_number(agreement.overlap.dice, MEASURES[0])}"
+        for label, agreement in sorted(result.agreements.items(), key=lambda item: item[1].overlap.dice)[:4]
+    )
+    return (
+        f'<figure><img alt="Slice {picture.slice_k} of {escape(picture.case)} with outlines" '
+        f'src="{_png(_outlines(picture))}"><figcaption><b>{escape(picture.case)}</b>, slice {picture.slice_k}<br>'
+        f"Dice: {dice}</figcaption></figure>"
+    )
+
+
+def _outlines(picture: Picture) -> Figure:
+    """The square part of the slice around the structures, as radiologists look at it, with both outlines."""
+    (image, reference, predicted), spacing, letters = as_seen(picture)
+    figure = Figure(figsize=(3, 3), facecolor="black")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    height, width = image.shape[0] * spacing[0], image.shape[1] * spacing[1]
+    rows, columns = np.nonzero(reference | predicted)
+    centre = (
+        (np.ptp(columns) / 2 + columns.min() + 0.5) * spacing[1],
+        (np.ptp(rows) / 2 + rows.min() + 0.5) * spacing[0],
+    )
+    half = max(np.ptp(columns) * spacing[1], np.ptp(rows) * spacing[0]) / 2 * 1.25 + 4 * max(spacing)
+    shown = image[np.isfinite(image)]
+    low, high = np.percentile(shown, (1, 99.5)) if shown.size else (0, 1)
+    axes.imshow(
+        image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), extent=(0, width, height, 0), interpolation="bilinear"
+    )
+    for labels, color, line in ((reference, REFERENCE, 1.6), (predicted, PREDICTED, 1.2)):
+        x = (np.arange(labels.shape[1] + 2) - 0.5) * spacing[1]
+        y = (np.arange(labels.shape[0] + 2) - 0.5) * spacing[0]
+        for value in np.unique(labels[labels > 0]):
+            axes.contour(x, y, np.pad(labels == value, 1), levels=[0.5], colors=color, linewidths=line)
+    axes.set_xlim(centre[0] - half, centre[0] + half)
+    axes.set_ylim(centre[1] + half, centre[1] - half)
+    for letter, place in zip(letters, ((0.03, 0.5), (0.5, 0.97)), strict=True):
+        axes.text(
+            *place,
+            letter,
+            transform=axes.transAxes,
+            color="white",
+            fontsize=9,
+            ha="left" if place[0] < 0.1 else "center",
+            va="center" if place[0] < 0.1 else "top",
+        )
+    return figure
+
+
+def as_seen(picture: Picture) -> tuple[list[NDArray[Any]], tuple[float, float], tuple[str, str]]:
+    """Turn a slice the way it is usually shown: patient's right or front to the left, front or head up.
+
+    Returns:
+        image, reference and prediction (rows, columns); spacing of rows and columns in mm; the letters at the left and
+        at the upper edge.
+    """
+    arrays: list[NDArray[Any]] = [picture.image.astype(np.float64), picture.reference, picture.predicted]
+    spacing_rows, spacing_columns = picture.spacing_ji_mm
+    along_columns, along_rows = picture.orientation[0], picture.orientation[1]
+    if "RLAPSI".index(along_columns) // 2 > "RLAPSI".index(along_rows) // 2:
+        arrays = [array.T for array in arrays]
+        spacing_rows, spacing_columns = spacing_columns, spacing_rows
+        along_rows, along_columns = along_columns, along_rows
+    if along_columns in "RAS":
+        arrays = [array[:, ::-1] for array in arrays]
+    if along_rows in "RAS":
+        arrays = [array[::-1] for array in arrays]
+    letters = tuple("RAS"["RLAPSI".index(letter) // 2] for letter in (along_columns, along_rows))
+    return arrays, (spacing_rows, spacing_columns), (letters[0], letters[1])
+
+
+CSS = """
+:root{color-scheme:light}
+body{margin:0;background:#fff;color:#22272e;
+  font:15px/1.5 "Segoe UI","Helvetica Neue",Helvetica,Arial,"DejaVu Sans",sans-serif}
+main{max-width:920px;margin:0 auto;padding:44px 28px 32px}
+.over{margin:0;color:#6a737d;font-size:13px;letter-spacing:.02em}
+h1{margin:2px 0 6px;font-size:29px;line-height:1.2;font-weight:600;letter-spacing:-.01em}
+.lead{margin:0;font-size:17px}
+h2{margin:36px 0 10px;font-size:18px;font-weight:600}
+table{width:100%;border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:14px}
+th,td{padding:4px 10px 4px 0;text-align:right;white-space:nowrap}
+th{font-weight:600;vertical-align:top}
+thead th{border-bottom:1.5px solid #22272e;font-size:13px}
+th:first-child,.what{text-align:left}
+tbody tr.first>*{border-top:1px solid #d5d9de;padding-top:9px}
+thead+tbody tr.first:first-child>*{border-top:0}
+tbody{border-bottom:1px solid #d5d9de}
+td:last-child,th:last-child{padding-right:0}
+.warning{border-left:3px solid #c9510c;margin:14px 0 0;padding:2px 0 2px 12px;font-size:14px}
+figure{margin:0;break-inside:avoid}
+figure img{width:100%;display:block}
+figcaption{margin-top:6px;color:#4d5661;font-size:13px;line-height:1.4}
+.pictures{display:grid;grid-template-columns:repeat(3,1fr);gap:20px 18px}
+.pictures figcaption{overflow-wrap:anywhere;font-size:12px}
+.key{margin:0;font-size:13px;line-height:1.5;color:#4d5661}
+.key b{display:block;font-weight:400;color:#22272e;margin-bottom:4px}
+.key b::before{content:"";display:inline-block;width:18px;height:3px;margin-right:5px;vertical-align:middle;
+  background:var(--c);-webkit-print-color-adjust:exact;print-color-adjust:exact}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:3px 20px;margin:0;font-size:14px}
+dt{color:#6a737d}dd{margin:0;overflow-wrap:anywhere}
+.code{font:13px/1.6 ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace}
+.notes p{margin:0 0 7px;font-size:13.5px;color:#3b434c}
+footer{margin-top:36px;border-top:1px solid #d5d9de;padding-top:10px;color:#6a737d;font-size:13px}
+@page{size:A4;margin:15mm}
+@media print{
+main{padding:0;max-width:none}body{font-size:12.5px}h2{break-after:avoid}tr,dl{break-inside:avoid}
+}
+@media screen and (max-width:700px){.pictures{grid-template-columns:repeat(2,1fr)}section{overflow-x:auto}}
+"""
+
+NOTES = f"""
+<p><b>Dice</b>: twice the shared voxels over the sum of both structures' voxels; 1 is the same, 0 is nothing shared.
+A case in which a structure is absent from reference and prediction does not count for that structure.</p>
+<p><b>95 % Hausdorff distance</b>: 95 % of each surface's area lies closer than this to the other surface; the larger of
+the two directions. <b>Surface Dice at 1 mm</b>: the share of both surfaces' area that lies within 1 mm of the other.
+Surfaces and areas are those of Nikolov et al., J Med Internet Res 2021;23:e26151.</p>
+<p><b>Volume difference</b>: prediction minus reference, so a mean above 0 tells of structures drawn too large; its
+worst value is the one farthest from 0.</p>
+<p><b>Mean, SD</b> and the interval are over the cases with a finite value. <b>95 % interval</b>: percentile bootstrap
+of the mean, {RESAMPLES} resamples of the cases, seeded; it tells how far the mean could be off by the choice of cases
+alone.</p>
+"""
