@@ -82,7 +82,7 @@ def test_surface_dice_counts_area_beyond_the_tolerance():
     long, longer = box((60, 20, 20), (5, 5, 5), (45, 15, 15)), box((60, 20, 20), (5, 5, 5), (48, 15, 15))
     end, rim = 10 * 10, 4 * 10
     whole = (40 + 43) * rim + 4 * end
-    # The shorter one's end without its outermost 1.5 mm, the longer one's end, and its sides from 1.5 mm past the other.
+    # The shorter one's end without its outermost 1.5 mm; the longer one's end, and its sides from 1.5 mm on.
     beyond = 7 * 7 + end + 1.5 * rim
     measured = surface_dice(surface_distances(long, longer, (1.0, 1.0, 1.0)), 1.0)
     assert measured == pytest.approx(1 - beyond / whole, abs=0.004)

@@ -24,8 +24,14 @@ def run_evaluate(options: argparse.Namespace, progress: Progress) -> None:
     cases = _chosen(options, find_cases(options.data, len(model.spec.channels)))
     labels = read_labels(options.data)
     evaluation = evaluate_segmentation(model, cases, labels, progress, RunOptions(mirror=options.mirror))
-    command = f"medai evaluate -m {shlex.quote(options.model)} --data {shlex.quote(str(options.data))}"
-    write_evaluation(evaluation, options.output, command + (" --mirror" if options.mirror else ""))
+    write_evaluation(evaluation, options.output, _command(options))
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command line that repeats this evaluation."""
+    words = ["medai", "evaluate", "-m", options.model, "--data", options.data, "-o", options.output]
+    words += ["--device", options.device, *(["--only", options.only] if options.only else [])]
+    return shlex.join(str(word) for word in [*words, *(["--mirror"] if options.mirror else [])])
 
 
 def _chosen(options: argparse.Namespace, cases: tuple[Case, ...]) -> tuple[Case, ...]:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from MedAILib.training.cases import Split
 from MedAILib.training.evaluate import MEASURES, WORST_SHOWN, Evaluation, statistics
 from MedAILib.training.task import SegmentationTask
@@ -89,7 +91,7 @@ def _results(evaluation: Evaluation) -> str:
             numbers = (found.mean, found.sd, found.low, found.high, found.median, found.worst)
             mean, sd, low, high, median, worst = (f"{number:.{measure.decimals}f}" for number in numbers)
             rows.append(f"| {name} | {measure.title} | {mean} | {sd} | {low} to {high} | {median} | {worst} |")
-    lowest = sorted(evaluation.cases, key=lambda result: result.mean_dice)[:WORST_SHOWN]
+    lowest = sorted(evaluation.cases, key=lambda result: np.nan_to_num(result.mean_dice, nan=2.0))[:WORST_SHOWN]
     dice = next(measure for measure in MEASURES if measure.key == "Dice")
     cases = [
         f"| {result.case.name} | "
