@@ -26,7 +26,8 @@ from MedAILib.training.evaluate import (
     statistics,
     summary,
 )
-from MedAILib.training.report import as_seen, report, write_evaluation
+from MedAILib.training.plots import as_seen
+from MedAILib.training.report import report, write_evaluation
 
 SPACING_KJI = (2.0, 1.0, 0.5)
 NAMES = {1: "anterior", 2: "posterior"}

@@ -10,13 +10,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from MedAILib.output import cannot_write, whole_file
 from MedAILib.training.evaluate import (
@@ -30,26 +27,16 @@ from MedAILib.training.evaluate import (
     statistics,
     summary,
 )
-
-HEADLINE = MEASURES[:3] + MEASURES[4:5]  # Dice, 95 % Hausdorff distance, surface Dice, volume difference
-PANELS_AT_MOST = 12
-REFERENCE, PREDICTED, INK, ACCENT = "#e69f00", "#56b4e9", "#22272e", "#2f6690"
-STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "font.family": "DejaVu Sans",
-    "text.color": INK,
-    "axes.edgecolor": "#8b949e",
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 8.5,
-    "axes.titlelocation": "left",
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "ytick.major.size": 2.5,
-    "xtick.major.size": 2.5,
-}
+from MedAILib.training.plots import (
+    HEADLINE,
+    PANELS_AT_MOST,
+    PREDICTED,
+    REFERENCE,
+    STYLE,
+    bland_altman,
+    box_plots,
+    outlines,
+)
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path, command: str = "") -> None:
@@ -92,11 +79,11 @@ def report(evaluation: Evaluation, command: str = "") -> str:
     title = f"{spec.title or spec.name} on {count} case{'s' if count != 1 else ''}"
     with matplotlib.rc_context(STYLE):
         boxes = _figure(
-            _box_plots(evaluation),
+            box_plots(evaluation),
             "Distribution over the cases: one dot per case, boxes from the lower "
             "to the upper quartile with the median, whiskers to 1.5 times that range.",
         )
-        volumes = _figure(_bland_altman(evaluation), _volumes_caption(evaluation))
+        volumes = _figure(bland_altman(evaluation), _volumes_caption(evaluation))
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{CSS}</style></head><body><main>
@@ -248,52 +235,6 @@ def _png(figure: Figure) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def _box_plots(evaluation: Evaluation) -> Figure:
-    """A panel for each headline measure, a box for each structure."""
-    many = len(evaluation.labels) > 6
-    figure = Figure(figsize=(8.6, 8.6 if many else 2.9), layout="constrained")
-    panels = figure.subplots(len(HEADLINE) if many else 1, 1 if many else len(HEADLINE), sharex=many, squeeze=False)
-    jitter = np.random.default_rng(0)
-    for axes, measure in zip(panels.ravel(), HEADLINE, strict=True):
-        columns = [evaluation.values(label, measure) for label in evaluation.labels]
-        columns = [values[np.isfinite(values)] for values in columns]
-        places = np.arange(len(columns)) + 1
-        for place, values in zip(places, columns, strict=True):
-            x = place + jitter.uniform(-0.16, 0.16, values.size)
-            axes.plot(x, values, "o", color=ACCENT, markersize=2.2, alpha=0.35, markeredgewidth=0, zorder=1)
-        axes.boxplot(
-            columns,
-            positions=places,
-            widths=0.55,
-            showfliers=False,
-            boxprops={"color": INK, "linewidth": 0.8},
-            whiskerprops={"color": INK, "linewidth": 0.8},
-            capprops={"color": INK, "linewidth": 0.8},
-            medianprops={"color": INK, "linewidth": 1.6},
-        )
-        axes.set_title(measure.title)
-        axes.grid(axis="y", color="#e6e8eb", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.set_xlim(0.4, len(columns) + 0.6)
-        names = list(evaluation.labels.values())
-        axes.set_xticks(places, names if many else _wrapped(names), rotation=90 if many else 0)
-        if measure.badness is abs:
-            axes.axhline(0, color="#8b949e", linewidth=0.7)
-    return figure
-
-
-def _wrapped(names: Sequence[str]) -> list[str]:
-    return [name if len(name) <= 14 else name.replace(" ", "\n", 1) for name in names]
-
-
-def _shown_volumes(evaluation: Evaluation) -> list[int]:
-    """The structures whose volumes are plotted: all, or those of lowest mean Dice where there are many."""
-    by_dice = sorted(
-        evaluation.labels, key=lambda x: np.nan_to_num(finite_mean(evaluation.values(x, MEASURES[0])), nan=2)
-    )
-    return sorted(by_dice[:PANELS_AT_MOST])
-
-
 def _volumes_caption(evaluation: Evaluation) -> str:
     few = len(evaluation.labels) > PANELS_AT_MOST
     return (
@@ -301,47 +242,6 @@ def _volumes_caption(evaluation: Evaluation) -> str:
         "dashed lines are 1.96 standard deviations from it."
         + (f" The {PANELS_AT_MOST} structures of lowest mean Dice." if few else "")
     )
-
-
-def _bland_altman(evaluation: Evaluation) -> Figure:
-    labels = _shown_volumes(evaluation)
-    columns = min(len(labels), 3)
-    rows = -(-len(labels) // columns)
-    figure = Figure(figsize=(8.6, 2.7 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in panels[len(labels) :]:
-        axes.set_visible(False)
-    for axes, label in zip(panels, labels, strict=False):
-        found = [result.agreements[label] for result in evaluation.cases]
-        reference = np.array([x.reference_ml for x in found])
-        predicted = np.array([x.predicted_ml for x in found])
-        there = reference + predicted > 0
-        _bland_altman_panel(axes, reference[there], predicted[there])
-        axes.set_title(evaluation.labels[label])
-    figure.supxlabel("Mean of reference and prediction (mL)", fontsize=8)
-    figure.supylabel("Difference (mL)", fontsize=8)
-    return figure
-
-
-def _bland_altman_panel(axes: Axes, reference: NDArray[np.float64], predicted: NDArray[np.float64]) -> None:
-    difference = predicted - reference
-    axes.plot((reference + predicted) / 2, difference, "o", color=ACCENT, markersize=3, alpha=0.5, markeredgewidth=0)
-    axes.axhline(0, color="#c9ced4", linewidth=0.7, zorder=0)
-    if difference.size > 1:
-        bias, spread = difference.mean(), 1.96 * difference.std(ddof=1)
-        for height, style in ((bias, "-"), (bias - spread, "--"), (bias + spread, "--")):
-            axes.axhline(height, color=INK, linewidth=0.9, linestyle=style)
-            text = f"{height:+.3f}".replace("-", "−")
-            axes.annotate(
-                text,
-                (1, height),
-                xycoords=("axes fraction", "data"),
-                xytext=(-2, 2),
-                textcoords="offset points",
-                ha="right",
-                fontsize=7,
-            )
-        axes.margins(x=0.12, y=0.15)
 
 
 def _worst(evaluation: Evaluation) -> str:
@@ -364,69 +264,9 @@ def _picture_cell(evaluation: Evaluation, picture: Picture) -> str:
     )
     return (
         f'<figure><img alt="Slice {picture.slice_k} of {escape(picture.case)} with outlines" '
-        f'src="{_png(_outlines(picture))}"><figcaption><b>{escape(picture.case)}</b>, slice {picture.slice_k}<br>'
+        f'src="{_png(outlines(picture))}"><figcaption><b>{escape(picture.case)}</b>, slice {picture.slice_k}<br>'
         f"Dice: {dice}</figcaption></figure>"
     )
-
-
-def _outlines(picture: Picture) -> Figure:
-    """The square part of the slice around the structures, as radiologists look at it, with both outlines."""
-    (image, reference, predicted), spacing, letters = as_seen(picture)
-    figure = Figure(figsize=(3, 3), facecolor="black")
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    height, width = image.shape[0] * spacing[0], image.shape[1] * spacing[1]
-    rows, columns = np.nonzero(reference | predicted)
-    centre = (
-        (np.ptp(columns) / 2 + columns.min() + 0.5) * spacing[1],
-        (np.ptp(rows) / 2 + rows.min() + 0.5) * spacing[0],
-    )
-    half = max(np.ptp(columns) * spacing[1], np.ptp(rows) * spacing[0]) / 2 * 1.25 + 4 * max(spacing)
-    shown = image[np.isfinite(image)]
-    low, high = np.percentile(shown, (1, 99.5)) if shown.size else (0, 1)
-    axes.imshow(
-        image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), extent=(0, width, height, 0), interpolation="bilinear"
-    )
-    for labels, color, line in ((reference, REFERENCE, 1.6), (predicted, PREDICTED, 1.2)):
-        x = (np.arange(labels.shape[1] + 2) - 0.5) * spacing[1]
-        y = (np.arange(labels.shape[0] + 2) - 0.5) * spacing[0]
-        for value in np.unique(labels[labels > 0]):
-            axes.contour(x, y, np.pad(labels == value, 1), levels=[0.5], colors=color, linewidths=line)
-    axes.set_xlim(centre[0] - half, centre[0] + half)
-    axes.set_ylim(centre[1] + half, centre[1] - half)
-    for letter, place in zip(letters, ((0.03, 0.5), (0.5, 0.97)), strict=True):
-        axes.text(
-            *place,
-            letter,
-            transform=axes.transAxes,
-            color="white",
-            fontsize=9,
-            ha="left" if place[0] < 0.1 else "center",
-            va="center" if place[0] < 0.1 else "top",
-        )
-    return figure
-
-
-def as_seen(picture: Picture) -> tuple[list[NDArray[Any]], tuple[float, float], tuple[str, str]]:
-    """Turn a slice the way it is usually shown: patient's right or front to the left, front or head up.
-
-    Returns:
-        image, reference and prediction (rows, columns); spacing of rows and columns in mm; the letters at the left and
-        at the upper edge.
-    """
-    arrays: list[NDArray[Any]] = [picture.image.astype(np.float64), picture.reference, picture.predicted]
-    spacing_rows, spacing_columns = picture.spacing_ji_mm
-    along_columns, along_rows = picture.orientation[0], picture.orientation[1]
-    if "RLAPSI".index(along_columns) // 2 > "RLAPSI".index(along_rows) // 2:
-        arrays = [array.T for array in arrays]
-        spacing_rows, spacing_columns = spacing_columns, spacing_rows
-        along_rows, along_columns = along_columns, along_rows
-    if along_columns in "RAS":
-        arrays = [array[:, ::-1] for array in arrays]
-    if along_rows in "RAS":
-        arrays = [array[::-1] for array in arrays]
-    letters = tuple("RAS"["RLAPSI".index(letter) // 2] for letter in (along_columns, along_rows))
-    return arrays, (spacing_rows, spacing_columns), (letters[0], letters[1])
 
 
 CSS = """
