@@ -76,7 +76,7 @@ def _writable_place(target: Path) -> Path:
         if place.exists() and not place.is_file():
             what = "a folder" if place.is_dir() else "no ordinary file"
             raise OutputError(f"{target} can't be written: it is {what}; name a file instead.")
-        if place.exists() and not os.access(place, os.W_OK):
+        if place.exists() and not (place.stat().st_mode & 0o222 and os.access(place, os.W_OK)):
             raise OutputError(f"{target} can't be written: the file is write-protected; choose another name.")
     except OSError as error:
         raise cannot_write(target, error) from error

@@ -184,6 +184,14 @@ class Volume:
         return Volume(data, self.geometry.cropped(start, data.shape[1:]), self.name, self.provenance)
 
 
+def not_finite(name: str, count: int) -> InputError:
+    """The error for an image with NaN or infinite voxels, for the caller to raise."""
+    return InputError(
+        f"{name} has {count} NaN or infinite voxel{'s' if count > 1 else ''}; replace them first (in Slicer's Python "
+        "console: slicer.util.updateVolumeFromArray with numpy.nan_to_num)."
+    )
+
+
 def closest_axes(ijk_to_ras: NDArray[np.float64]) -> tuple[tuple[int, int], ...]:
     """For each voxel axis I, J, K the closest world axis (0 R, 1 A, 2 S) and the sign along it.
 

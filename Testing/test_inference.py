@@ -264,8 +264,8 @@ def test_overlapping_structures_get_a_layer_each(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (np.full((1, 4, 4, 4), np.nan, np.float32), "64 voxels that are NaN or infinite"),
-        (np.where(np.arange(64).reshape(1, 4, 4, 4) == 5, np.inf, 1.0), "1 voxels that are NaN or infinite"),
+        (np.full((1, 4, 4, 4), np.nan, np.float32), "64 NaN or infinite voxels"),
+        (np.where(np.arange(64).reshape(1, 4, 4, 4) == 5, np.inf, 1.0), "1 NaN or infinite voxel;"),
         (np.full((1, 4, 4, 4), 7, np.int16), "value 7 in every voxel"),
         (np.zeros((2, 4, 4, 4), np.int16), "has 2 channels, but the model takes 1"),
     ],

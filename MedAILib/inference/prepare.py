@@ -19,7 +19,7 @@ from MedAILib.errors import InputError
 from MedAILib.inference.frame import Frame, input_frame
 from MedAILib.inference.interpolate import linear_taps, nearest_taps
 from MedAILib.progress import Progress
-from MedAILib.volume import Volume
+from MedAILib.volume import Volume, not_finite
 
 
 class Step(Protocol):
@@ -182,10 +182,7 @@ def require_usable(volume: Volume, progress: Progress) -> None:
     if data.dtype.kind == "f":
         bad = int(data.size - np.count_nonzero(np.isfinite(data)))
         if bad:
-            raise InputError(
-                f"{volume.name} has {bad} voxels that are NaN or infinite; replace them first (in Slicer: Simple "
-                "Filters, or slicer.util.updateVolumeFromArray with numpy.nan_to_num)."
-            )
+            raise not_finite(volume.name, bad)
     if data[0].size == 1:
         return
     flat = [channel for channel in range(len(data)) if data[channel].min() == data[channel].max()]
