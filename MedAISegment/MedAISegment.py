@@ -24,12 +24,11 @@ SOURCE_TREE = Path(__file__).resolve().parents[1]
 if (SOURCE_TREE / "MedAILib").is_dir() and str(SOURCE_TREE) not in sys.path:
     sys.path.append(str(SOURCE_TREE))
 
-from MedAILib.scene.read import roi_from_node, volume_from_nodes
-from MedAILib.scene.write import Outputs, write_result
-
 from MedAILib.errors import InputError
 from MedAILib.request import RunOptions, RunRequest
 from MedAILib.results import Segmentation
+from MedAILib.scene.read import roi_from_node, volume_from_nodes
+from MedAILib.scene.write import Outputs, write_result
 from MedAILib.volume import Volume
 from MedAILib.worker.client import WorkerClient
 

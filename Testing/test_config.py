@@ -111,4 +111,4 @@ def test_the_zoos_segmentation_configs_are_read_without_evaluation(shared_data: 
         config = read_config(shared_data / "monai_bundles" / name / "configs" / "inference.json")
         assert isinstance(config.get("network"), Component)
         assert config.get("inferer").name == "SlidingWindowInferer"
-        assert [step.name for step in config.get("preprocessing").arguments["transforms"]][0] == "LoadImaged"
+        assert config.get("preprocessing").arguments["transforms"][0].name == "LoadImaged"

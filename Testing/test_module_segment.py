@@ -12,7 +12,6 @@ import slicer
 import slicer.util
 import vtk
 from bundles import network_entry, random_bundle
-from MedAILib.scene.headless import create_scene
 from standin.loading import STANDINS, load_module_file
 from standin.qt import QLabel
 from standin.ScriptedLoadableModule import Module, Panel
@@ -21,6 +20,7 @@ from MedAILib.errors import InputError
 from MedAILib.models.store import builtin_models
 from MedAILib.progress import Cancelled
 from MedAILib.request import RunRequest
+from MedAILib.scene.headless import create_scene
 from MedAILib.volume import Volume
 from MedAILib.worker.client import Job, WorkerClient
 

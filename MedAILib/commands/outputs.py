@@ -1,13 +1,12 @@
 """Where a command's results go: every file that was asked for, or none."""
 
-import os
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from MedAILib.errors import InputError, OutputError
-from MedAILib.files.dicom_seg import write_dicom_seg
+from MedAILib.errors import OutputError
 from MedAILib.files.images import VOLUME_ENDINGS, write_label_map, write_probabilities
 from MedAILib.files.tables import write_statistics
 from MedAILib.output import cannot_write, whole_file
@@ -91,10 +90,10 @@ def require_writable(targets: Targets) -> None:
         folder = path if kind == "surfaces" else path.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass  # permissions, read-only disks: nothing tells as surely as trying
         except OSError as error:
             raise cannot_write(path, error) from error
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise OutputError(f"{path} can't be written: there is no permission to write there; choose another folder.")
         if kind != "surfaces" and path.is_dir():
             raise OutputError(f"{path} can't be written: it is a folder; name a file instead.")
 
@@ -119,7 +118,8 @@ def write_outcome(outcome: Outcome, targets: Targets, progress: Progress) -> Non
             # Only these need MRML, which takes a while to load.
             from MedAILib.commands.scene_outputs import write_scene_outputs
 
-            write_scene_outputs(outcome, parts.get("segmentation"), parts.get("scene"), surfaces)
+            found = outcome.segmentation
+            write_scene_outputs(outcome.volume, found, parts.get("segmentation"), parts.get("scene"), surfaces)
         if "picture" in parts:
             from MedAILib.scene.picture import write_picture
 
@@ -133,11 +133,11 @@ def _writers(outcome: Outcome) -> dict[str, Callable[[Path], None]]:
         "label_map": lambda path: write_label_map(segmentation, path),
         "probabilities": lambda path: write_probabilities(segmentation, path),
         "table": lambda path: write_statistics(segment_statistics(segmentation, volume), path),
-        "dicom": lambda path: write_dicom_seg(segmentation, volume, path),
+        "dicom": lambda path: _write_dicom(segmentation, volume, path),
     }
 
 
-def require_dicom(volume: Volume) -> None:
-    """Raise `InputError` unless the volume was read from DICOM files, which a DICOM SEG refers to."""
-    if not volume.provenance.get("files"):
-        raise InputError(f"{volume.name} was not read from DICOM files, which a DICOM SEG would refer to.")
+def _write_dicom(segmentation: Segmentation, volume: Volume, path: Path) -> None:
+    from MedAILib.files.dicom_seg import write_dicom_seg  # highdicom takes a while to load
+
+    write_dicom_seg(segmentation, volume, path)

@@ -53,6 +53,8 @@ def run_segment(options: argparse.Namespace, progress: Progress) -> None:
     from MedAILib.models.open import open_model  # PyTorch and MONAI: seconds that a wrong call need not wait for
 
     segmentation = open_model(source, options.device).run(volume, run, progress)
+    if not segmentation.layers.any():
+        progress.warn(f"The model {spec.name} found nothing in {volume.name}: everything is background.")
     write_outcome(Outcome(volume, segmentation, f"{volume.name}, {spec.title}"), targets, progress)
     if options.json:
         print(json.dumps(_summary(volume, segmentation, targets)))

@@ -113,6 +113,6 @@ def _require_channels(plan: BundlePlan, channels: int, classes: int) -> None:
         if built != promised:
             what = key.replace("_", "put ")
             raise SpecError(
-                f"The model {plan.folder.name} contradicts itself: its metadata speaks of {promised} {what}, its network "
-                f"has {built}."
+                f"The model {plan.folder.name} contradicts itself: its metadata speaks of {promised} {what}, "
+                f"its network has {built}."
             )

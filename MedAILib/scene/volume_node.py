@@ -1,0 +1,25 @@
+"""A `Volume` as nodes of a scene, for images that did not come from one."""
+
+import numpy as np
+import slicer
+
+from MedAILib.scene.arrays import matrix_of, set_voxels
+from MedAILib.volume import Volume
+
+# MRML and its writers know no such voxels; the next type that holds every value takes their place.
+_STAND_INS = {"bool": np.uint8, "float16": np.float32, "int64": np.float64, "uint64": np.float64}
+
+
+def add_volume_nodes(scene: "slicer.vtkMRMLScene", volume: Volume) -> "list[slicer.vtkMRMLScalarVolumeNode]":
+    """Add an image to a scene, a scalar volume node for each channel, on the image's own grid."""
+    names = [volume.name] if volume.channels == 1 else [f"{volume.name} {n + 1}" for n in range(volume.channels)]
+    nodes = []
+    for name, data in zip(names, volume.data, strict=True):
+        node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", scene.GenerateUniqueName(name))
+        image = slicer.vtkOrientedImageData()
+        set_voxels(image, data.astype(_STAND_INS.get(data.dtype.name, data.dtype.newbyteorder("=")), copy=False))
+        node.SetIJKToRASMatrix(matrix_of(volume.geometry.ijk_to_ras))
+        node.SetAndObserveImageData(image)
+        node.CreateDefaultDisplayNodes()
+        nodes.append(node)
+    return nodes
