@@ -7,13 +7,14 @@ SUITABLE := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.10; do \
 	if $$python -c '$(SUITABLE)' >/dev/null 2>&1; then echo $$python; break; fi; done)
 
-.PHONY: help demo test cmake-lists clean
+.PHONY: help demo test cmake-lists checksums clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo         segment both hippocampi of the ICBM 152 template; results in demo/"
 	@echo "make test         every check and test"
 	@echo "make cmake-lists  write the files that exist into the CMake lists"
+	@echo "make checksums    write the built-in models' SHA-256 into Resources/Models/checksums.json"
 	@echo "make clean        remove what demo and test made, the environment too"
 
 demo: $(VENV)/installed
@@ -32,6 +33,9 @@ test: $(VENV)/installed-dev
 
 cmake-lists: $(BIN)/python
 	$(BIN)/python Tools/cmake_lists.py
+
+checksums: $(VENV)/installed
+	$(BIN)/python Tools/model_checksums.py
 
 clean:
 	rm -rf $(VENV) demo build dist medai.egg-info htmlcov .coverage .hypothesis

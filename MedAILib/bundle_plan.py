@@ -83,7 +83,7 @@ def _weights(folder: Path, config: Config) -> Path:
             written = None  # an expression that is not evaluated here: the usual names are tried
     if isinstance(written, str):
         path = PurePosixPath(written)
-        if path.is_absolute() or ".." in path.parts:
+        if path.is_absolute() or ".." in path.parts or "\\" in written or ":" in written:
             raise SpecError(f"{config.source}: the weights '{written}' lie outside the bundle.")
         if (folder / path).is_file():
             return folder / path

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from MedAILib.errors import MedAIError
 from MedAILib.progress import Cancelled, Progress
-from MedAILib.terminal import TerminalProgress
+from MedAILib.terminal import TerminalProgress, WarningsOnly
 from MedAILib.version import VERSION
 
 NOTICE = "For research use only. Not a medical device."
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done; 2 the input, an option or the model is at fault; 130 cancelled. A defect of MedAI's own raises.
     """
     options = build_parser().parse_args(arguments)
-    progress = Progress() if options.quiet else TerminalProgress(sys.stderr)
+    progress = WarningsOnly(sys.stderr) if options.quiet else TerminalProgress(sys.stderr)
     try:
         _run(options, progress)
     except MedAIError as error:
@@ -86,7 +86,7 @@ def _command(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {NOTICE}")
-    command.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    command.add_argument("--quiet", action="store_true", help="no progress on standard error; warnings stay")
     return command
 
 
@@ -153,6 +153,7 @@ def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     for name, text in (("list", "a line for each model"), ("info", "all about one"), ("verify", "check their files")):
         action = actions.add_parser(name, help=text)
         action.add_argument("--json", action="store_true", help="JSON on standard output")
+        action.add_argument("--quiet", action="store_true", help="no progress on standard error")
         if name != "list":
             action.add_argument("name", nargs="?" if name == "verify" else None, metavar="NAME", help="name or path")
 

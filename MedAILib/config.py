@@ -22,6 +22,7 @@ MAX_EXPRESSION = 2_000
 MAX_ITEMS = 10_000
 MAX_NUMBER = 2**53
 MAX_DEPTH = 60
+MAX_ENTRIES = 100_000
 
 _REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -103,6 +104,7 @@ class Config:
         self._content = content | (overrides or {})
         self._known: dict[str, Any] = {}
         self._open: list[str] = []
+        self._entries = 0
 
     def __contains__(self, key: str) -> bool:
         return key in self._content
@@ -123,16 +125,20 @@ class Config:
         self._open.append(reference)
         try:
             value = self._resolve(self._raw(reference), 0)
+        except (RecursionError, MemoryError) as error:
+            raise SpecError(f"{self.source}: '{reference}' is nested too deep or too large.") from error
         finally:
             self._open.pop()
         self._known[reference] = value
         return value
 
-    def _raw(self, reference: str) -> Any:
+    def _raw(self, reference: str, depth: int = 0) -> Any:
+        if depth > MAX_DEPTH:
+            raise SpecError(f"{self.source}: '{reference}' refers to itself, or references are nested too deep.")
         value: Any = self._content
         for part in reference.split("#"):
             if isinstance(value, str) and value.startswith("@"):
-                value = self._raw(value[1:].replace("::", "#"))
+                value = self._raw(value[1:].replace("::", "#"), depth + 1)
             try:
                 value = value[int(part)] if isinstance(value, list) else value[part]
             except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -140,6 +146,9 @@ class Config:
         return value
 
     def _resolve(self, raw: Any, depth: int) -> Any:
+        self._entries += 1
+        if self._entries > MAX_ENTRIES:
+            raise SpecError(f"{self.source}: there are more than {MAX_ENTRIES} entries to work out.")
         if depth > MAX_DEPTH:
             raise SpecError(f"{self.source}: entries are nested more than {MAX_DEPTH} deep.")
         if isinstance(raw, str):
@@ -214,9 +223,9 @@ def read_json(path: Path) -> dict[str, Any]:
         SpecError: missing, unreadable, too large, or no JSON object.
     """
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise SpecError(f"{path} is larger than {MAX_FILE_BYTES // 1_000_000} MB and was not read.")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path, MAX_FILE_BYTES))
+    except SpecError:
+        raise
     except FileNotFoundError as error:
         raise SpecError(f"{path} does not exist.") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
@@ -224,6 +233,22 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise SpecError(f"{path} holds a JSON {type(content).__name__}, not an object.")
     return content
+
+
+def read_text(path: Path, most: int) -> str:
+    """Read an ordinary file of UTF-8 text of at most `most` bytes.
+
+    Raises:
+        SpecError: a link, no ordinary file, or a larger one.
+        OSError, UnicodeDecodeError: it can't be read, or is no such text.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise SpecError(f"{path} is a link or no ordinary file; put the file itself in its place.")
+    with path.open("rb") as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise SpecError(f"{path} is larger than {most / 1e6:g} MB and was not read.")
+    return content.decode("utf-8")
 
 
 class _Refused(Exception):
@@ -243,6 +268,10 @@ class _Evaluator:
         return _bounded(method(node))
 
     def _constant(self, node: ast.Constant) -> Any:
+        if node.value is not None and not isinstance(node.value, (bool, int, float, str)):
+            raise _Refused(f"a {type(node.value).__name__}")
+        if isinstance(node.value, str) and "__reference_" in node.value:
+            raise _Refused("a reference inside of a text")
         return node.value
 
     def _name(self, node: ast.Name) -> Any:
@@ -330,6 +359,8 @@ class _Evaluator:
             arguments = [self.value(item) for item in node.args]
             if node.keywords or any(isinstance(item, (Component, Name)) for item in arguments):
                 raise _Refused(f"'{node.func.id}' in a way that is not plain")
+            if node.func.id in ("str", "sum") and not _all_plain(arguments):
+                raise _Refused(f"'{node.func.id}' of more than plain numbers and texts")
             return _FUNCTIONS[node.func.id](*arguments)
         function = self.value(node.func)
         if function == Name("torch.cuda.is_available"):
@@ -345,6 +376,14 @@ def _bounded(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > MAX_NUMBER:
         raise _Refused("a number that is too large")
     return value
+
+
+def _all_plain(arguments: list[Any]) -> bool:
+    """Whether there is one argument, a number, a text or a list of numbers, so that working on it takes no time."""
+    if len(arguments) != 1:
+        return False
+    items = arguments[0] if isinstance(arguments[0], (list, tuple)) else arguments
+    return all(item is None or isinstance(item, (bool, int, float, str)) for item in items)
 
 
 def _require_small_product(left: Any, right: Any) -> None:

@@ -1,13 +1,20 @@
 """From a model's files to its `ModelSpec`, one reader for each format; neither weights nor PyTorch are touched."""
 
+import reprlib
 from pathlib import Path
 from typing import Any
 
 from MedAILib.bundle_plan import BundlePlan, is_bundle, read_plan
-from MedAILib.config import Component
+from MedAILib.config import Component, read_text
 from MedAILib.errors import SpecError
 from MedAILib.results import Code, Label, Terminology
 from MedAILib.spec import ModelSpec
+
+LARGEST_LABEL = 65535  # of 16 bits without sign
+LARGEST_LICENCE = 1_000_000
+SHORT = reprlib.Repr()
+SHORT.maxlist = SHORT.maxtuple = SHORT.maxdict = 8
+SHORT.maxstring = SHORT.maxother = 80
 
 
 def read_spec(source: Path) -> ModelSpec:
@@ -44,8 +51,9 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
         inputs = next(iter(data["network_data_format"]["inputs"].values()))
         outputs = next(iter(data["network_data_format"]["outputs"].values()))
         channels = _channel_names(inputs)
-        spacing = _argument(plan.preprocessing, "Spacing", "pixdim")
-        roi = plan.inferer.arguments.get("roi_size")
+        spacing = _triple(_argument(plan.preprocessing, "Spacing", "pixdim"))
+        roi = _triple(plan.inferer.arguments.get("roi_size"))
+        _require_channels(plan, inputs, outputs)
         return ModelSpec(
             name=plan.folder.resolve().name,
             version=str(data.get("version", "")),
@@ -58,7 +66,7 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
             modality=str(inputs.get("modality", "")),
             orientation=_argument(plan.preprocessing, "Orientation", "axcodes"),
             spacing_mm=None if spacing is None else tuple(float(mm) for mm in spacing),
-            patch=tuple(int(n) for n in roi) if isinstance(roi, (list, tuple)) else None,
+            patch=None if roi is None else tuple(int(n) for n in roi),
             mirror_axes=tuple(int(axis) for axis in own.get("mirror_axes", ())),
             steps=tuple(_in_words(step) for step in (*plan.preprocessing, plan.inferer, *plan.postprocessing)),
             licence=_licence(plan.folder, data),
@@ -76,7 +84,12 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
 
 
 def step_name(component: Component) -> str:
-    """A transform's name without the ending of MONAI's dictionary variants: "Spacingd" is "Spacing"."""
+    """A transform's name without the ending of MONAI's dictionary variants: "Spacingd" is "Spacing".
+
+    What does not come from MONAI keeps its whole name, so that nothing of MONAI's is taken for it.
+    """
+    if component.target.rpartition(".")[0].split(".")[0] not in ("", "monai"):
+        return component.target
     name = component.name
     return name.removesuffix("Dict") if name.endswith("Dict") else name.removesuffix("d").removesuffix("D")
 
@@ -120,9 +133,24 @@ def _argument(steps: tuple[Component, ...], name: str, argument: str) -> Any:
     return next((step.arguments.get(argument) for step in steps if step_name(step) == name), None)
 
 
+def _triple(value: Any) -> Any:
+    """A number for all three axes as three numbers; anything else as it is."""
+    return (value,) * 3 if isinstance(value, (int, float)) else value
+
+
+def _require_channels(plan: BundlePlan, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
+    for side in (inputs, outputs):
+        if not 1 <= int(side["num_channels"]) <= LARGEST_LABEL:
+            raise SpecError(
+                f"The model {plan.folder.name} speaks of {side['num_channels']} channels; 1 to 65535 can be."
+            )
+
+
 def _in_words(component: Component) -> str:
     hidden = ("keys", "transform", "orig_keys", "meta_keys", "allow_missing_keys")
-    arguments = ", ".join(f"{key}={value}" for key, value in component.arguments.items() if key not in hidden)
+    arguments = ", ".join(
+        f"{key}={SHORT.repr(value)}" for key, value in component.arguments.items() if key not in hidden
+    )
     return f"{step_name(component)}({arguments})"
 
 
@@ -134,5 +162,8 @@ def _licence(folder: Path, metadata: dict[str, Any]) -> str:
     path = folder / "LICENSE"
     if not path.is_file():
         return ""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    try:
+        lines = read_text(path, LARGEST_LICENCE).splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ""
     return next((line.strip() for line in lines if line.strip()), "")

@@ -1,5 +1,6 @@
 """What a model is and wants, read from its description without its weights and without PyTorch."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,8 +23,10 @@ class ModelSpec:
         labels: the structures it finds, background left out.
         modality: such as "MR" or "CT"; empty when unknown.
         orientation: three letters of the network's axes, such as "RAS"; None when it takes images as they lie.
-        spacing_mm: voxel spacing along these axes in mm; None when it takes images as they are.
-        patch: size of its window along these axes in voxels; None when it takes images whole.
+        spacing_mm: voxel spacing along these axes in mm, 0 or less for the image's own; None when it takes images as
+            they are.
+        patch: size of its window along these axes in voxels, 0 or less for the image's own; None when it takes images
+            whole.
         mirror_axes: network axes along which its author says it may be mirrored.
         steps: its preprocessing, inference and post-processing in words, in order.
         licence, authors, data_source, intended_use, references, warnings: what its author wrote.
@@ -62,7 +65,11 @@ class ModelSpec:
         ):
             if len(set(keys)) != len(keys):
                 raise SpecError(f"The model {self.name} has labels of equal {what}.")
-        if self.spacing_mm is not None and min(self.spacing_mm) <= 0:
-            raise SpecError(f"The model {self.name} wants a voxel spacing of {list(self.spacing_mm)} mm.")
-        if self.patch is not None and min(self.patch) < 1:
-            raise SpecError(f"The model {self.name} has a window of {list(self.patch)} voxels.")
+        for what, sizes in (("voxel spacing", self.spacing_mm), ("window", self.patch)):
+            if sizes is not None and not all(math.isfinite(size) for size in sizes):
+                raise SpecError(f"The model {self.name} has a {what} of {list(sizes)}, which is not finite.")
+        if not set(self.mirror_axes) <= {0, 1, 2} or len(set(self.mirror_axes)) != len(self.mirror_axes):
+            raise SpecError(f"The model {self.name} may be mirrored along the axes {self.mirror_axes}, which are none.")
+        for label in self.labels:
+            if label.color is not None and not all(0 <= part <= 1 for part in label.color):
+                raise SpecError(f"The model {self.name} has a colour for {label.name} outside of 0 to 1.")

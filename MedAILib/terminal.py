@@ -48,6 +48,16 @@ class TerminalProgress(Progress):
             print(f"{text} {100 * done // max(total, 1)} %", file=self._stream, flush=True)
 
 
+class WarningsOnly(Progress):
+    """Says nothing but what changes how far a result can be trusted."""
+
+    def __init__(self, stream: TextIO = sys.stderr) -> None:
+        self._stream = stream
+
+    def warn(self, text: str) -> None:
+        print(f"medai: {text}", file=self._stream, flush=True)
+
+
 def _stage(text: str) -> str:
     """The part of a step's text that names its stage: up to the first digit ("Epoch 3 …" stays one stage)."""
     return next((text[:place] for place, sign in enumerate(text) if sign.isdigit()), text)

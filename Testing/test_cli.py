@@ -69,6 +69,30 @@ def test_finding_nothing_is_an_answer_and_is_said(
     assert names(tmp_path / "stl") == []
 
 
+def test_an_input_is_never_written_over(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "scan.nii.gz"
+    shutil.copy(place / "scan.nii.gz", source)
+    before = source.read_bytes()
+    assert medai("segment", source, "-m", place / "threshold", "-o", source, "--quiet") == 2
+    refused(capsys, "is an input", "scan.nii.gz")
+    assert source.read_bytes() == before
+
+
+def test_two_results_of_one_path_are_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "l.nii.gz"
+    words = ("segment", place / "scan.nii.gz", "-m", place / "threshold", "-o", out, "--probabilities", out)
+    assert medai(*words, "--quiet") == 2
+    refused(capsys, "to be written there", "l.nii.gz")
+    assert names(tmp_path) == []
+
+
+def test_folders_made_for_a_failed_run_are_taken_back(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "deep" / "l.nii.gz"
+    words = ("segment", place / "scan.nii.gz", "-m", place / "threshold", "-o", out, "--surfaces", tmp_path / "s")
+    assert medai(*words, "--device", "cuda:99", "--quiet") == 2
+    assert names(tmp_path) == []
+
+
 def test_json_is_the_only_thing_on_standard_output(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -237,7 +261,7 @@ def test_missing_slices_are_refused_with_their_place(
     ("words", "said", "named"),
     [
         (["-m", "hipocampus"], "did you mean 'hippocampus'", "hipocampus"),
-        (["-m", "{place}/two_channels"], "1 channels, the model two_channels takes 2: sequence 0, sequence 1", "scan"),
+        (["-m", "{place}/two_channels"], "1 channel, the model two_channels takes 2: sequence 0, sequence 1", "scan"),
         (["-m", "{place}/scan.nii.gz"], "no model that MedAI knows", "scan.nii.gz"),
         (["-m", "{place}/threshold", "--device", "cuda:99"], "choose one of auto, cpu", "cuda:99"),
         (["-m", "{place}/threshold", "--mirror"], "mirrored", "model"),

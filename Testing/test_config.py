@@ -79,11 +79,22 @@ def test_a_disabled_component_is_left_out_of_its_list() -> None:
         "$" + "-" * 1999 + "1",
         "$" + "1+" * 2000 + "1",
         "%other.json#key",
+        "$b'a' * 10",
+        "$'user@x'",
+        "$str([[1], [2]])",
+        "$sum([[1]], [])",
     ],
 )
 def test_what_would_need_execution_or_has_no_value_is_refused(expression: str) -> None:
     with pytest.raises(SpecError, match=r"configs/inference\.json"):
         value(expression)
+
+
+def test_a_config_of_too_many_entries_or_references_is_stopped() -> None:
+    with pytest.raises(SpecError, match="entries"):
+        value([[0] * 1000] * 200)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match=r"itself|nested"):
+        Config({"a": "@b#x", "b": "@a#x"}, HERE).get("a#x")
 
 
 def test_references_in_a_circle_are_refused() -> None:

@@ -173,8 +173,8 @@ def test_a_run_stops_between_windows_when_cancelled() -> None:
         (Pad(k=(4, 4, 4)), (8, 8, 8)),
         (CenterCrop((4, -1, 20)), (4, 8, 8)),
         (Resize((5, 16, -1)), (5, 16, 8)),
-        (CropForeground(margin=1), (4, 5, 6)),
-        (CropForeground(margin=1, k=4), (4, 8, 8)),
+        (CropForeground(margin=(1, 1, 1)), (4, 5, 6)),
+        (CropForeground(margin=(1, 1, 1), k=(4, 4, 4)), (4, 8, 8)),
     ],
 )
 def test_what_a_spatial_step_shows_comes_back_to_its_place(step, shape) -> None:  # type: ignore[no-untyped-def]
@@ -244,6 +244,17 @@ def test_probabilities_sum_to_one_and_agree_with_the_labels(tmp_path: Path) -> N
     assert result.probability_names == ("background", "part 1", "part 2")
     assert np.allclose(result.probabilities.sum(0), 1, atol=1e-5)
     assert np.array_equal(result.probabilities.argmax(0), result.layers[0])
+
+
+@pytest.mark.parametrize("post", [[], [{"_target_": "Activationsd", "keys": "pred", "softmax": True}]])
+def test_asking_for_probabilities_changes_no_label(post: list[dict[str, object]], tmp_path: Path) -> None:
+    steps = [*post, {"_target_": "Invertd", "keys": "pred", "nearest_interp": False}]
+    steps.append({"_target_": "AsDiscreted", "keys": "pred", "argmax": True})
+    changed = {"_target_": "Compose", "transforms": steps}
+    model = open_model(random_bundle(tmp_path, network_entry("UNet"), postprocessing=changed), "cpu")
+    volume = image_on(Geometry((20, 24, 18), np.diag([1.3, 0.7, 2.1, 1.0])))
+    plain, asked = (model.run(volume, RunOptions(probabilities=wanted), SILENT) for wanted in (False, True))
+    assert np.array_equal(plain.layers, asked.layers)
 
 
 def test_overlapping_structures_get_a_layer_each(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ import safetensors.torch
 import torch
 from bundles import configs, network_entry, random_bundle, write_configs
 
+from MedAILib.bundle_plan import read_plan
 from MedAILib.errors import DeviceError, InputError, MedAIError, ModelError, SpecError
 from MedAILib.models.device import find_device
 from MedAILib.models.open import open_model
 from MedAILib.models.store import builtin_checksums, builtin_models, find_model
 from MedAILib.models.trust import tree_sha256
+from MedAILib.models.weights import load_weights, network_weights
 from MedAILib.read_spec import read_spec
 
 
@@ -45,7 +47,6 @@ def test_the_zoos_bundles_say_what_they_are(shared_data: Path) -> None:
 
 @pytest.mark.parametrize("name", ["spleen_ct_segmentation", "wholeBody_ct_segmentation"])
 def test_a_zoo_bundle_runs_with_weights_of_its_shape(name: str, shared_data: Path, tmp_path: Path) -> None:
-    from MedAILib.bundle_plan import read_plan
     from MedAILib.models.networks import build_network
 
     folder = tmp_path / name
@@ -61,6 +62,8 @@ def test_weights_load_from_each_usual_wrapping(bundle: Path) -> None:
     weights = torch.load(path, weights_only=True)
     for wrapped in ({"model": weights}, {"state_dict": {f"module.{k}": v for k, v in weights.items()}, "epoch": 3}):
         torch.save(wrapped, path)
+        loaded = network_weights(load_weights(path), path)
+        assert all(torch.equal(value, loaded[key]) for key, value in weights.items())
         open_model(bundle, "cpu")
     path.unlink()
     safetensors.torch.save_file(weights, bundle / "models" / "model.safetensors")
@@ -131,12 +134,33 @@ def network_elsewhere(bundle: Path) -> None:
     change(bundle, "inference", network_def={"_target_": "subprocess.UNet", "args": ["true"]})
 
 
+def huge_network(bundle: Path) -> None:
+    change(bundle, "inference", network_def=network_entry("UNet") | {"channels": [4, 8, 10**9]})
+
+
 def network_with_wrong_arguments(bundle: Path) -> None:
     change(bundle, "inference", network_def={"_target_": "UNet", "colour": "red"})
 
 
 def unknown_step(bundle: Path) -> None:
     change(bundle, "inference", preprocessing=[{"_target_": "scripts.Magic", "keys": "image"}])
+
+
+def step_by_a_known_name(bundle: Path) -> None:
+    change(bundle, "inference", preprocessing=[{"_target_": "scripts.mine.NormalizeIntensityd", "keys": "image"}])
+
+
+def steps(bundle: Path, key: str, *entries: dict[str, Any]) -> None:
+    change(bundle, "inference", **{key: {"_target_": "Compose", "transforms": list(entries)}})
+
+
+def pre(bundle: Path, name: str, **arguments: Any) -> None:
+    steps(bundle, "preprocessing", {"_target_": name, "keys": "image", **arguments})
+
+
+def post(bundle: Path, *names: str, **arguments: Any) -> None:
+    told = {"AsDiscreted": {"argmax": True}, "Activationsd": {"softmax": True}, **arguments}
+    steps(bundle, "postprocessing", *({"_target_": name, "keys": "pred", **told.get(name, {})} for name in names))
 
 
 def executed_step(bundle: Path) -> None:
@@ -188,6 +212,23 @@ def classes_that_disagree(bundle: Path) -> None:
         (network_with_wrong_arguments, "colour"),
         (unknown_step, r"scripts\.Magic"),
         (executed_step, "lambda"),
+        (step_by_a_known_name, r"scripts\.mine\.NormalizeIntensityd"),
+        (lambda b: pre(b, "Resized", spatial_size=[8, 8, 8]), "'area'"),
+        (lambda b: pre(b, "Resized", spatial_size=[8, 8, 8], mode="trilinear", align_corners=True), "aligns corners"),
+        (lambda b: pre(b, "Spacingd", pixdim=[1, 1, 1], mode="nearest"), "'nearest'"),
+        (lambda b: pre(b, "Spacingd", pixdim=[1, None, 1]), "no sense|None"),
+        (lambda b: pre(b, "Spacingd", pixdim=[1, float("nan"), 1]), "finite"),
+        (lambda b: pre(b, "Orientationd", axcodes="RAX"), "RAX"),
+        (lambda b: pre(b, "Orientationd", axcodes="RAS", labels=[["R", "L"], ["P", "A"], ["I", "S"]]), "letters"),
+        (lambda b: pre(b, "DivisiblePadd", k=0), "at least 1"),
+        (lambda b: pre(b, "CropForegroundd", source_key="label"), "another entry"),
+        (lambda b: post(b, "Invertd", "Activationsd", "AsDiscreted"), "in this order"),
+        (lambda b: post(b, "AsDiscreted", "Activationsd"), "in this order"),
+        (lambda b: post(b, "AsDiscreted", "FillHolesd", "Invertd"), "in this order"),
+        (lambda b: post(b, "AsDiscreted", "Invertd", Invertd={"nearest_interp": False}), "between label values"),
+        (lambda b: post(b, "AsDiscreted", AsDiscreted={"threshold": [0.5, None]}), "threshold"),
+        (lambda b: post(b, "AsDiscreted", "FillHolesd", FillHolesd={"connectivity": 9}), "connectivity"),
+        (huge_network, "built from|is missing|has shape"),
         (no_decision, "no AsDiscrete"),
         (unknown_inferer, r"scripts\.MyInferer"),
         (weights_outside, "outside the bundle"),
@@ -248,11 +289,26 @@ def test_the_hash_of_a_folder_changes_with_any_byte_or_name(bundle: Path) -> Non
     assert len(seen) == 4
 
 
-def test_a_link_out_of_the_model_is_refused(bundle: Path, tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text("x", encoding="utf-8")
-    (bundle / "link").symlink_to(tmp_path / "secret")
-    with pytest.raises(ModelError, match="link"):
+@pytest.mark.parametrize("linked", ["LICENSE", "models", "configs/metadata.json"])
+def test_a_link_in_the_model_is_refused(bundle: Path, tmp_path: Path, linked: str) -> None:
+    place, elsewhere = bundle / linked, tmp_path / "elsewhere"
+    if place.exists():
+        place.rename(elsewhere)
+    else:
+        elsewhere.write_text("secret", encoding="utf-8")
+    place.symlink_to(elsewhere)
+    with pytest.raises(MedAIError, match="link"):
         open_model(bundle, "cpu")
+    if linked == "LICENSE":
+        with pytest.raises(SpecError, match="link"):
+            read_spec(bundle)
+
+
+def test_steps_for_another_entry_than_the_image_are_left_out(bundle: Path) -> None:
+    from MedAILib.models.steps import preprocessing_steps
+
+    pre(bundle, "ScaleIntensityRanged", keys="label", a_min=0, a_max=1, b_min=0, b_max=1)
+    assert preprocessing_steps(read_plan(bundle).preprocessing) == ()
 
 
 def test_a_bundle_of_descriptions_alone_can_be_written_and_read(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from MedAILib.errors import InputError
 from MedAILib.models.store import builtin_models
 from MedAILib.progress import Cancelled
 from MedAILib.request import RunRequest
-from MedAILib.scene.headless import create_scene
+from MedAILib.scene.headless import headless_scene
 from MedAILib.volume import Volume
 from MedAILib.worker.client import Job, WorkerClient
 
@@ -58,8 +58,9 @@ def two_channel_bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def scene() -> slicer.vtkMRMLScene:
-    return create_scene()
+def scene() -> Iterator[slicer.vtkMRMLScene]:
+    with headless_scene() as owner:
+        yield owner.scene
 
 
 def add_volume(scene: slicer.vtkMRMLScene, name: str = "Head", seed: int = 0) -> slicer.vtkMRMLScalarVolumeNode:

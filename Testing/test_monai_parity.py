@@ -84,7 +84,7 @@ STEPS = {
     "ScaleIntensityd": {"minv": -1.0, "maxv": 1.0},
     "NormalizeIntensityd": {"nonzero": True},
     "ThresholdIntensityd": {"threshold": -20.0, "above": True, "cval": -20.0},
-    "CropForegroundd": {"source_key": "image", "margin": 2},
+    "CropForegroundd": {"source_key": "image", "margin": [2, 1, 3], "k_divisible": [4, 4, 4]},
     "SpatialPadd": {"spatial_size": [48, 48, 48]},
     "DivisiblePadd": {"k": 16},
     "CenterSpatialCropd": {"roi_size": [24, 24, 24]},

@@ -6,7 +6,7 @@ from pathlib import Path
 import nilearn
 import numpy as np
 
-from MedAILib.commands.outputs import Outcome, Targets, require_writable, write_outcome
+from MedAILib.commands.outputs import Outcome, Targets, writable, write_outcome
 from MedAILib.errors import InputError
 from MedAILib.files.images import read_image
 from MedAILib.models.open import open_model
@@ -46,10 +46,10 @@ def run_demo(options: argparse.Namespace, progress: Progress) -> None:
         table=options.output / "volumes.csv",
         picture=options.output / "picture.png",
     )
-    require_writable(targets)
-    volume = read_template()
-    segmentation = segment_both_sides(volume, progress)
-    write_outcome(Outcome(volume, segmentation, "Hippocampi of the ICBM 152 template"), targets, progress)
+    with writable(targets):
+        volume = read_template()
+        segmentation = segment_both_sides(volume, progress)
+        write_outcome(Outcome(volume, segmentation, "Hippocampi of the ICBM 152 template"), targets, progress)
     if not options.quiet:
         for row in segment_statistics(segmentation, volume):
             print(f"{row.name:<30} {row.volume_ml:6.2f} mL")

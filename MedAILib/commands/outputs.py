@@ -1,8 +1,8 @@
 """Where a command's results go: every file that was asked for, or none."""
 
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -51,6 +51,8 @@ def targets_for(output: Path, from_dicom: bool) -> Targets:
         OutputError: an ending that stands for nothing; DICOM SEG of what is no DICOM.
     """
     name = output.name.lower()
+    if not name and output == Path():
+        raise OutputError("The output has no name; give a file or a folder.")
     if output.is_dir() or "." not in name:
         return Targets(
             label_map=output / "labels.nii.gz",
@@ -77,25 +79,55 @@ def targets_for(output: Path, from_dicom: bool) -> Targets:
     )
 
 
-def require_writable(targets: Targets) -> None:
-    """Find out before the work whether its results can be written; the folder of a target is made where it is absent.
+@contextmanager
+def writable(targets: Targets, inputs: Sequence[Path] = ()) -> Iterator[None]:
+    """Find out before the work whether its results can be written; folders are made, and taken back if it fails.
+
+    Args:
+        targets: what is to be written.
+        inputs: files that must not be written over.
 
     Raises:
-        OutputError: no permission, a file where a folder should be, a folder where a file should be, a wrong ending.
+        OutputError: no permission, a file where a folder should be, a folder where a file should be, a wrong ending,
+            one path for two results, or a result in the place of an input.
     """
+    made: list[Path] = []
+    try:
+        _require_own_places(targets, inputs)
+        for kind, path in targets.named().items():
+            _require_ending(kind, path)
+            folder = path if kind == "surfaces" else path.parent
+            try:
+                absent = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+                folder.mkdir(parents=True, exist_ok=True)
+                made += reversed(absent)
+                with tempfile.TemporaryFile(dir=folder):
+                    pass  # permissions, read-only disks: nothing tells as surely as trying
+            except OSError as error:
+                raise cannot_write(path, error) from error
+            if kind != "surfaces" and path.is_dir():
+                raise OutputError(f"{path} can't be written: it is a folder; name a file instead.")
+        yield
+    except BaseException:
+        for folder in reversed(made):
+            with suppress(OSError):  # not empty: something is in there that is not ours
+                folder.rmdir()
+        raise
+
+
+def _require_own_places(targets: Targets, inputs: Sequence[Path]) -> None:
+    taken = {path.resolve(): f"it is an input, {path}" for path in inputs}
     for kind, path in targets.named().items():
-        endings = {"table": (".csv",), "probabilities": VOLUME_ENDINGS, "picture": (".png",)}.get(kind)
-        if endings and not path.name.lower().endswith(endings):
-            raise OutputError(f"{path}: {kind} are written as {' '.join(endings)}; choose such an ending.")
-        folder = path if kind == "surfaces" else path.parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass  # permissions, read-only disks: nothing tells as surely as trying
-        except OSError as error:
-            raise cannot_write(path, error) from error
-        if kind != "surfaces" and path.is_dir():
-            raise OutputError(f"{path} can't be written: it is a folder; name a file instead.")
+        place = path.resolve()
+        if place in taken:
+            raise OutputError(f"{path} can't be written: {taken[place]}; choose another name.")
+        taken[place] = f"the {kind.replace('_', ' ')} is to be written there"
+
+
+def _require_ending(kind: str, path: Path) -> None:
+    endings = {"table": (".csv",), "probabilities": VOLUME_ENDINGS, "picture": (".png",)}.get(kind)
+    if endings and not path.name.lower().endswith(endings):
+        raise OutputError(f"{path}: {kind} are written as {' '.join(endings)}; choose such an ending.")
 
 
 def write_outcome(outcome: Outcome, targets: Targets, progress: Progress) -> None:

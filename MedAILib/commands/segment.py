@@ -3,9 +3,10 @@
 import argparse
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from MedAILib.commands.outputs import Outcome, Targets, require_writable, targets_for, write_outcome
+from MedAILib.commands.outputs import Outcome, Targets, targets_for, writable, write_outcome
 from MedAILib.errors import InputError
 from MedAILib.files.images import read_channels
 from MedAILib.models.store import find_model
@@ -33,8 +34,7 @@ def run_segment(options: argparse.Namespace, progress: Progress) -> None:
         postprocess=not options.no_postprocess,
         overlap=options.overlap,
     )
-    source = find_model(options.model)
-    spec = read_spec(source)
+    spec = read_spec(find_model(options.model))
     volume = read_channels(options.inputs, options.series, progress)
     targets = targets_for(options.output, from_dicom="files" in volume.provenance)
     targets = replace(
@@ -44,18 +44,31 @@ def run_segment(options: argparse.Namespace, progress: Progress) -> None:
         table=options.table or targets.table,
     )
     if volume.channels != len(spec.channels):
+        plural = "" if volume.channels == 1 else "s"
         raise InputError(
-            f"{volume.name} has {volume.channels} channels, the model {spec.name} takes {len(spec.channels)}: "
+            f"{volume.name} has {volume.channels} channel{plural}, the model {spec.name} takes {len(spec.channels)}: "
             f"{', '.join(spec.channels)}; give one image for each, in this order."
         )
-    require_writable(targets)
+    with writable(targets, _files_of(options.inputs, volume)):
+        _segment_to(targets, volume, run, options, progress)
 
+
+def _files_of(inputs: list[Path], volume: Volume) -> list[Path]:
+    """Every file that the image was read from."""
+    return [*inputs, *(Path(name) for name in volume.provenance.get("files", "").splitlines())]
+
+
+def _segment_to(
+    targets: Targets, volume: Volume, run: RunOptions, options: argparse.Namespace, progress: Progress
+) -> None:
     from MedAILib.models.open import open_model  # PyTorch and MONAI: seconds that a wrong call need not wait for
 
-    segmentation = open_model(source, options.device).run(volume, run, progress)
-    if not segmentation.layers.any():
-        progress.warn(f"The model {spec.name} found nothing in {volume.name}: everything is background.")
-    write_outcome(Outcome(volume, segmentation, f"{volume.name}, {spec.title}"), targets, progress)
+    model = open_model(find_model(options.model), options.device)
+    segmentation = model.run(volume, run, progress)
+    if not segmentation.layers.any() and targets.dicom is not None and targets.dicom != options.output:
+        progress.warn(f"{targets.dicom} was not written: a DICOM SEG can't be without segments.")
+        targets = replace(targets, dicom=None)
+    write_outcome(Outcome(volume, segmentation, f"{volume.name}, {model.spec.title}"), targets, progress)
     if options.json:
         print(json.dumps(_summary(volume, segmentation, targets)))
 

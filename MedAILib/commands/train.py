@@ -16,7 +16,7 @@ from MedAILib.request import RunOptions
 from MedAILib.training.card import TrainingRecord, write_card
 from MedAILib.training.cases import find_cases, split_cases
 from MedAILib.training.evaluate import evaluate_segmentation
-from MedAILib.training.export import Bundle, write_bundle
+from MedAILib.training.export import Bundle, require_place, write_bundle
 from MedAILib.training.segmentation import TrainingRun, train_segmentation
 from MedAILib.training.task import read_task
 
@@ -30,6 +30,7 @@ def run_train(options: argparse.Namespace, progress: Progress) -> None:
         MedAIError: the task, the data or the output folder is at fault.
         Cancelled: by `progress`; `--resume` goes on from the last whole epoch.
     """
+    require_place(options.output)
     task = read_task(options.task)
     device = find_device(options.device)
     split = split_cases(find_cases(options.data, len(task.channels)), task.folds, options.fold, task.seed)

@@ -170,6 +170,10 @@ def _image_io(path: Path) -> str:
 
 def _read_nifti(path: Path) -> sitk.Image:
     """Read a NIfTI file after the checks that ITK leaves out."""
+    with path.open("rb") as stream:
+        compressed = stream.read(2) == b"\x1f\x8b"
+    if compressed and not path.name.lower().endswith(".gz"):
+        raise InputError(f"{path} is compressed, though its name does not say so; rename it to end in .nii.gz.")
     header = read_nifti_header(path)
     if bad := require_whole(path, header):
         raise not_finite(str(path), bad)

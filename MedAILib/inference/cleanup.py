@@ -42,7 +42,7 @@ class KeepLargest:
 
 @dataclass(frozen=True)
 class FillHoles:
-    """Give background that a structure encloses to that structure.
+    """Give everything that a structure encloses to that structure.
 
     Args:
         values: label values it applies to; None for all.
@@ -55,13 +55,15 @@ class FillHoles:
     def __call__(self, labels: NDArray[Any], voxel_volume_ml: float) -> None:
         for box, mask, value in _structures(labels, self.values):
             filled = ndimage.binary_fill_holes(mask, ndimage.generate_binary_structure(3, self.connectivity))
-            part = labels[box]
-            part[filled & (part == 0)] = value
+            labels[box][filled] = value
 
 
 @dataclass(frozen=True)
 class RemoveSmall:
     """Turn connected components below a size to background.
+
+    MONAI's transform of that name takes each label of a label map as one object; here it is each connected component,
+    as its purpose says.
 
     Args:
         minimum: in voxels, or in mL with `in_ml`.

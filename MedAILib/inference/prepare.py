@@ -3,9 +3,9 @@
 A working image is a float32 tensor (C, X, Y, Z) and its `Frame`; a step takes both and gives both back.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil
 from typing import Protocol
 
 import numpy as np
@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from MedAILib.errors import InputError
+from MedAILib.errors import InputError, ModelError
 from MedAILib.inference.frame import Frame, input_frame
-from MedAILib.inference.interpolate import linear_taps, nearest_taps
+from MedAILib.inference.interpolate import linear_taps
 from MedAILib.progress import Progress
 from MedAILib.volume import Volume, not_finite
+
+# Voxels; in float32 this is 16 GiB for one channel.
+LARGEST_IMAGE = 1 << 32
 
 
 class Step(Protocol):
@@ -52,7 +55,6 @@ class Space:
     """
 
     spacing_mm: tuple[float, ...]
-    nearest: bool = False
 
     def __call__(self, image: Tensor, frame: Frame, ijk_to_ras: NDArray[np.float64]) -> tuple[Tensor, Frame]:
         old = frame.affine(ijk_to_ras)
@@ -62,30 +64,29 @@ class Space:
         if np.allclose(old, new, atol=1e-4):
             return image, frame
         to_old = np.linalg.solve(old, new)
-        taps = nearest_taps if self.nearest else linear_taps
+        _require_possible(shape.tolist())
         for axis in range(3):
             factor, first, size = float(to_old[axis, axis]), float(to_old[axis, 3]), int(shape[axis])
             positions = np.arange(size, dtype=np.float64) * factor + first
-            image = taps(positions, frame.shape[axis]).apply(image, axis + 1)
+            image = linear_taps(positions, frame.shape[axis]).apply(image, axis + 1)
             frame = frame.resampled(axis, factor, size, first)
         return image, frame
 
 
 @dataclass(frozen=True)
 class Resize:
-    """Resample to a number of voxels along each axis (linear, corners of voxels aligned, as MONAI's `Resize`)."""
+    """Resample linearly to a number of voxels along each axis, outer faces aligned; 0 or less keeps an axis."""
 
     shape: tuple[int, ...]
-    nearest: bool = False
 
     def __call__(self, image: Tensor, frame: Frame, ijk_to_ras: NDArray[np.float64]) -> tuple[Tensor, Frame]:
-        taps = nearest_taps if self.nearest else linear_taps
         for axis, size in enumerate(self.shape):
             old = frame.shape[axis]
-            if size in (old, -1):
+            if size == old or size < 1:
                 continue
             first = 0.5 * old / size - 0.5
-            image = taps(np.arange(size, dtype=np.float64) * (old / size) + first, old).apply(image, axis + 1)
+            positions = np.arange(size, dtype=np.float64) * (old / size) + first
+            image = linear_taps(positions, old).apply(image, axis + 1)
             frame = frame.resampled(axis, old / size, size, first)
         return image, frame
 
@@ -107,8 +108,8 @@ class CropForeground:
     Where that reaches beyond the image it is padded with zeros, unless `allow_smaller`.
     """
 
-    margin: int = 0
-    k: int = 1
+    margin: tuple[int, ...] = (0, 0, 0)
+    k: tuple[int, ...] = (1, 1, 1)
     allow_smaller: bool = False
 
     def __call__(self, image: Tensor, frame: Frame, ijk_to_ras: NDArray[np.float64]) -> tuple[Tensor, Frame]:
@@ -117,12 +118,12 @@ class CropForeground:
         for axis in range(3):
             found = torch.nonzero(mask.amax(dim=[other for other in range(3) if other != axis]))
             if len(found):
-                start[axis] = int(found[0]) - self.margin
-                stop[axis] = int(found[-1]) + 1 + self.margin
+                start[axis] = int(found[0]) - self.margin[axis]
+                stop[axis] = int(found[-1]) + 1 + self.margin[axis]
             if self.allow_smaller:
                 start[axis], stop[axis] = max(start[axis], 0), min(stop[axis], frame.shape[axis])
         size = [b - a for a, b in zip(start, stop, strict=True)]
-        whole = [ceil(n / self.k) * self.k for n in size]
+        whole = [math.ceil(n / k) * k for n, k in zip(size, self.k, strict=True)]
         start = [a - (w - n) // 2 for a, w, n in zip(start, whole, size, strict=True)]
         return _window(image, frame, start, whole)
 
@@ -136,19 +137,19 @@ class Pad:
     value: float = 0.0
 
     def __call__(self, image: Tensor, frame: Frame, ijk_to_ras: NDArray[np.float64]) -> tuple[Tensor, Frame]:
-        whole = [ceil(max(n, m) / k) * k for n, m, k in zip(frame.shape, self.shape, self.k, strict=True)]
+        whole = [math.ceil(max(n, m) / k) * k for n, m, k in zip(frame.shape, self.shape, self.k, strict=True)]
         start = [-((w - n) // 2) for w, n in zip(whole, frame.shape, strict=True)]
         return _window(image, frame, start, whole, self.value)
 
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """Cut to at most `shape` voxels around the centre (-1 keeps an axis)."""
+    """Cut to at most `shape` voxels around the centre (0 or less keeps an axis)."""
 
     shape: tuple[int, ...]
 
     def __call__(self, image: Tensor, frame: Frame, ijk_to_ras: NDArray[np.float64]) -> tuple[Tensor, Frame]:
-        size = [n if m < 0 else min(n, m) for n, m in zip(frame.shape, self.shape, strict=True)]
+        size = [n if m < 1 else min(n, m) for n, m in zip(frame.shape, self.shape, strict=True)]
         start = [max(n // 2 - m // 2, 0) for n, m in zip(frame.shape, size, strict=True)]
         return _window(image, frame, start, size)
 
@@ -192,10 +193,20 @@ def require_usable(volume: Volume, progress: Progress) -> None:
         progress.warn(f"Channel {channel + 1} of {volume.name} has the same value in every voxel.")
 
 
+def _require_possible(shape: Sequence[int]) -> None:
+    """Raise `ModelError` for a working image that no machine of today should be asked for."""
+    if math.prod(int(n) for n in shape) > LARGEST_IMAGE:
+        raise ModelError(
+            f"The model wants this image at {' x '.join(str(int(n)) for n in shape)} voxels, which is too large; give "
+            "a region of interest, or check the model's voxel spacing."
+        )
+
+
 def _window(
     image: Tensor, frame: Frame, start: Sequence[int], shape: Sequence[int], value: float = 0.0
 ) -> tuple[Tensor, Frame]:
     """Cut or pad to the box of `shape` voxels from voxel `start`, which may begin before the image."""
+    _require_possible(shape)
     padding: list[int] = []
     for axis in reversed(range(3)):
         before, after = -start[axis], start[axis] + shape[axis] - frame.shape[axis]

@@ -68,10 +68,10 @@ def restore(
     taps = [make(np.clip(p, *frame.extent[axis]), frame.shape[axis]) for p, axis in zip(positions, order, strict=True)]
     shape = (sizes[0], sizes[1], sizes[2])
     arrays = _Arrays(shape)
-    for slice_number, blend in _slices(planes.values, taps, decision, probabilities):
+    for slice_number, blend, shown in _slices(planes.values, taps, decision, probabilities):
         arrays.labels_at(slice_number, blend.decide(decision))
-        if probabilities:
-            arrays.probabilities_at(slice_number, blend.all())
+        if shown is not None:
+            arrays.probabilities_at(slice_number, shown.all())
     if frame.zero_outside:
         for dimension, (axis, where) in enumerate(zip(order, positions, strict=True)):
             low, high = frame.extent[axis]
@@ -135,8 +135,11 @@ class _Arrays:
 
 def _slices(
     planes: Iterable[Tensor], taps: list[Taps], decision: Decision, probabilities: bool
-) -> Iterator[tuple[int, _Blend]]:
-    """Yield (number of the input's slice, its blend) as soon as the planes it needs have come."""
+) -> Iterator[tuple[int, _Blend, _Blend | None]]:
+    """Yield (number of the input's slice, what decides it, its probabilities) as soon as the planes it needs have come.
+
+    Labels are decided on the values that the model decides on; asking for probabilities changes nothing of that.
+    """
     through, *inside = taps
     ready: dict[int, list[int]] = {}
     lasting = set()
@@ -144,22 +147,32 @@ def _slices(
         ready.setdefault(low + (share > 0), []).append(number)
         if share > 0:
             lasting.add(low)
-    previous = torch.empty(0)
+    likely = decision.activation or ("softmax" if decision.threshold is None else "sigmoid")
+    before, shown_before = torch.empty(0), torch.empty(0)
     for z, plane in enumerate(planes):
         if z not in ready and z not in lasting:
             continue
-        current, decided = plane, None
-        if decision.activation or probabilities:
-            current = _activate(plane, decision.activation or "softmax")
+        values = _activate(plane, decision.activation) if decision.activation else plane
+        decided = None
         if decision.first:
-            decided = _decide(iter(plane if decision.activation is None else current), len(plane), decision)
+            decided = _decide(iter(values), len(values), decision)
             decided = inside[1].pick(inside[0].pick(decided, 1), 2)
-        if not decision.first or probabilities:
-            current = inside[0].apply(inside[1].apply(current, 2), 1)  # the last axis first, while there is less
+        current = values if decision.first else _at_full_size(values, inside)
+        shown = torch.empty(0)
+        if probabilities:
+            same = decision.activation and not decision.first
+            shown = current if same else _at_full_size(_activate(plane, likely), inside)
         for number in ready.get(z, ()):
-            share = float(through.share[number])
-            yield number, _Blend(previous if share > 0 else current, current, share if share > 0 else 1.0, decided)
-        previous = current
+            share = float(through.share[number]) or 1.0
+            lone = float(through.share[number]) == 0
+            blend = _Blend(current if lone else before, current, share, decided)
+            yield number, blend, _Blend(shown if lone else shown_before, shown, share) if probabilities else None
+        before, shown_before = current, shown
+
+
+def _at_full_size(values: Tensor, taps: list[Taps]) -> Tensor:
+    """A plane (C, A, B) at the input's resolution; the last axis first, while there is less."""
+    return taps[0].apply(taps[1].apply(values, 2), 1)
 
 
 def _activate(values: Tensor, activation: str) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from MedAILib.errors import InputError, ModelError
 from MedAILib.inference.cleanup import Cleanup
+from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.prepare import Step, prepare
 from MedAILib.inference.restore import Decision, Restored, restore
 from MedAILib.inference.window import Windows, slide
@@ -79,10 +80,13 @@ def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOpti
     with torch.inference_mode():
         restored = restore(planes, frame, part.geometry.shape_kji, recipe.decision, options.probabilities)
     if options.postprocess:
+        voxel_ml = volume.geometry.voxel_volume_ml
         for done, cleanup in enumerate(recipe.cleanups):
             progress.step(done, len(recipe.cleanups), "Cleaning up")
             for layer in restored.layers:
-                cleanup(layer, volume.geometry.voxel_volume_ml)
+                cleanup(layer, voxel_ml)
+    if not restored.layers.any():
+        progress.warn(f"The model found nothing in {volume.name}: everything is background.")
     whole = _pasted(restored, volume, box) if box else restored
     return Segmented(whole.layers, whole.probabilities, planes.accumulation)
 
@@ -107,6 +111,8 @@ def _checked(network: nn.Module, channels: int, device: torch.device) -> Callabl
         try:
             output = network(patch.to(device))
         except (RuntimeError, ValueError, IndexError) as error:
+            if is_out_of_memory(error):
+                raise
             raise ModelError(
                 f"The network can't take a window of {list(patch.shape[2:])} voxels ({str(error).splitlines()[0]}); "
                 "the model's window size or the image does not suit it."

@@ -15,6 +15,7 @@ from monai.data.utils import compute_importance_map
 from torch import Tensor
 from torch.nn import functional
 
+from MedAILib.errors import ModelError
 from MedAILib.inference.memory import accumulator_dtype
 from MedAILib.progress import Progress
 
@@ -29,14 +30,14 @@ class Windows:
         roi: their size along the network's axes in voxels; an entry of 0 or less, or None, takes the image's size.
         overlap: share of a window that overlaps the next, along each axis, 0 to below 1.
         gaussian: weigh a window's voxels by a Gaussian around its centre; else all alike.
-        sigma_scale: the Gaussian's standard deviation as a share of the window's size.
+        sigma_scale: the Gaussian's standard deviation as a share of the window's size, along each axis.
         padding_mode, padding_value: how an image smaller than a window is padded (names of `torch.nn.functional.pad`).
     """
 
     roi: tuple[int, ...] | None = None
     overlap: tuple[float, ...] = (0.25, 0.25, 0.25)
     gaussian: bool = False
-    sigma_scale: float = 0.125
+    sigma_scale: tuple[float, ...] = (0.125, 0.125, 0.125)
     padding_mode: str = "constant"
     padding_value: float = 0.0
 
@@ -80,8 +81,7 @@ def slide(
     before = [p // 2 for p in padding]
     if any(padding):
         pads = [n for p, b in zip(reversed(padding), reversed(before), strict=True) for n in (b, p - b)]
-        mode, value = windows.padding_mode, windows.padding_value
-        image = functional.pad(image[None], pads, mode=mode, value=value if mode == "constant" else None)[0]
+        image = _padded(image, pads, windows)
     padded = tuple(image.shape[1:])
     starts = [_starts(n, size, part) for n, size, part in zip(padded, roi, windows.overlap, strict=True)]
     axis = min(range(3), key=lambda a: channels * roi[a] * padded[0] * padded[1] * padded[2] // padded[a])
@@ -142,11 +142,27 @@ class _Sliding:
         return (output[0] / (1 + len(self.flips)) if self.flips else output[0]).float().cpu()
 
 
+def _padded(image: Tensor, pads: list[int], windows: Windows) -> Tensor:
+    mode, value = windows.padding_mode, windows.padding_value if windows.padding_mode == "constant" else None
+    try:
+        return functional.pad(image[None], pads, mode=mode, value=value)[0]
+    except RuntimeError as error:
+        shape = " x ".join(str(n) for n in image.shape[1:])
+        raise ModelError(
+            f"The image, at {shape} voxels, is too small to be padded by '{mode}' to the model's window."
+        ) from error
+
+
 def _finish(sums: Tensor, counts: Tensor, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
     """Hand on the planes `start` to `stop` - 1 and clear their places in the ring."""
     depth = len(sums)
     for z in range(start, stop):
-        yield z, torch.div(sums[z % depth], counts[z % depth])
+        plane = torch.div(sums[z % depth], counts[z % depth])
+        if not bool(torch.isfinite(plane).all()):
+            raise ModelError(
+                "The sums of the network's output are not finite; its outputs are too large to be added up."
+            )
+        yield z, plane
         sums[z % depth].zero_()
         counts[z % depth].zero_()
 

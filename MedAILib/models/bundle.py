@@ -6,21 +6,26 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import monai
+import numpy as np
 import torch
 
 from MedAILib.bundle_plan import BundlePlan, read_plan
-from MedAILib.errors import SpecError
+from MedAILib.errors import InputError, SpecError
+from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.segment import Recipe, Segmented, segment
 from MedAILib.models.networks import build_network
 from MedAILib.models.steps import postprocessing_plan, preprocessing_steps, window_plan
 from MedAILib.models.trust import tree_sha256
-from MedAILib.models.weights import fill_network, load_weights, network_weights
+from MedAILib.models.weights import load_weights, network_weights, require_fit
 from MedAILib.progress import Progress
 from MedAILib.read_spec import bundle_spec
 from MedAILib.request import RunOptions
 from MedAILib.results import Segmentation
 from MedAILib.version import VERSION
 from MedAILib.volume import Volume
+
+# What a result says of the image it came from, where the image says so itself.
+SOURCE_KEYS = ("Modality", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 
 
 class BundleModel:
@@ -41,6 +46,7 @@ class BundleModel:
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
+        self._sha256 = tree_sha256(folder)
         plan = read_plan(folder)
         self.spec = bundle_spec(plan)
         if self.spec.task != "segmentation":
@@ -48,9 +54,11 @@ class BundleModel:
         decision, cleanups = postprocessing_plan(plan.postprocessing)
         classes = len(self.spec.labels) + (decision.threshold is None)
         _require_channels(plan, len(self.spec.channels), classes)
+        weights = network_weights(load_weights(plan.weights), plan.weights)
+        with torch.device("meta"):  # without memory: a network of another size than its weights is never made
+            require_fit(build_network(plan.network.target, plan.network.arguments), weights, plan.weights)
         network = build_network(plan.network.target, plan.network.arguments)
-        content = load_weights(plan.weights)
-        fill_network(network, network_weights(content, plan.weights), plan.weights)
+        network.load_state_dict(weights)
         self._recipe = Recipe(
             preprocessing_steps(plan.preprocessing),
             window_plan(plan.inferer),
@@ -60,7 +68,6 @@ class BundleModel:
             classes,
             self.spec.mirror_axes,
         )
-        self._sha256 = tree_sha256(folder)
         self._device = device
         self._network = network.eval().requires_grad_(False).to(device)
 
@@ -72,8 +79,16 @@ class BundleModel:
             ModelError: the network fails on it.
             Cancelled: by `progress`.
         """
-        with torch.inference_mode():
-            done = segment(volume, self._network, self._recipe, options, progress)
+        try:
+            with torch.inference_mode():
+                done = segment(volume, self._network, self._recipe, options, progress)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InputError(
+                f"Memory ran out while {self.spec.name} ran on {volume.name}; give a region of interest, or close "
+                "other programs."
+            ) from error
         names = tuple(label.name for label in self.spec.labels)
         return Segmentation(
             done.layers,
@@ -95,10 +110,12 @@ class BundleModel:
             "version": self.spec.version,
             "sha256": self._sha256,
             "input": volume.name,
+            **{f"input.{key}": volume.provenance[key] for key in SOURCE_KEYS if key in volume.provenance},
             "device": str(self._device) if self._device.type == "cpu" else torch.cuda.get_device_name(self._device),
             **{f"option.{key}": str(value) for key, value in said.items()},
             "accumulation": done.accumulation,
             "medai": VERSION,
+            "numpy": np.__version__,
             "torch": torch.__version__,
             "monai": monai.__version__,
             "python": platform.python_version(),

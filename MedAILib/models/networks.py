@@ -27,5 +27,14 @@ def build_network(target: str, arguments: dict[str, Any]) -> nn.Module:
         raise SpecError(f"The network '{target}' is not one that MedAI builds; it knows {', '.join(sorted(NETWORKS))}.")
     try:
         return NETWORKS[name](**arguments)
-    except (TypeError, ValueError, AssertionError, NotImplementedError, KeyError) as error:
-        raise ModelError(f"The network {name} can't be built from the model's description: {error}.") from error
+    except (
+        TypeError,
+        ValueError,
+        AssertionError,
+        NotImplementedError,
+        LookupError,
+        RuntimeError,
+        AttributeError,
+    ) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ModelError(f"The network {name} can't be built from the model's description: {reason}.") from error

@@ -1,6 +1,8 @@
 """The transforms that a bundle's config may name, translated to our own steps; everything else is refused by name."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from monai.transforms import (
 from torch import Tensor
 
 from MedAILib.config import Component
-from MedAILib.errors import ModelError, SpecError
+from MedAILib.errors import SpecError
 from MedAILib.inference.cleanup import Cleanup, FillHoles, KeepLargest, RemoveSmall
 from MedAILib.inference.prepare import CenterCrop, CropForeground, Intensity, Orient, Pad, Resize, Space, Step
 from MedAILib.inference.restore import Decision
@@ -47,34 +49,30 @@ INTENSITIES: dict[str, type] = {
     "ThresholdIntensity": ThresholdIntensity,
 }
 # Arguments that concern the dictionary, or have one meaning here whatever they say.
-IGNORED = (
-    "keys",
-    "allow_missing_keys",
-    "lazy",
-    "dtype",
-    "meta_keys",
-    "meta_key_postfix",
-    "image_only",
-    "labels",
-    "source_key",
-)
+IGNORED = ("keys", "allow_missing_keys", "lazy", "dtype", "meta_keys", "meta_key_postfix", "image_only")
+# The letters of an axis's two ends, as MONAI's `Orientation` has them by default.
+DEFAULT_LABELS = [["L", "R"], ["P", "A"], ["I", "S"]]
+PADDING_MODES = ("constant", "reflect", "replicate", "circular")
+LARGEST_SIDE = 100_000
 
 
 def preprocessing_steps(components: tuple[Component, ...]) -> tuple[Step, ...]:
-    """Translate a bundle's preprocessing.
+    """Translate a bundle's preprocessing; steps for other entries than the image (a label's) are left out.
 
     Raises:
         SpecError: a transform, or an argument of one, that is not supported; the sentence names it.
     """
+    image = _image_key(components)
     steps: list[Step] = []
     for component in components:
         name = step_name(component)
-        if name in WITHOUT_EFFECT:
+        if name in WITHOUT_EFFECT or image not in _keys(component, image):
             continue
         if name in INTENSITIES:
             steps.append(Intensity(_intensity(name, component)))
         elif name in _SPATIAL:
-            steps.append(_SPATIAL[name](_Arguments(component)))
+            with _sense(component):
+                steps.append(_SPATIAL[name](_Arguments(component, image)))
         else:
             raise SpecError(f"The model's preprocessing uses '{component.target}', which MedAI does not do.")
     return tuple(steps)
@@ -86,76 +84,83 @@ def window_plan(inferer: Component) -> Windows:
     Raises:
         SpecError: an inferer or an argument that is not supported.
     """
+    if inferer.target.rpartition(".")[0] not in ("", "monai.inferers", "monai.inferers.inferer"):
+        raise SpecError(f"The model's inferer '{inferer.target}' is not one that MedAI does.")
     arguments = _Arguments(inferer)
     if inferer.name == "SimpleInferer":
         arguments.finish()
         return Windows()
     if inferer.name != "SlidingWindowInferer":
         raise SpecError(f"The model's inferer '{inferer.target}' is not one that MedAI does.")
-    roi = arguments.take("roi_size", None)
-    overlap = arguments.take("overlap", 0.25)
-    mode = str(arguments.take("mode", "constant"))
-    if mode not in ("constant", "gaussian"):
-        raise SpecError(f"The model's inferer blends windows by '{mode}', which MedAI does not do.")
-    windows = Windows(
-        roi=_three(roi, int) if roi is not None else None,
-        overlap=_three(overlap, float),
-        gaussian=mode == "gaussian",
-        sigma_scale=float(arguments.take("sigma_scale", 0.125)),
-        padding_mode=str(arguments.take("padding_mode", "constant")),
-        padding_value=float(arguments.take("cval", 0.0)),
-    )
+    with _sense(inferer):
+        roi, mode = arguments.take("roi_size", None), str(arguments.take("mode", "constant"))
+        windows = Windows(
+            roi=_three(roi, _size) if roi is not None else None,
+            overlap=_three(arguments.take("overlap", 0.25), float),
+            gaussian=mode == "gaussian",
+            sigma_scale=_three(arguments.take("sigma_scale", 0.125), float),
+            padding_mode=str(arguments.take("padding_mode", "constant")),
+            padding_value=float(arguments.take("cval", 0.0)),
+        )
     # How the work is dealt out, which changes no value.
     arguments.drop("sw_batch_size", "sw_device", "device", "progress", "cache_roi_weight_map", "cpu_thresh")
     arguments.drop("buffer_steps", "buffer_dim")
     arguments.finish()
-    if not all(0 <= part < 1 for part in windows.overlap):
-        raise SpecError(
-            f"The model's inferer overlaps windows by {windows.overlap}; at least 0 and below 1 is possible."
-        )
+    if mode not in ("constant", "gaussian") or windows.padding_mode not in PADDING_MODES:
+        raise SpecError(f"The model's inferer works by '{mode}' and '{windows.padding_mode}', which MedAI does not do.")
+    if not all(0 <= part < 1 for part in windows.overlap) or min(windows.sigma_scale) <= 0:
+        raise SpecError(f"The model's inferer has windows that overlap by {windows.overlap}, which is not possible.")
     return windows
 
 
 def postprocessing_plan(components: tuple[Component, ...]) -> tuple[Decision, tuple[Cleanup, ...]]:
     """Translate a bundle's post-processing to how labels are decided and what is done to them.
 
+    What is understood is, in this order: Activations (may be absent), Invert and AsDiscrete in either order (Invert may
+    be absent: labels come back to the input's grid all the same), then clean-ups.
+
     Raises:
-        SpecError: a transform or an order of them that is not supported; no decision at all.
+        SpecError: a transform, an argument or an order of them that is not supported; no decision at all.
     """
-    activation: str | None = None
-    decision: Decision | None = None
-    inverted, nearest = False, True
-    cleanups: list[Cleanup] = []
-    for component in components:
-        name, arguments = step_name(component), _Arguments(component)
-        if name in WITHOUT_EFFECT:
-            continue
-        if name == "Activations":
-            activation = _activation(arguments)
-        elif name == "Invert":
-            inverted, nearest = True, bool(arguments.take("nearest_interp", True))
-        elif name == "AsDiscrete":
-            argmax, threshold = arguments.take("argmax", False), arguments.take("threshold", None)
-            arguments.drop("to_onehot", "rounding")
-            arguments.finish()
-            if argmax == (threshold is not None):
-                raise SpecError("The model's AsDiscrete wants neither or both of argmax and threshold.")
-            # Before the way back, decisions are carried over to the nearest voxel; after it, values were interpolated.
-            decision = Decision(activation, None if argmax else float(threshold), not inverted, inverted and nearest)
-        elif name in _CLEANUPS and decision is not None:
-            cleanups.append(_CLEANUPS[name](arguments))
-        else:
-            raise SpecError(f"The model's post-processing uses '{component.target}' in a way that MedAI does not do.")
-    if decision is None:
+    told = [c for c in components if step_name(c) not in WITHOUT_EFFECT and "pred" in _keys(c, "pred")]
+    names = [step_name(component) for component in told]
+    decisive = [name for name in names if name not in _CLEANUPS]
+    if "AsDiscrete" not in names:
         raise SpecError("The model's post-processing makes no labels: it has no AsDiscrete.")
-    return decision, tuple(cleanups)
+    if names[: len(decisive)] != decisive or decisive not in _ORDERS:
+        raise SpecError(f"The model's post-processing is {', '.join(names)}, which MedAI does not do in this order.")
+    found = {name: _Arguments(component) for name, component in zip(names, told, strict=True)}
+    activation = _activation(found["Activations"]) if "Activations" in found else None
+    first = decisive.index("AsDiscrete") < len(decisive) - 1
+    nearest = "Invert" in found and bool(found["Invert"].take("nearest_interp", True))
+    if first and not nearest:
+        raise SpecError("The model's post-processing interpolates between label values, which makes no sense of them.")
+    threshold = _threshold(found["AsDiscrete"])
+    cleanups: list[Cleanup] = []
+    for component in told[len(decisive) :]:
+        if threshold is not None and component.arguments.get("applied_labels") is not None:
+            raise SpecError(
+                f"The model's '{component.target}' picks channels by applied_labels, which MedAI does not do."
+            )
+        with _sense(component):
+            cleanups.append(_CLEANUPS[step_name(component)](_Arguments(component)))
+    return Decision(activation, threshold, first, nearest), tuple(cleanups)
+
+
+# Orders of the deciding steps that have a meaning here; what follows are clean-ups.
+_ORDERS = [
+    [*activation, *rest]
+    for activation in ([], ["Activations"])
+    for rest in (["AsDiscrete"], ["Invert", "AsDiscrete"], ["AsDiscrete", "Invert"])
+]
 
 
 class _Arguments:
     """A component's arguments, taken one by one, so that one that is read by nobody is noticed."""
 
-    def __init__(self, component: Component) -> None:
-        self.target = component.target
+    def __init__(self, component: Component, image_key: str = "image") -> None:
+        self.target, self.image_key = component.target, image_key
+        self.place = _keys(component, image_key).index(image_key) if image_key in _keys(component, image_key) else 0
         self.left = {key: value for key, value in component.arguments.items() if key not in IGNORED}
 
     def take(self, key: str, default: Any) -> Any:
@@ -170,31 +175,75 @@ class _Arguments:
             raise SpecError(f"The model's '{self.target}' has '{key}' = {value!r}, which MedAI does not do.")
 
 
+@contextmanager
+def _sense(component: Component) -> Iterator[None]:
+    """Turn what goes wrong with a component's arguments into a sentence that names it."""
+    try:
+        yield
+    except SpecError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise SpecError(f"The model's '{component.target}' has arguments that make no sense: {reason}.") from error
+
+
+def _image_key(components: tuple[Component, ...]) -> str:
+    """The entry that holds the image: the first that is loaded."""
+    loaded = next(
+        (c.arguments["keys"] for c in components if step_name(c) == "LoadImage" and c.arguments.get("keys")), "image"
+    )
+    return str(loaded[0]) if isinstance(loaded, (list, tuple)) else str(loaded)
+
+
+def _keys(component: Component, default: str) -> list[str]:
+    keys = component.arguments.get("keys", default)
+    return [str(key) for key in keys] if isinstance(keys, (list, tuple)) else [str(keys)]
+
+
 def _three(value: Any, kind: Callable[[Any], Any]) -> tuple[Any, ...]:
     values = tuple(value) if isinstance(value, (list, tuple)) else (value,) * 3
     if len(values) != 3:
         raise SpecError(f"The model has {list(values)} where three numbers, one for each axis, are wanted.")
-    return tuple(kind(item) for item in values)
+    converted = tuple(kind(item) for item in values)
+    if not all(math.isfinite(item) for item in converted):
+        raise SpecError(f"The model has {list(values)} where three finite numbers are wanted.")
+    return converted
 
 
-def _is_nearest(arguments: _Arguments) -> bool:
-    mode = arguments.take("mode", "bilinear")
-    mode = mode[0] if isinstance(mode, (list, tuple)) else mode
-    if mode not in ("bilinear", "trilinear", "linear", "nearest", "area"):
+def _size(value: Any) -> int:
+    """A number of voxels; 0 or less stands for the image's own."""
+    if int(value) != value or value > LARGEST_SIDE:
+        raise SpecError(f"The model has {value!r} where a number of voxels is wanted.")
+    return int(value)
+
+
+def _count(value: Any) -> int:
+    if _size(value) < 1:
+        raise SpecError(f"The model has {value!r} where a number of at least 1 is wanted.")
+    return int(value)
+
+
+def _require_linear(arguments: _Arguments, default: str) -> None:
+    mode = arguments.take("mode", default)
+    mode = mode[min(arguments.place, len(mode) - 1)] if isinstance(mode, (list, tuple)) else mode
+    if mode not in ("bilinear", "trilinear", "linear"):
         raise SpecError(f"The model's '{arguments.target}' interpolates by '{mode}', which MedAI does not do.")
-    return bool(mode == "nearest")
 
 
 def _orient(arguments: _Arguments) -> Step:
-    codes = arguments.take("axcodes", None)
-    if not isinstance(codes, str) or sorted("RAS"["RLAPSI".find(c) // 2] for c in codes) != ["A", "R", "S"]:
-        raise SpecError(f"The model's orientation {codes!r} is not three letters such as 'RAS'.")
+    codes, labels = arguments.take("axcodes", None), arguments.take("labels", None)
     arguments.finish()
-    return Orient(codes)
+    pairs = [next((pair for pair in ("RL", "AP", "SI") if code in pair), None) for code in str(codes)]
+    if sorted(str(pair) for pair in pairs) != ["AP", "RL", "SI"]:
+        raise SpecError(f"The model's orientation {codes!r} is not three letters such as 'RAS'.")
+    if labels is not None and [list(pair) for pair in labels] != DEFAULT_LABELS:
+        raise SpecError(f"The model's orientation has letters of its own ({labels!r}), which MedAI does not do.")
+    return Orient(str(codes))
 
 
 def _space(arguments: _Arguments) -> Step:
-    step = Space(_three(arguments.take("pixdim", None), float), _is_nearest(arguments))
+    step = Space(_three(arguments.take("pixdim", None), float))
+    _require_linear(arguments, "bilinear")
     if arguments.take("padding_mode", "border") != "border" or arguments.take("diagonal", False):
         raise SpecError("The model's Spacing pads or aligns in a way that MedAI does not do.")
     arguments.drop("align_corners", "recompute_affine", "ensure_same_shape")
@@ -203,18 +252,22 @@ def _space(arguments: _Arguments) -> Step:
 
 
 def _resize(arguments: _Arguments) -> Step:
-    step = Resize(_three(arguments.take("spatial_size", None), int), _is_nearest(arguments))
+    step = Resize(_three(arguments.take("spatial_size", None), _size))
+    _require_linear(arguments, "area")
     if arguments.take("size_mode", "all") != "all" or arguments.take("anti_aliasing", False):
         raise SpecError("The model's Resize works in a way that MedAI does not do.")
-    arguments.drop("align_corners")
+    if arguments.take("align_corners", None):
+        raise SpecError("The model's Resize aligns corners, which MedAI does not do.")
     arguments.finish()
     return step
 
 
 def _crop_foreground(arguments: _Arguments) -> Step:
+    if arguments.take("source_key", arguments.image_key) != arguments.image_key:
+        raise SpecError("The model's CropForeground looks at another entry than the image, which MedAI does not do.")
     step = CropForeground(
-        int(arguments.take("margin", 0)),
-        int(arguments.take("k_divisible", 1)),
+        _three(arguments.take("margin", 0), _size),
+        _three(arguments.take("k_divisible", 1), _count),
         bool(arguments.take("allow_smaller", False)),
     )
     arguments.drop("start_coord_key", "end_coord_key")
@@ -230,20 +283,20 @@ def _constant_padding(arguments: _Arguments) -> float:
 
 def _spatial_pad(arguments: _Arguments) -> Step:
     value = _constant_padding(arguments)
-    step = Pad(shape=_three(arguments.take("spatial_size", None), int), value=value)
+    step = Pad(shape=_three(arguments.take("spatial_size", None), _size), value=value)
     arguments.finish()
     return step
 
 
 def _divisible_pad(arguments: _Arguments) -> Step:
     value = _constant_padding(arguments)
-    step = Pad(k=_three(arguments.take("k", None), int), value=value)
+    step = Pad(k=_three(arguments.take("k", None), _count), value=value)
     arguments.finish()
     return step
 
 
 def _center_crop(arguments: _Arguments) -> Step:
-    step = CenterCrop(_three(arguments.take("roi_size", None), int))
+    step = CenterCrop(_three(arguments.take("roi_size", None), _size))
     arguments.finish()
     return step
 
@@ -261,11 +314,14 @@ _SPATIAL: dict[str, Callable[[_Arguments], Step]] = {
 
 def _intensity(name: str, component: Component) -> Callable[[Tensor], Tensor]:
     arguments = {key: value for key, value in component.arguments.items() if key not in IGNORED}
-    try:
+    with _sense(component):
         transform = INTENSITIES[name](**arguments)
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"The model's '{component.target}' has arguments that MONAI refuses: {error}.") from error
-    return lambda image: torch.as_tensor(transform(image), dtype=torch.float32)
+
+    def change(image: Tensor) -> Tensor:
+        with _sense(component):
+            return torch.as_tensor(transform(image), dtype=torch.float32)
+
+    return change
 
 
 def _activation(arguments: _Arguments) -> str | None:
@@ -274,20 +330,42 @@ def _activation(arguments: _Arguments) -> str | None:
     return "softmax" if softmax else "sigmoid" if sigmoid else None
 
 
+def _threshold(arguments: _Arguments) -> float | None:
+    """The threshold of each channel; None where the largest channel wins."""
+    argmax, threshold = arguments.take("argmax", False), arguments.take("threshold", None)
+    arguments.drop("to_onehot", "rounding")
+    arguments.finish()
+    if bool(argmax) == (threshold is not None):
+        raise SpecError("The model's AsDiscrete wants neither or both of argmax and threshold.")
+    if isinstance(threshold, (list, tuple)) and len(set(threshold)) == 1:
+        threshold = threshold[0]
+    if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, (int, float))):
+        raise SpecError(f"The model's AsDiscrete has the threshold {threshold!r}, which MedAI does not do.")
+    return None if threshold is None else float(threshold)
+
+
 def _values(arguments: _Arguments) -> tuple[int, ...] | None:
     values = arguments.take("applied_labels", None)
-    return None if values is None else tuple(values) if isinstance(values, (list, tuple)) else (int(values),)
+    return (
+        None
+        if values is None
+        else tuple(int(v) for v in values)
+        if isinstance(values, (list, tuple))
+        else (int(values),)
+    )
 
 
 def _connectivity(arguments: _Arguments, default: int) -> int:
     value = arguments.take("connectivity", None)
+    if value not in (None, 1, 2, 3):
+        raise SpecError(f"The model's '{arguments.target}' has a connectivity of {value!r}; 1, 2 or 3 are possible.")
     return default if value is None else int(value)
 
 
 def _keep_largest(arguments: _Arguments) -> Cleanup:
     if not arguments.take("independent", True):
         raise SpecError("The model's KeepLargestConnectedComponent joins structures, which MedAI does not do.")
-    step = KeepLargest(_values(arguments), _connectivity(arguments, 3), int(arguments.take("num_components", 1)))
+    step = KeepLargest(_values(arguments), _connectivity(arguments, 3), _count(arguments.take("num_components", 1)))
     arguments.drop("is_onehot")
     arguments.finish()
     return step

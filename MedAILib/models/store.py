@@ -12,6 +12,8 @@ RESOURCES = next(
     (p for p in (_PACKAGE / "Resources", _PACKAGE.parent / "Resources") if p.is_dir()), _PACKAGE / "Resources"
 )
 
+CHECKSUMS = RESOURCES / "Models" / "checksums.json"
+
 
 def builtin_models() -> dict[str, Path]:
     """The models that ship with MedAI: name and folder."""
@@ -22,8 +24,7 @@ def builtin_models() -> dict[str, Path]:
 
 def builtin_checksums() -> dict[str, str]:
     """The SHA-256 (see `trust.tree_sha256`) that each built-in model had when it was shipped, by name."""
-    path = RESOURCES / "Models" / "checksums.json"
-    return {str(k): str(v) for k, v in read_json(path).items()} if path.is_file() else {}
+    return {str(k): str(v) for k, v in read_json(CHECKSUMS).items()} if CHECKSUMS.is_file() else {}
 
 
 def find_model(name_or_path: str) -> Path:

@@ -12,17 +12,17 @@ def tree_sha256(source: Path) -> str:
     """SHA-256 of a file, or of a folder's files: their relative names in order, each with the hash of its content.
 
     Raises:
-        ModelError: something in there can't be read, or is a link that leads out of the folder.
+        ModelError: something in there can't be read, is a link, or is no ordinary file.
     """
     try:
         if source.is_file():
             return _file_sha256(source)
         total = hashlib.sha256()
-        root = source.resolve()
-        for path in sorted(path for path in source.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
-            if not path.resolve().is_relative_to(root):
-                raise ModelError(f"{path} is a link that leads out of the model's folder; put the file in its place.")
-            total.update(f"{path.relative_to(source).as_posix()}\0{_file_sha256(path)}\n".encode())
+        for name, path in sorted((path.relative_to(source).as_posix(), path) for path in source.rglob("*")):
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                raise ModelError(f"{path} is a link or no ordinary file; put the file itself in its place.")
+            if path.is_file():
+                total.update(f"{name}\0{_file_sha256(path)}\n".encode())
         return total.hexdigest()
     except OSError as error:
         raise ModelError(f"The model in {source} can't be read: {error}.") from error

@@ -67,8 +67,8 @@ def network_weights(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in tensors.items()}
 
 
-def fill_network(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
-    """Copy weights into a network; every name and shape has to agree.
+def require_fit(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """See that every name and shape of a network's weights agrees; the network may stand on the device "meta".
 
     Raises:
         ModelError: names or shapes differ; the sentence names the first of them.
@@ -85,7 +85,6 @@ def fill_network(network: nn.Module, weights: dict[str, Tensor], path: Path) -> 
     unknown = sorted(weights.keys() - own.keys())
     if unknown:
         raise ModelError(f"The weights in {path} don't fit the described network, which has no '{unknown[0]}'.")
-    network.load_state_dict(weights)
 
 
 def save_checkpoint(content: dict[str, Any], path: Path) -> None:

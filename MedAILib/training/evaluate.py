@@ -208,6 +208,8 @@ def match_labels(spec: ModelSpec, labels: Mapping[int, str], progress: Progress)
         InputError: no value in common; two structures of one name under different values; a value whose name in the
             reference is that of another of the model's labels.
     """
+    if any(label.layer for label in spec.labels):
+        raise InputError(f"The structures of the model {spec.name} overlap; evaluation takes one label for each voxel.")
     known = {label.value: label for label in spec.labels}
     for value, name in labels.items():
         other = next((x for x in spec.labels if x.value != value and _words(x.name) == _words(name)), None)

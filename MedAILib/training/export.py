@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,8 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     Raises:
         OutputError: the folder can't be written, or holds something else than a bundle.
     """
-    if folder.exists() and not (folder / "configs" / "metadata.json").is_file():
-        raise OutputError(f"{folder} exists and is no model; choose another folder for the trained model.")
-    part = folder.with_name(folder.name + ".part")
+    require_place(folder)
+    part, old = (folder.with_name(folder.name + ending) for ending in (".part", ".old"))
     try:
         shutil.rmtree(part, ignore_errors=True)
         for name, content in (("metadata", metadata(bundle.task)), ("inference", inference(bundle.task))):
@@ -49,11 +49,25 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
         (part / "docs" / "README.md").write_text(bundle.card, encoding="utf-8")
         (part / "LICENSE").write_text(licence_text(bundle.task), encoding="utf-8")
         save_checkpoint(_halved(bundle.weights), part / "models" / "model.pt")
+        shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(old)
         part.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
+        raise OutputError(f"The trained model can't be written to {folder}: {error.strerror}.") from error
+
+
+def require_place(folder: Path) -> None:
+    """Raise `OutputError` where a trained model can't stand: in the place of something else, or without permission."""
+    if folder.exists() and not (folder / "configs" / "metadata.json").is_file():
+        raise OutputError(f"{folder} exists and is no model; choose another folder for the trained model.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder.parent):
+            pass
+    except OSError as error:
         raise OutputError(f"The trained model can't be written to {folder}: {error.strerror}.") from error
 
 

@@ -526,10 +526,10 @@ def worker_python() -> str:
     Raises:
         MedAIError: neither is there.
     """
-    if sys.executable and Path(sys.executable).stem.lower().startswith("python"):
-        return sys.executable
     beside = Path(sys.prefix).parents[1] / "bin" if len(Path(sys.prefix).parents) > 1 else Path(sys.prefix)
-    found = shutil.which("PythonSlicer") or shutil.which("PythonSlicer", path=str(beside))
+    found = shutil.which("PythonSlicer", path=str(beside)) or shutil.which("PythonSlicer")
+    if found is None and sys.executable and Path(sys.executable).stem.lower().startswith("python"):
+        return sys.executable
     if found is None:
         raise MedAIError(f"PythonSlicer is neither on PATH nor in {beside}; reinstall Slicer, or set a worker command.")
     return found

@@ -212,6 +212,12 @@ class _Server:
             run.cancelled.set()
         except MedAIError as error:
             answer = protocol.frame(Message(Kind.ERROR, run.id, protocol.pack_error(error)))
+        except ModuleNotFoundError as error:
+            text = (
+                f"The Python package '{error.name}' is not installed where the models run; install it as the README of "
+                "MedAI says."
+            )
+            answer = protocol.frame(Message(Kind.ERROR, run.id, protocol.pack_error(MedAIError(text))))
         except MemoryError:
             text = f"Memory ran out while {run.request.model} ran on {run.volume.name}; choose a region of interest."
             answer = protocol.frame(Message(Kind.ERROR, run.id, protocol.pack_error(MedAIError(text))))
