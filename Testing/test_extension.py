@@ -145,7 +145,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_installed_extension_holds_modules_library_and_models(installed: Path) -> None:
     there = {path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()}
     models = {
-        path.relative_to(ROOT).as_posix() for path in (ROOT / "Resources" / "Models").rglob("*") if path.is_file()
+        f"MedAILib/{path.relative_to(ROOT).as_posix()}"
+        for path in (ROOT / "Resources" / "Models").rglob("*")
+        if path.is_file()
     }
     assert {"MedAISegment.py", "MedAILib/worker/server.py", "MedAILib/training/tasks/hippocampus.json"} <= there
     assert models <= there

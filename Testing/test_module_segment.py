@@ -22,7 +22,7 @@ from MedAILib.progress import Cancelled
 from MedAILib.request import RunRequest
 from MedAILib.scene.headless import headless_scene
 from MedAILib.volume import Volume
-from MedAILib.worker.client import Job, WorkerClient
+from MedAILib.worker.client import Job, JobState, WorkerClient
 
 ROOT = Path(__file__).parents[1]
 MODULE_FILE = ROOT / "MedAISegment" / "MedAISegment.py"
@@ -94,6 +94,10 @@ class Meanwhile:
         self.job = self._client.submit(request, volume)
         return self
 
+    def poll(self) -> JobState:
+        assert self.job is not None
+        return self.job.poll()
+
     def result(self) -> object:
         assert self.job is not None
         self._event()
@@ -120,7 +124,12 @@ def test_every_output_can_be_asked_for(module, client, bundle, scene) -> None:
     nodes = module.MedAISegmentLogic(client).segment(
         add_volume(scene), bundle, "cpu", labelMap=True, probabilities=True, surfaces=True, table=False
     )
-    assert classes_of(nodes) == {"vtkMRMLSegmentationNode", "vtkMRMLLabelMapVolumeNode", "vtkMRMLScalarVolumeNode"}
+    assert classes_of(nodes) == {
+        "vtkMRMLSegmentationNode",
+        "vtkMRMLColorTableNode",
+        "vtkMRMLLabelMapVolumeNode",
+        "vtkMRMLScalarVolumeNode",
+    }
     assert nodes[0].GetSegmentation().ContainsRepresentation("Closed surface")
 
 
