@@ -1,5 +1,6 @@
 """What several test files share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,11 @@ def shared_data() -> Path:
 def hippocampus() -> Path:
     """The built-in model's folder."""
     return ROOT / "Resources" / "Models" / "hippocampus"
+
+
+@pytest.fixture(autouse=True)
+def working_folder_is_kept() -> Iterator[None]:
+    """No test, and so nothing that it calls, may leave the process in another working folder."""
+    before = Path.cwd()
+    yield
+    assert Path.cwd() == before

@@ -1,9 +1,11 @@
 """Scenes, segmentations and surfaces in files, through Slicer's own storage nodes; files appear whole or not at all."""
 
 import gzip
+import os
 import re
 import zlib
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +111,8 @@ def save_scene(scene: "slicer.vtkMRMLScene", path: Path) -> None:
     """
     if path.suffix.lower() != ".mrb":
         raise OutputError(f"{path} is no name for a scene bundle; let it end in .mrb.")
-    with whole_file(path) as part:
-        _require_written(_without_messages(scene.WriteToMRB, str(part)), path)
+    with whole_file(path) as part, _working_folder_kept():
+        _require_written(_without_messages(scene.WriteToMRB, str(part.resolve())), path)
 
 
 def load_scene(scene: "slicer.vtkMRMLScene", path: Path) -> None:
@@ -119,7 +121,9 @@ def load_scene(scene: "slicer.vtkMRMLScene", path: Path) -> None:
     Raises:
         InputError: absent or damaged.
     """
-    if not path.is_file() or not scene.ReadFromMRB(str(path)):
+    with _working_folder_kept():
+        opened = path.is_file() and scene.ReadFromMRB(str(path.resolve()))
+    if not opened:
         raise InputError(f"{path} can't be opened as a scene bundle (.mrb); it is absent or damaged.")
 
 
@@ -133,6 +137,16 @@ def _require_whole_gzip(path: Path) -> None:
                 pass
     except (EOFError, zlib.error, OSError) as error:
         raise InputError(f"{path} is damaged or cut off ({error}); copy or download it again.") from error
+
+
+@contextmanager
+def _working_folder_kept() -> Iterator[None]:
+    """Come back to the process's working folder: MRML can leave it for a temporary one that is gone then."""
+    folder = Path.cwd()
+    try:
+        yield
+    finally:
+        os.chdir(folder)
 
 
 def _copy_of(node: Any) -> Any:
