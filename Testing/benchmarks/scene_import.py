@@ -63,6 +63,7 @@ def main() -> None:
                 node = write_result(result, source, Outputs(table=False))[0]
                 seconds.append(time.perf_counter() - start)
                 assert node.GetSegmentation().GetNumberOfSegments() == count
+                del node  # its end is not part of the next import
         print(f"{kind}, {count} segments: {', '.join(f'{s:.2f}' for s in seconds)} s")
 
 
