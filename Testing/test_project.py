@@ -128,12 +128,12 @@ def test_version_is_the_same_everywhere(project: dict) -> None:
 def test_both_commands_begin_with_nothing_but_python(tmp_path: Path, target: str) -> None:
     for file in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / file, tmp_path)
-    command = ["make", "-n", target, f"PYTHON={sys.executable}"]
+    command = ["make", "-n", "--no-print-directory", target, f"PYTHON={sys.executable}"]
     plan = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     steps = [
         "-m venv .venv",
         "-m pip install -c constraints.txt -e",
-        {"demo": "medai demo -o demo", "test": "pytest"}[target],
+        {"demo": "medai demo -o demo", "test": "check pytest"}[target],
     ]
     places = [plan.find(step) for step in steps]
     assert min(places) >= 0

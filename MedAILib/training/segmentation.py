@@ -117,7 +117,7 @@ def train_segmentation(task: SegmentationTask, split: Split, run: TrainingRun, p
 
     @trainer.on(Events.ITERATION_COMPLETED)
     def watch() -> None:
-        loss = float(trainer.state.output["loss"])
+        loss = float(trainer.state.output["loss"].detach())
         if not math.isfinite(loss):
             raise ModelError(f"Training stopped: the loss is no finite number in epoch {trainer.state.epoch}.")
         losses.append(loss)
