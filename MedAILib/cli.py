@@ -2,7 +2,10 @@
 
 import argparse
 import os
+import re
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +14,8 @@ from MedAILib.progress import Cancelled, Progress
 from MedAILib.terminal import TerminalProgress, WarningsOnly
 from MedAILib.version import VERSION
 
+# argparse takes -2.7e-05 for an option; scripts write numbers so.
+_NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 NOTICE = "For research use only. Not a medical device."
 
 
@@ -21,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done; 2 the input, an option or the model is at fault; 130 cancelled. A defect of MedAI's own raises.
     """
     options = build_parser().parse_args(arguments)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end tidies up as Ctrl+C does
     progress = WarningsOnly(sys.stderr) if options.quiet else TerminalProgress(sys.stderr)
     try:
         _run(options, progress)
@@ -86,6 +93,7 @@ def _command(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {NOTICE}")
+    command._negative_number_matcher = _NEGATIVE_NUMBER
     command.add_argument("--quiet", action="store_true", help="no progress on standard error; warnings stay")
     return command
 

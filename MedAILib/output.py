@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from MedAILib.errors import OutputError
@@ -39,22 +39,64 @@ def whole_file(target: Path) -> Iterator[Path]:
         OutputError: the folder is absent or may not be written to, the disk is full, `target` is a folder or
             write-protected, or the block wrote nothing.
     """
-    place = _writable_place(target)
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=".medai-", dir=place.parent))
-    except OSError as error:
-        raise cannot_write(target, error) from error
-    try:
-        part = folder / place.name
+    with whole_files() as files, files.writing(target) as part:
         yield part
-        if not part.is_file() or part.stat().st_size == 0:
-            raise OutputError(f"{target} was not written: nothing came out; check the disk's free space.")
-        _flush(part)
-        part.replace(place)
-    except OSError as error:
-        raise cannot_write(target, error) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def whole_files() -> "Iterator[WholeFiles]":
+    """Several files that take their places together: all when the block succeeds, none when it raises anything.
+
+    Example::
+
+        with whole_files() as files:
+            for target in targets:
+                with files.writing(target) as path:
+                    path.write_text("...")
+    """
+    with ExitStack() as folders:
+        files = WholeFiles(folders)
+        yield files
+        files.take_places()
+
+
+class WholeFiles:
+    """Files written aside, each in a folder of its own beside its target, until all of them are whole."""
+
+    def __init__(self, folders: ExitStack) -> None:
+        self._folders = folders
+        self._parts: list[tuple[Path, Path, Path]] = []
+
+    @contextmanager
+    def writing(self, target: Path) -> Iterator[Path]:
+        """A path to write `target`'s content to; as `whole_file`, but `target` is not touched before all are whole."""
+        place = _writable_place(target)
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=".medai-", dir=place.parent))
+        except OSError as error:
+            raise cannot_write(target, error) from error
+        self._folders.callback(shutil.rmtree, folder, ignore_errors=True)
+        part = folder / place.name
+        try:
+            yield part
+            if not part.is_file() or part.stat().st_size == 0:
+                raise OutputError(f"{target} was not written: nothing came out; check the disk's free space.")
+            _flush(part)
+        except OSError as error:
+            raise cannot_write(target, error) from error
+        self._parts.append((target, part, place))
+
+    def take_places(self) -> None:
+        """Rename each whole file to its target, older files replaced.
+
+        Raises:
+            OutputError: one can't be: its folder was changed by somebody else meanwhile.
+        """
+        for target, part, place in self._parts:
+            try:
+                part.replace(place)
+            except OSError as error:
+                raise cannot_write(target, error) from error
 
 
 def cannot_write(target: Path, error: OSError) -> OutputError:

@@ -264,6 +264,8 @@ def test_missing_slices_are_refused_with_their_place(
         (["-m", "{place}/two_channels"], "1 channel, the model two_channels takes 2: sequence 0, sequence 1", "scan"),
         (["-m", "{place}/scan.nii.gz"], "no model that MedAI knows", "scan.nii.gz"),
         (["-m", "{place}/threshold", "--device", "cuda:99"], "choose one of auto, cpu", "cuda:99"),
+        (["-m", "{place}/threshold", "--series", "1.2.3"], "is no DICOM", "scan"),
+        (["-m", "{place}/threshold", "--roi", "9e2", "-1e-05", "-2.E0", "9", "9", "9"], "outside the image", "region"),
         (["-m", "{place}/threshold", "--mirror"], "mirrored", "model"),
         (["-m", "{place}/threshold", "--overlap", "1.5"], "below 1", "1.5"),
         (["-m", "{place}/threshold", "--roi", "0", "0", "0", "0", "1", "1"], "sizes above 0", "region"),
@@ -279,6 +281,13 @@ def test_a_wrong_option_is_one_sentence_and_leaves_nothing(
     assert medai("segment", place / "scan.nii.gz", "-o", tmp_path / "l.nii.gz", "--quiet", *given) == 2
     refused(capsys, said, named)
     assert names(tmp_path) == []
+
+
+def test_an_ending_without_meaning_is_said_before_the_image_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert medai("segment", tmp_path / "absent", "-m", "hippocampus", "-o", tmp_path / "l.v2", "--quiet") == 2
+    refused(capsys, "this ending stands for no kind of result", "l.v2")
 
 
 @pytest.mark.parametrize("output", ["l.xyz", "l.dcm", "file.txt/l.nii.gz"])
@@ -346,7 +355,8 @@ def test_a_write_protected_file_is_left_alone(place: Path, tmp_path: Path, capsy
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_an_interrupt_ends_with_130_and_leaves_nothing(place: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_with_130_and_leaves_nothing(sign: int, place: Path, tmp_path: Path) -> None:
     image = tmp_path / "large.nii.gz"
     noise = np.random.default_rng(0).normal(size=(160, 160, 160)).astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(noise, AFFINE), image)
@@ -359,7 +369,7 @@ def test_an_interrupt_ends_with_130_and_leaves_nothing(place: Path, tmp_path: Pa
         if "Segmenting" in line:
             break
     time.sleep(0.2)  # somewhere inside of a window
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sign)
     rest = process.stderr.read()
     assert process.wait() == 130
     assert rest.strip().splitlines()[-1] == "medai: cancelled" and "Traceback" not in rest

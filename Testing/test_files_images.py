@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import PIL.Image
 import pytest
 import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
@@ -194,6 +195,23 @@ def test_real_images_agree_with_nibabel(shared_data: Path) -> None:
 def test_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.nii\.gz does not exist; check its name"):
         read_image(tmp_path / "gone.nii.gz")
+
+
+def test_a_grey_png_with_transparency_gives_its_grey(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 2), np.uint8)
+    PIL.Image.fromarray(pixels, "LA").save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png").data, pixels[None, None, ..., 0])
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(whole[:-30])
+    with pytest.raises(InputError, match="cut short"):
+        read_image(tmp_path / "a.png")
+
+
+def test_the_data_half_of_a_nifti_pair_names_the_other_half(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Pair(np.zeros((3, 4, 5), np.int16), np.eye(4))
+    nibabel.save(image, tmp_path / "a.hdr")
+    with pytest.raises(InputError, match=r"name the other, a\.hdr"):
+        read_image(tmp_path / "a.img")
 
 
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.nrrd", "a.png", "a.dcm"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from MedAILib.errors import OutputError
-from MedAILib.output import whole_file
+from MedAILib.output import whole_file, whole_files
 
 DISK_FULL = """
 import resource, signal, sys
@@ -130,3 +130,24 @@ def test_full_disk_is_told_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="the disk is full; free some space"), whole_file(tmp_path / "a.csv"):
         full.write_text("x" * 100)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_several_files_take_their_places_together_or_not_at_all(tmp_path: Path) -> None:
+    older = tmp_path / "first.csv"
+    older.write_text("older", encoding="utf-8")
+    second = tmp_path / "folder" / "second.csv"
+    second.parent.mkdir()
+    with pytest.raises(OutputError, match="second"), whole_files() as files:
+        with files.writing(older) as part:
+            part.write_text("newer", encoding="utf-8")
+        with files.writing(second):
+            assert older.read_text(encoding="utf-8") == "older"
+    assert older.read_text(encoding="utf-8") == "older"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["first.csv", "folder"]
+
+    with whole_files() as files:
+        for target in (older, second):
+            with files.writing(target) as part:
+                part.write_text("newer", encoding="utf-8")
+    assert older.read_text(encoding="utf-8") == second.read_text(encoding="utf-8") == "newer"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["first.csv", "folder", "second.csv"]

@@ -6,7 +6,8 @@ from pathlib import Path
 import nilearn
 import numpy as np
 
-from MedAILib.commands.outputs import Outcome, Targets, writable, write_outcome
+from MedAILib.commands.outputs import Outcome, write_outcome
+from MedAILib.commands.targets import Targets, writable
 from MedAILib.errors import InputError
 from MedAILib.files.images import read_image
 from MedAILib.models.open import open_model

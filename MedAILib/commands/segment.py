@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from MedAILib.commands.outputs import Outcome, Targets, targets_for, writable, write_outcome
+from MedAILib.commands.outputs import Outcome, write_outcome
+from MedAILib.commands.targets import Targets, targets_for, writable
 from MedAILib.errors import InputError
 from MedAILib.files.images import read_channels
 from MedAILib.models.store import find_model
@@ -34,6 +35,7 @@ def run_segment(options: argparse.Namespace, progress: Progress) -> None:
         postprocess=not options.no_postprocess,
         overlap=options.overlap,
     )
+    targets_for(options.output, from_dicom=True)  # an ending that means nothing is said before the image is read
     spec = read_spec(find_model(options.model))
     volume = read_channels(options.inputs, options.series, progress)
     targets = targets_for(options.output, from_dicom="files" in volume.provenance)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
@@ -23,6 +24,7 @@ VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 _NIFTI_ENDINGS = (".nii.gz", ".nii", ".hdr", ".hdr.gz")
 _KINDS = "NIfTI, NRRD, MetaImage, PNG or JPEG, or a folder of DICOM files"
 _LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
+_GREY_WITH_TRANSPARENCY = 4  # PNG's colour types
 _FAST = 1  # of gzip's 1 to 9: label maps shrink a hundredfold at 1 already
 
 
@@ -39,16 +41,22 @@ def read_image(path: Path, series: str | None = None, progress: Progress | None 
         progress: hears steps and warnings.
 
     Raises:
-        InputError: the file is absent, empty, cut short, no image, or of complex numbers.
+        InputError: the file is absent, empty, cut short, no image, or of complex numbers; a series of what is no DICOM.
         GeometryError: its voxels do not lie at right angles.
         Cancelled: by `progress`.
     """
     reader = _image_io(path)
     if reader == "DICOM":
         return read_dicom(path, series, progress)
-    image = _read_nifti(path) if reader == "NiftiImageIO" else _read_itk(path, path, reader)
+    if series is not None:
+        raise InputError(f"{path} is no DICOM, so it has no series {series}; leave the series out.")
+    raster = reader in ("PNGImageIO", "JPEGImageIO")
+    if reader == "NiftiImageIO":
+        image = _read_nifti(path)
+    else:
+        image = _read_raster(path, reader) if raster else _read_itk(path, path, reader)
     data = _channels_first(path, image)
-    if reader in ("PNGImageIO", "JPEGImageIO") and data.shape[0] in (2, 4):
+    if raster and data.shape[0] in (2, 4):
         data = data[:-1]  # transparency
     try:
         geometry = Geometry(data.shape[1:], _ijk_to_ras(image))
@@ -165,7 +173,24 @@ def _image_io(path: Path) -> str:
         return "MetaImageIO"
     if head[344:348] in (b"n+1\0", b"ni1\0"):
         raise InputError(f"{path} holds a NIfTI image; rename it so that it ends in .nii.")
+    if path.suffix.lower() == ".img" and path.with_suffix(".hdr").is_file():
+        raise InputError(f"{path} is one half of a NIfTI pair; name the other, {path.with_suffix('.hdr').name}.")
     raise InputError(f"{path} is no image that MedAI reads; it reads {_KINDS}.")
+
+
+def _read_raster(path: Path, reader: str) -> sitk.Image:
+    """Read a PNG or JPEG file; ITK knows every kind but grey with transparency."""
+    with path.open("rb") as file:
+        bits, colour_type = file.read(26)[24:26]
+    if reader == "PNGImageIO" and colour_type == _GREY_WITH_TRANSPARENCY:
+        if bits != 8:
+            raise InputError(f"{path} has {bits} bits of grey and transparency; save it without transparency first.")
+        try:
+            with PIL.Image.open(path) as picture:
+                return sitk.GetImageFromArray(np.asarray(picture)[..., 0])
+        except (OSError, SyntaxError) as error:
+            raise cut_short(path) from error
+    return _read_itk(path, path, reader)
 
 
 def _read_nifti(path: Path) -> sitk.Image:

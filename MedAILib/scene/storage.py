@@ -5,7 +5,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import slicer
 import vtk
 
 from MedAILib.errors import InputError, OutputError
-from MedAILib.output import whole_file
+from MedAILib.output import WholeFiles, whole_file, whole_files
 from MedAILib.scene.segments import BINARY_LABELMAP, labelmap_copy
 
 CLOSED_SURFACE = "Closed surface"
@@ -86,20 +86,27 @@ def save_surfaces(node: "slicer.vtkMRMLSegmentationNode", folder: Path, ending: 
         InputError: no segments, or segments without voxels.
         OutputError: another ending, or a file can't be written; then none is.
     """
-    if ending not in SURFACE_ENDINGS:
-        raise OutputError(f"Surfaces can't be written as {ending}; choose one of {', '.join(SURFACE_ENDINGS)}.")
-    surfaces = _surfaces_in_world(node)
     made = _make_folder(folder)
-    paths = _file_paths([name for name, _ in surfaces], folder, ending)
     try:
-        with ExitStack() as stack:
-            for path, (name, surface) in zip(paths, surfaces, strict=True):
-                part = stack.enter_context(whole_file(path))
-                _write_model(name, surface, part, path)
+        with whole_files() as files:
+            return write_surfaces(node, folder, files, ending)
     except BaseException:
         if made:
             folder.rmdir()
         raise
+
+
+def write_surfaces(
+    node: "slicer.vtkMRMLSegmentationNode", folder: Path, files: WholeFiles, ending: str = ".stl"
+) -> list[Path]:
+    """As `save_surfaces`, into a folder that exists, together with the other files that take their places then."""
+    if ending not in SURFACE_ENDINGS:
+        raise OutputError(f"Surfaces can't be written as {ending}; choose one of {', '.join(SURFACE_ENDINGS)}.")
+    surfaces = _surfaces_in_world(node)
+    paths = _file_paths([name for name, _ in surfaces], folder, ending)
+    for path, (name, surface) in zip(paths, surfaces, strict=True):
+        with files.writing(path) as part:
+            _write_model(name, surface, part, path)
     return paths
 
 

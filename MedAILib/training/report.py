@@ -7,7 +7,6 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from html import escape
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from MedAILib.output import cannot_write, whole_file
+from MedAILib.output import cannot_write, whole_files
 from MedAILib.training.evaluate import (
     MEASURES,
     RESAMPLES,
@@ -60,10 +59,10 @@ def write_evaluation(evaluation: Evaluation, folder: Path, command: str = "") ->
     }
     made = _make_folder(folder)
     try:
-        with ExitStack() as files:
+        with whole_files() as files:
             for name, text in contents.items():
-                path = files.enter_context(whole_file(folder / name))
-                path.write_text(text, encoding="utf-8", newline="")
+                with files.writing(folder / name) as path:
+                    path.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         raise cannot_write(folder, error) from error
     finally:

@@ -1,0 +1,116 @@
+"""Where a command's results go, and whether they can be written there: known before the work."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from MedAILib.errors import OutputError
+from MedAILib.files.images import VOLUME_ENDINGS
+from MedAILib.output import cannot_write
+
+
+@dataclass(frozen=True)
+class Targets:
+    """One path for each kind of result that was asked for; `surfaces` is a folder, the others are files."""
+
+    label_map: Path | None = None
+    segmentation: Path | None = None
+    scene: Path | None = None
+    dicom: Path | None = None
+    table: Path | None = None
+    probabilities: Path | None = None
+    surfaces: Path | None = None
+    picture: Path | None = None
+
+    def named(self) -> dict[str, Path]:
+        """The paths that are set, by kind."""
+        pairs = ((entry.name, getattr(self, entry.name)) for entry in fields(self))
+        return {name: path for name, path in pairs if path is not None}
+
+
+def targets_for(output: Path, from_dicom: bool) -> Targets:
+    """What an OUTPUT stands for, by its ending; a folder, or a name without an ending, gets all that apply.
+
+    Raises:
+        OutputError: an ending that stands for nothing; DICOM SEG of what is no DICOM.
+    """
+    name = output.name.lower()
+    if not name and output == Path():
+        raise OutputError("The output has no name; give a file or a folder.")
+    if output.is_dir() or "." not in name:
+        return Targets(
+            label_map=output / "labels.nii.gz",
+            segmentation=output / "segmentation.seg.nrrd",
+            scene=output / "scene.mrb",
+            dicom=output / "segmentation.dcm" if from_dicom else None,
+            table=output / "volumes.csv",
+        )
+    if name.endswith(".seg.nrrd"):
+        return Targets(segmentation=output)
+    if name.endswith(VOLUME_ENDINGS):
+        return Targets(label_map=output)
+    if name.endswith(".mrb"):
+        return Targets(scene=output)
+    if name.endswith(".dcm"):
+        if not from_dicom:
+            raise OutputError(
+                f"{output}: a DICOM SEG refers to DICOM images; give a DICOM series as input, or .nii.gz."
+            )
+        return Targets(dicom=output)
+    raise OutputError(
+        f"{output}: this ending stands for no kind of result; use {', '.join(VOLUME_ENDINGS)}, .seg.nrrd, .mrb, .dcm, "
+        "or a folder."
+    )
+
+
+@contextmanager
+def writable(targets: Targets, inputs: Sequence[Path] = ()) -> Iterator[None]:
+    """Find out before the work whether its results can be written; folders are made, and taken back if it fails.
+
+    Args:
+        targets: what is to be written.
+        inputs: files that must not be written over.
+
+    Raises:
+        OutputError: no permission, a file where a folder should be, a folder where a file should be, a wrong ending,
+            one path for two results, or a result in the place of an input.
+    """
+    made: list[Path] = []
+    try:
+        _require_own_places(targets, inputs)
+        for kind, path in targets.named().items():
+            _require_ending(kind, path)
+            folder = path if kind == "surfaces" else path.parent
+            try:
+                absent = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+                folder.mkdir(parents=True, exist_ok=True)
+                made += reversed(absent)
+                with tempfile.TemporaryFile(dir=folder):
+                    pass  # permissions, read-only disks: nothing tells as surely as trying
+            except OSError as error:
+                raise cannot_write(path, error) from error
+            if kind != "surfaces" and path.is_dir():
+                raise OutputError(f"{path} can't be written: it is a folder; name a file instead.")
+        yield
+    except BaseException:
+        for folder in reversed(made):
+            with suppress(OSError):  # not empty: something is in there that is not ours
+                folder.rmdir()
+        raise
+
+
+def _require_own_places(targets: Targets, inputs: Sequence[Path]) -> None:
+    taken = {path.resolve(): f"it is an input, {path}" for path in inputs}
+    for kind, path in targets.named().items():
+        place = path.resolve()
+        if place in taken:
+            raise OutputError(f"{path} can't be written: {taken[place]}; choose another name.")
+        taken[place] = f"the {kind.replace('_', ' ')} is to be written there"
+
+
+def _require_ending(kind: str, path: Path) -> None:
+    endings = {"table": (".csv",), "probabilities": VOLUME_ENDINGS, "picture": (".png",)}.get(kind)
+    if endings and not path.name.lower().endswith(endings):
+        raise OutputError(f"{path}: {kind} are written as {' '.join(endings)}; choose such an ending.")
