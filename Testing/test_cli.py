@@ -17,10 +17,14 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+import slicer
 import torch
 from bundles import network_entry, random_bundle, threshold_bundle
+from vtk.util.numpy_support import vtk_to_numpy
 
 from MedAILib.cli import main
+from MedAILib.scene.headless import headless_scene
+from MedAILib.scene.storage import load_scene
 
 AFFINE = np.diag([-0.9, 0.9, 1.4, 1.0])
 
@@ -320,6 +324,8 @@ LIMITED = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 from MedAILib.cli import main
+from MedAILib.scene.headless import headless_scene
+from MedAILib.scene.storage import load_scene
 import MedAILib.commands.segment, MedAILib.models.open
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 sys.exit(main(sys.argv[1:]))
@@ -418,3 +424,21 @@ def test_the_demo_finds_both_hippocampi(tmp_path: Path, capsys: pytest.CaptureFi
         assert 1.5 < len(found) * abs(np.linalg.det(image.affine[:3, :3])) / 1000 < 5.5
         assert (np.sign((found @ image.affine[:3, :3].T + image.affine[:3, 3])[:, 0]) == side).all()
     assert "mL" in capsys.readouterr().out
+    counts = [int((labels == value).sum()) for value in (1, 2, 3, 4)]
+    with headless_scene() as owner:
+        load_scene(owner.scene, tmp_path / "scene.mrb")
+        storage, node = slicer.vtkMRMLSegmentationStorageNode(), slicer.vtkMRMLSegmentationNode()
+        owner.scene.AddNode(node)
+        storage.SetFileName(str(tmp_path / "segmentation.seg.nrrd"))
+        assert storage.ReadData(node)
+        for found in owner.scene.GetNodesByClass("vtkMRMLSegmentationNode"):
+            assert segment_voxels(found) == counts
+
+
+def segment_voxels(node: Any) -> list[int]:
+    counts = []
+    for index in range(node.GetSegmentation().GetNumberOfSegments()):
+        image = slicer.vtkOrientedImageData()
+        assert node.GetBinaryLabelmapRepresentation(node.GetSegmentation().GetNthSegmentID(index), image)
+        counts.append(int((vtk_to_numpy(image.GetPointData().GetScalars()) > 0).sum()))
+    return counts

@@ -56,6 +56,17 @@ def write(source, outputs):
     return write_result(Segmentation(LAYERS, LABELS, GRID, provenance=provenance), source, outputs)
 
 
+def voxels_by_segment(node):
+    """The number of each segment's voxels, counted in a copy of its own."""
+    counts = {}
+    for index in range(node.GetSegmentation().GetNumberOfSegments()):
+        image = slicer.vtkOrientedImageData()
+        segment_id = node.GetSegmentation().GetNthSegmentID(index)
+        assert node.GetBinaryLabelmapRepresentation(segment_id, image)
+        counts[segment_id] = int(vtk_to_numpy(image.GetPointData().GetScalars()).sum())
+    return counts
+
+
 @pytest.fixture
 def segmentation(source):
     return write(source, Outputs(surfaces=True, table=False))[0]
@@ -103,6 +114,15 @@ def test_saving_a_segmentation_leaves_node_and_surfaces_alone(segmentation, tmp_
     save_segmentation(segmentation, tmp_path / "out.seg.nrrd")
     assert segmentation.GetSegmentation().ContainsRepresentation("Closed surface")
     assert segmentation.GetScene().GetNumberOfNodesByClass("vtkMRMLSegmentationStorageNode") == 0
+
+
+@pytest.mark.parametrize("save", [save_segmentation, save_surfaces])
+def test_saving_leaves_every_voxel_of_the_node(source, tmp_path, save):
+    node = write(source, Outputs(table=False))[0]
+    before = voxels_by_segment(node)
+    assert len(before) == 3 and all(before.values())
+    save(node, tmp_path / "out.seg.nrrd")
+    assert voxels_by_segment(node) == before
 
 
 def test_saving_layers_that_could_be_merged_leaves_the_node_alone(source, tmp_path):

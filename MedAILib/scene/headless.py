@@ -15,6 +15,8 @@ from typing import Any
 import slicer
 import vtk
 
+from MedAILib.scene.segments import let_go_of_voxels
+
 # Names under which the application knows its modules; other logics look each other up by them.
 _MODULE_LOGICS = {
     "Terminologies": "vtkSlicerTerminologiesModuleLogic",
@@ -105,6 +107,8 @@ class HeadlessScene:
             return
         self._closed = True
         with _quiet():
+            for node in self.scene.GetNodesByClass("vtkMRMLSegmentationNode"):
+                let_go_of_voxels(node.GetSegmentation())
             self.scene.Clear(True)
             for logic in reversed(self._logics):
                 logic.SetMRMLScene(None)

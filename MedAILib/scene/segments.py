@@ -1,6 +1,7 @@
 """Labels as the segments of a `vtkSegmentation`: the fast way, one shared image for all labels of a layer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -58,10 +59,12 @@ def values_found(voxels: NDArray[np.unsignedinteger]) -> NDArray[np.bool_]:
     return found
 
 
-def labelmap_copy(node: "slicer.vtkMRMLSegmentationNode") -> "slicer.vtkMRMLSegmentationNode":
+@contextmanager
+def labelmap_copy(node: "slicer.vtkMRMLSegmentationNode") -> "Iterator[slicer.vtkMRMLSegmentationNode]":
     """A segmentation node outside of every scene with the same segments, sharing their voxels, without surfaces.
 
-    What has to derive or drop representations works on it and leaves the user's node as it is.
+    What has to derive or drop representations works on it and leaves the user's node as it is. The copy is good inside
+    of the block only.
     """
     original = node.GetSegmentation()
     copy = slicer.vtkMRMLSegmentationNode()
@@ -75,7 +78,20 @@ def labelmap_copy(node: "slicer.vtkMRMLSegmentationNode") -> "slicer.vtkMRMLSegm
         segment.SetLabelValue(original.GetNthSegment(index).GetLabelValue())
         segment.AddRepresentation(BINARY_LABELMAP, original.GetNthSegment(index).GetRepresentation(BINARY_LABELMAP))
         segmentation.AddSegment(segment, original.GetNthSegmentID(index))
-    return copy
+    try:
+        yield copy
+    finally:
+        let_go_of_voxels(segmentation)
+
+
+def let_go_of_voxels(segmentation: "slicer.vtkSegmentation") -> None:
+    """Take all representations from segments that are about to be removed.
+
+    `vtkSegmentation` erases a segment that it removes, at its own end too, from the image that it shares with others:
+    a pass through all voxels for each, and the loss of the voxels of whoever else has that image.
+    """
+    for index in range(segmentation.GetNumberOfSegments()):
+        segmentation.GetNthSegment(index).RemoveAllRepresentations()
 
 
 def _oriented_image(result: Segmentation, layer: int) -> Any:

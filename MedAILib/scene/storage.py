@@ -5,7 +5,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,9 @@ def save_segmentation(node: "slicer.vtkMRMLSegmentationNode", path: Path) -> Non
     """
     if not path.name.lower().endswith(".seg.nrrd"):
         raise OutputError(f"{path} is no name for a segmentation file; let it end in .seg.nrrd.")
-    copy = _copy_of(node) if node.GetSegmentation().GetNumberOfSegments() else node
+    segments = node.GetSegmentation().GetNumberOfSegments()
     storage = slicer.vtkMRMLSegmentationStorageNode()
-    with whole_file(path) as part:
+    with whole_file(path) as part, _copy_of(node) if segments else nullcontext(node) as copy:
         storage.SetFileName(str(part))
         _require_written(_without_messages(storage.WriteData, copy), path)
 
@@ -156,7 +156,7 @@ def _working_folder_kept() -> Iterator[None]:
         os.chdir(folder)
 
 
-def _copy_of(node: Any) -> Any:
+def _copy_of(node: Any) -> AbstractContextManager[Any]:
     segmentation = node.GetSegmentation()
     if segmentation.GetNumberOfSegments() == 0:
         raise InputError(f"{node.GetName()} has no segments, so there is nothing to write.")
@@ -167,10 +167,15 @@ def _copy_of(node: Any) -> Any:
 
 def _surfaces_in_world(node: Any) -> list[tuple[str, Any]]:
     """Names and surfaces (points in world RAS, mm, normals outward) of all segments that have any."""
-    from_node = node
-    if not node.GetSegmentation().ContainsRepresentation(CLOSED_SURFACE):
-        from_node = _copy_of(node)
-        from_node.CreateClosedSurfaceRepresentation()
+    if node.GetSegmentation().ContainsRepresentation(CLOSED_SURFACE):
+        return _surfaces_of(node, node)
+    with _copy_of(node) as copy:
+        copy.CreateClosedSurfaceRepresentation()
+        return _surfaces_of(copy, node)
+
+
+def _surfaces_of(from_node: Any, node: Any) -> list[tuple[str, Any]]:
+    """The surfaces that `from_node` has, in the world as `node` lies in it."""
     to_world = vtk.vtkGeneralTransform()
     slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(node.GetParentTransformNode(), None, to_world)
     surfaces = []
