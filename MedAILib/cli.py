@@ -116,7 +116,7 @@ def _add_segment(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--output",
         required=True,
         type=Path,
-        help=".nii.gz .nrrd (label map), .seg.nrrd (segmentation), .mrb (scene), .dcm (DICOM SEG), or a folder for all",
+        help=".nii.gz .nrrd .png (label map), .seg.nrrd (segmentation), .mrb (scene), .dcm (DICOM SEG); a folder: all",
     )
     command.add_argument(
         "--roi",

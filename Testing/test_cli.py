@@ -14,6 +14,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import PIL.Image
 import pydicom
 import pytest
 import SimpleITK as sitk
@@ -95,6 +96,14 @@ def test_folders_made_for_a_failed_run_are_taken_back(place: Path, tmp_path: Pat
     words = ("segment", place / "scan.nii.gz", "-m", place / "threshold", "-o", out, "--surfaces", tmp_path / "s")
     assert medai(*words, "--device", "cuda:99", "--quiet") == 2
     assert names(tmp_path) == []
+
+
+def test_a_picture_gives_a_label_map_as_a_picture(place: Path, tmp_path: Path) -> None:
+    pixels = voxels()[4].astype(np.uint8)
+    PIL.Image.fromarray(pixels).save(tmp_path / "a.png")
+    out = tmp_path / "labels.png"
+    assert medai("segment", tmp_path / "a.png", "-m", place / "threshold", "-o", out, "--quiet") == 0
+    assert np.array_equal(np.asarray(PIL.Image.open(out)), pixels > 50)
 
 
 def test_json_is_the_only_thing_on_standard_output(
@@ -294,14 +303,14 @@ def test_an_ending_without_meaning_is_said_before_the_image_is_read(
     refused(capsys, "this ending stands for no kind of result", "l.v2")
 
 
-@pytest.mark.parametrize("output", ["l.xyz", "l.dcm", "file.txt/l.nii.gz"])
+@pytest.mark.parametrize("output", ["l.xyz", "l.dcm", "l.png", "file.txt/l.nii.gz"])
 def test_an_output_that_cannot_be_is_refused_before_the_work(
     output: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file.txt").write_text("x", encoding="utf-8")
     model = place / "threshold"
     assert medai("segment", place / "scan.nii.gz", "-m", model, "-o", tmp_path / output, "--quiet") == 2
-    refused(capsys, "ending|DICOM|can't be written", output.rpartition("/")[2])
+    refused(capsys, "ending|DICOM|one slice|can't be written", output.rpartition("/")[2])
     assert names(tmp_path) == ["file.txt"]
 
 

@@ -35,10 +35,10 @@ def run_segment(options: argparse.Namespace, progress: Progress) -> None:
         postprocess=not options.no_postprocess,
         overlap=options.overlap,
     )
-    targets_for(options.output, from_dicom=True)  # an ending that means nothing is said before the image is read
+    targets_for(options.output)  # an ending that means nothing is said before the image is read
     spec = read_spec(find_model(options.model))
     volume = read_channels(options.inputs, options.series, progress)
-    targets = targets_for(options.output, from_dicom="files" in volume.provenance)
+    targets = targets_for(options.output, volume)
     targets = replace(
         targets,
         probabilities=options.probabilities,

@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from MedAILib.errors import OutputError
-from MedAILib.files.images import VOLUME_ENDINGS
+from MedAILib.files.images import SLICE_ENDING, VOLUME_ENDINGS
 from MedAILib.output import cannot_write
+from MedAILib.volume import Volume
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,17 @@ class Targets:
         return {name: path for name, path in pairs if path is not None}
 
 
-def targets_for(output: Path, from_dicom: bool) -> Targets:
+def targets_for(output: Path, volume: Volume | None = None) -> Targets:
     """What an OUTPUT stands for, by its ending; a folder, or a name without an ending, gets all that apply.
 
+    Args:
+        output: file or folder.
+        volume: the image, once it is read: not every kind of result suits every image.
+
     Raises:
-        OutputError: an ending that stands for nothing; DICOM SEG of what is no DICOM.
+        OutputError: an ending that stands for nothing; DICOM SEG of what is no DICOM; PNG of several slices.
     """
+    from_dicom = volume is None or "files" in volume.provenance
     name = output.name.lower()
     if not name and output == Path():
         raise OutputError("The output has no name; give a file or a folder.")
@@ -51,6 +57,10 @@ def targets_for(output: Path, from_dicom: bool) -> Targets:
         return Targets(segmentation=output)
     if name.endswith(VOLUME_ENDINGS):
         return Targets(label_map=output)
+    if name.endswith(SLICE_ENDING):
+        if volume is not None and volume.geometry.shape_kji[0] != 1:
+            raise OutputError(f"{output}: a PNG holds one slice, {volume.name} has several; use .nii.gz.")
+        return Targets(label_map=output)
     if name.endswith(".mrb"):
         return Targets(scene=output)
     if name.endswith(".dcm"):
@@ -60,8 +70,8 @@ def targets_for(output: Path, from_dicom: bool) -> Targets:
             )
         return Targets(dicom=output)
     raise OutputError(
-        f"{output}: this ending stands for no kind of result; use {', '.join(VOLUME_ENDINGS)}, .seg.nrrd, .mrb, .dcm, "
-        "or a folder."
+        f"{output}: this ending stands for no kind of result; use {', '.join(VOLUME_ENDINGS)}, .png, .seg.nrrd, "
+        ".mrb, .dcm, or a folder."
     )
 
 

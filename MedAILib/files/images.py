@@ -19,8 +19,9 @@ from MedAILib.progress import Progress
 from MedAILib.results import Segmentation
 from MedAILib.volume import Geometry, Volume, not_finite
 
-# Endings that results can be written to, on the input's grid.
+# Endings that results can be written to, on the input's grid; PNG, without a grid, for single slices.
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+SLICE_ENDING = ".png"
 _NIFTI_ENDINGS = (".nii.gz", ".nii", ".hdr", ".hdr.gz")
 _KINDS = "NIfTI, NRRD, MetaImage, PNG or JPEG, or a folder of DICOM files"
 _LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
@@ -98,9 +99,11 @@ def write_label_map(segmentation: Segmentation, path: Path) -> None:
     """Write labels with the values of the model's description, on the input's grid, in the smallest unsigned type.
 
     Several layers of overlapping structures become the fourth dimension of NIfTI, the components of NRRD and MetaImage.
+    A PNG holds one layer of one slice, in pixels.
 
     Raises:
-        OutputError: the ending is none of `VOLUME_ENDINGS`, or the file can't be written.
+        OutputError: the ending is none of `VOLUME_ENDINGS` and `SLICE_ENDING`, a PNG can't hold that, or the file can't
+            be written.
     """
     largest = max([int(segmentation.layers.max()), *(label.value for label in segmentation.labels)])
     kind = np.uint8 if largest <= np.iinfo(np.uint8).max else np.uint16
@@ -262,11 +265,18 @@ def _resampled(path: Path, volume: Volume, grid: Geometry) -> NDArray[np.float32
 
 def _write(data: NDArray[Any], geometry: Geometry, path: Path) -> None:
     """Write channels (C, K, J, I), whole or not at all."""
-    ending = next((known for known in VOLUME_ENDINGS if path.name.lower().endswith(known)), None)
+    endings = (*VOLUME_ENDINGS, SLICE_ENDING)
+    ending = next((known for known in endings if path.name.lower().endswith(known)), None)
     if ending is None:
-        raise OutputError(f"{path} can't be written: its name must end in one of {', '.join(VOLUME_ENDINGS)}.")
+        raise OutputError(f"{path} can't be written: its name must end in one of {', '.join(endings)}.")
     images = [to_itk(channel, geometry) for channel in data]
-    if len(images) == 1:
+    if ending == SLICE_ENDING:
+        if data.shape[:2] != (1, 1) or data.dtype not in (np.uint8, np.uint16):
+            raise OutputError(
+                f"{path} can't be written: a PNG holds one slice of whole numbers up to 65535 and no grid; use .nii.gz."
+            )
+        image = images[0][:, :, 0]
+    elif len(images) == 1:
         image = images[0]
     else:
         image = sitk.JoinSeries(images) if ending.startswith(".nii") else sitk.Compose(images)
