@@ -26,6 +26,7 @@ from MedAILib.training.evaluate import (
     statistics,
     summary,
 )
+from MedAILib.training.metrics import compare
 from MedAILib.training.plots import as_seen
 from MedAILib.training.report import report, write_evaluation
 
@@ -134,6 +135,17 @@ def test_figures_of_a_shifted_prediction_are_those_of_the_shift(evaluation):
     assert agreement.hd95_mm == pytest.approx(0.5)
     assert agreement.surface_dice == 1
     assert agreement.reference_ml == pytest.approx(4 * 8 * 10 / 1000)
+
+
+def test_looking_at_a_box_around_each_structure_changes_no_figure(evaluation, cases):
+    for case, result in zip(cases, evaluation.cases, strict=True):
+        reference = sitk.GetArrayFromImage(sitk.ReadImage(str(case.label)))
+        predicted = np.roll(reference, 1, axis=2)
+        for value, agreement in result.agreements.items():
+            whole = compare(reference == value, predicted == value, SPACING_KJI)
+            assert agreement.overlap == whole.overlap
+            np.testing.assert_equal(agreement.hd95_mm, whole.hd95_mm)
+            np.testing.assert_allclose(agreement.surface_dice, whole.surface_dice)
 
 
 def test_structure_absent_from_a_case_does_not_count_for_it(evaluation):

@@ -6,12 +6,13 @@ What the report looks like is `report`'s business; what the measures mean is `me
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
 from MedAILib.errors import InputError
 from MedAILib.files.images import read_channels, read_image
@@ -321,13 +322,14 @@ def _jsonable(value: float) -> float | int | None:
 
 
 class _PartProgress(Progress):
-    """Turns the model's own steps within one case into steps over all cases."""
+    """Counts cases, and says in words where the model is within one; each of its steps can be the last."""
 
     def __init__(self, whole: Progress, number: int, total: int, name: str) -> None:
         self._whole, self._number, self._total, self._name = whole, number, total, name
 
     def step(self, done: int, total: int, text: str = "") -> None:
-        self._whole.step(self._number, self._total, f"Case {self._number + 1} of {self._total}: {self._name}")
+        within = f", {text[0].lower()}{text[1:]} {done} of {total}" if text else ""
+        self._whole.step(self._number, self._total, f"Case {self._number + 1} of {self._total}: {self._name}{within}")
 
     def warn(self, text: str) -> None:
         self._whole.warn(f"{self._name}: {text}")
@@ -373,12 +375,36 @@ def _read_case(case: Case, progress: Progress) -> tuple[Volume, NDArray[np.uint1
 def _measure(
     case: Case, reference: NDArray[np.uint16], segmentation: Segmentation, labels: Sequence[Label], seconds: float
 ) -> CaseResult:
-    spacing = segmentation.geometry.spacing_kji_mm
-    agreements = {
-        label.value: compare(reference == label.value, segmentation.mask(label), spacing, TOLERANCE_MM)
-        for label in labels
-    }
+    predicted = segmentation.layers[0]
+    boxes = _boxes(reference, predicted)
+    agreements = {}
+    for label in labels:
+        box = boxes.get(label.value, (slice(0, 2),) * 3)
+        part = compare(
+            reference[box] == label.value,
+            predicted[box] == label.value,
+            segmentation.geometry.spacing_kji_mm,
+            TOLERANCE_MM,
+        )
+        outside = reference.size - reference[box].size
+        agreements[label.value] = replace(part, overlap=replace(part.overlap, tn=part.overlap.tn + outside))
     return CaseResult(case, agreements, seconds)
+
+
+def _boxes(reference: NDArray[Any], predicted: NDArray[Any]) -> dict[int, tuple[slice, ...]]:
+    """For each label value in either array, the box around it and one voxel more: what lies outside says nothing."""
+    found: dict[int, list[tuple[slice, ...]]] = {}
+    for labels in (reference, predicted):
+        for number, box in enumerate(find_objects(labels), start=1):
+            if box is not None:
+                found.setdefault(number, []).append(box)
+    return {
+        value: tuple(
+            slice(max(min(s.start for s in sides) - 1, 0), max(s.stop for s in sides) + 1)
+            for sides in zip(*boxes, strict=True)
+        )
+        for value, boxes in found.items()
+    }
 
 
 def _picture(result: CaseResult, image: Volume, reference: NDArray[np.uint16], segmentation: Segmentation) -> Picture:
