@@ -62,6 +62,10 @@ def _run(options: argparse.Namespace, progress: Progress) -> None:
             from MedAILib.commands.models import run_models
 
             run_models(options)
+        case "batch":
+            from MedAILib.commands.batch import run_batch_command
+
+            run_batch_command(options, progress)
         case "evaluate":
             from MedAILib.commands.evaluate import run_evaluate
 
@@ -83,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_segment(commands)
+    _add_batch(commands)
     _add_train(commands)
     _add_evaluate(commands)
     _add_models(commands)
@@ -129,10 +134,30 @@ def _add_segment(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command.add_argument("--probabilities", type=Path, metavar="FILE", help="also write each class's probability")
     command.add_argument("--surfaces", type=Path, metavar="DIR", help="also write each segment's surface")
     command.add_argument("--table", type=Path, metavar="FILE", help="also write volumes and intensities as CSV")
+    _add_run(command)
+    command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--mirror", action="store_true", help="average over mirrored copies, as the model allows")
     command.add_argument("--overlap", type=float, metavar="SHARE", help="overlap of windows, 0 to below 1")
     command.add_argument("--no-postprocess", action="store_true", help="leave out the model's own clean-up")
-    command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")
+
+
+def _add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = _command(commands, "batch", "segment every case of a folder or list")
+    command.add_argument("source", type=Path, metavar="DIR_OR_LIST", help="folder of images, or .txt or .csv list")
+    _add_model(command)
+    command.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder for the results")
+    command.add_argument(
+        "--kind",
+        action="append",
+        choices=(".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".seg.nrrd", ".mrb", ".dcm"),
+        help="what to write of each case; may be given several times (default: .nii.gz)",
+    )
+    command.add_argument("--resume", action="store_true", help="leave out cases that were done before")
+    command.add_argument("--workers", type=int, default=1, metavar="N", help="cases computed side by side")
+    _add_run(command)
 
 
 def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
