@@ -19,13 +19,22 @@ _NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 NOTICE = "For research use only. Not a medical device."
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def console() -> int:
+    """`medai` as a program of its own; see `main`."""
+    return main(own_process=True)
+
+
+def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> int:
     """Run one command.
+
+    Args:
+        arguments: the words after `medai`; None takes the program's own.
+        own_process: nothing but this command runs in this process, so that it may load less.
 
     Returns:
         0 done; 2 the input, an option or the model is at fault; 130 cancelled. A defect of MedAI's own raises.
     """
-    options = build_parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments, argparse.Namespace(own_process=own_process))
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end tidies up as Ctrl+C does
     progress = WarningsOnly(sys.stderr) if options.quiet else TerminalProgress(sys.stderr)

@@ -10,6 +10,7 @@ from MedAILib.batch.cases import BatchCase, find_batch_cases
 from MedAILib.commands.outputs import Outcome, write_outcome
 from MedAILib.commands.targets import Targets, targets_for, writable
 from MedAILib.errors import InputError
+from MedAILib.models.lean import import_monai_for_inference
 from MedAILib.models.store import find_model
 from MedAILib.models.trust import tree_sha256
 from MedAILib.progress import Progress
@@ -46,6 +47,8 @@ def run_batch_command(options: argparse.Namespace, progress: Progress) -> None:
 def _run(
     options: argparse.Namespace, progress: Progress, spec: ModelSpec, cases: Sequence[BatchCase], run: RunOptions
 ) -> None:
+    if options.own_process:
+        import_monai_for_inference()
     from MedAILib.batch.overview import write_overview
     from MedAILib.batch.records import Row
     from MedAILib.batch.run import Batch, run_batch
