@@ -4,8 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[1]
+
+# How fast a machine is says nothing about the code: shared ones stop for a second now and then.
+settings.register_profile("medai", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("medai")
 
 
 @pytest.fixture(scope="session")
