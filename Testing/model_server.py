@@ -1,5 +1,7 @@
 """A web server on this computer that gives out models, well or badly."""
 
+import contextlib
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,14 +36,18 @@ class ModelServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self._scheme = "http"
+        if context is not None:
+            self.socket = context.wrap_socket(self.socket, server_side=True)
+            self._scheme = "https"
         self.answers: dict[str, Answer] = {}
         self.requests: list[dict[str, str]] = []
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self.server_port}"
 
     def give(self, path: str, body: bytes = b"", **how: object) -> str:
         """Answer a path from now on; returns its address."""
@@ -83,14 +89,18 @@ class _Handler(BaseHTTPRequestHandler):
         """As a proxy, it lets nobody through."""
         self.send_error(403)
 
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError, ssl.SSLError):  # the client may leave at any time
+            super().handle()
+
     def log_message(self, *_: object) -> None:
         """Says nothing."""
 
 
 @contextmanager
-def serving() -> Iterator[ModelServer]:
-    """A server that runs while the block does."""
-    with ModelServer() as server:
+def serving(context: ssl.SSLContext | None = None) -> Iterator[ModelServer]:
+    """A server that runs while the block does; with https where a context is given."""
+    with ModelServer(context) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         try:

@@ -3,13 +3,18 @@
 import contextlib
 import hashlib
 import random
+import shutil
+import ssl
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from model_server import ModelServer, serving
 
 from MedAILib.errors import DownloadError, OutputError
@@ -229,7 +234,7 @@ ADDRESSES = {
     "https://user:secret@example.invalid/a.zip": "user or password",
     "https://[/a.zip": "no address",
     "https://example.invalid:99999/a.zip": "no address",
-    "https://example.invalid/a.zip": "check the network",
+    "https://example.invalid/a.zip": "can't be found",
     "https://\u2024.invalid:1/": "address|network",
     "http://127.0.0.1:9/a.zip": "check the network",
 }
@@ -261,9 +266,71 @@ def test_an_address_that_won_t_do_is_refused(address: str, tmp_path: Path) -> No
     assert snapshot(tmp_path) == {}
 
 
-def test_https_of_a_server_that_can_t_show_who_it_is_is_refused(server: ModelServer, tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match=r"can't show who it is|can't be reached"):
-        download(Remote(f"https://127.0.0.1:{server.server_port}/a.zip", SHA256), tmp_path, Progress())
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that nobody trusts, and its key beside it."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not here")
+    folder = tmp_path_factory.mktemp("certificate")
+    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1", "-addext"]
+    words += ["subjectAltName=IP:127.0.0.1", "-keyout", str(folder / "key.pem"), "-out", str(folder / "own.pem")]
+    subprocess.run(["openssl", *words], check=True, capture_output=True)
+    return folder / "own.pem"
+
+
+@pytest.fixture
+def secure(certificate: Path) -> Iterator[ModelServer]:
+    """A server with https."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.parent / "key.pem")
+    with serving(context) as running:
+        yield running
+
+
+def test_https_needs_a_certificate_that_is_trusted(
+    secure: ModelServer, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = Remote(secure.give("/a.zip", BODY), SHA256)
+    with pytest.raises(DownloadError, match="can't show who it is"):
+        download(remote, tmp_path, Progress())
+    assert secure.requests == [] and snapshot(tmp_path) == {}
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    assert download(remote, tmp_path, Progress()).read_bytes() == BODY
+
+
+def test_https_never_leads_to_http(
+    secure: ModelServer, server: ModelServer, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    headers: dict[str, str | None] = {"Location": server.give("/a.zip", BODY)}
+    with pytest.raises(DownloadError, match="only https"):
+        download(Remote(secure.give("/a.zip", status=302, headers=headers)), tmp_path, Progress())
+    assert server.requests == [] and snapshot(tmp_path) == {}
+
+
+def test_a_server_that_falls_silent_is_not_waited_for(
+    server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("MedAILib.store.download.TIMEOUT_S", (5.0, 0.1))
+
+    def silent(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(BODY)))
+        request.end_headers()
+        request.wfile.write(BODY[:200_000])
+        request.connection.recv(1)  # until the client leaves
+
+    with pytest.raises(DownloadError, match="broke off"):
+        download(Remote(server.give("/a.zip", act=silent), SHA256), tmp_path, Progress())
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(breaks=st.lists(st.integers(0, len(BODY)), max_size=3), ranges=st.booleans(), tag=st.sampled_from([None, '"t"']))
+def test_a_download_that_breaks_off_at_any_byte_comes_whole(
+    server: ModelServer, breaks: list[int], ranges: bool, tag: str | None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    remote = Remote(server.give("/a.zip", BODY, breaks=breaks, ranges=ranges, tag=tag), SHA256)
+    assert download(remote, tmp_path_factory.mktemp("any"), Progress()).read_bytes() == BODY
 
 
 @pytest.mark.parametrize("port", ["closed", "refusing"])

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,21 @@ def test_a_licence_that_forbids_commercial_use_is_told(files: Files, tmp_path: P
     assert installed_models()["model"].record.commercial is False
 
 
+def test_what_the_author_warns_of_is_told(files: Files, tmp_path: Path) -> None:
+    metadata = json.loads(files["model/configs/metadata.json"])
+    metadata |= {"intended_use": "not for diagnosis", "medai": {"warnings": ["adults only"]}}
+    (tmp_path / "a.zip").write_bytes(zipped(files | {"model/configs/metadata.json": json.dumps(metadata).encode()}))
+    told = "\n".join(add(tmp_path / "a.zip").warnings)
+    assert "not for diagnosis" in told and "adults only" in told
+
+
+def test_other_archives_are_named_as_such(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz"):
+        pass
+    with pytest.raises(InputError, match="unpack it and add the folder"):
+        add(tmp_path / "a.tar.gz")
+
+
 def test_licences_are_told_apart() -> None:
     gnu = "GNU GENERAL PUBLIC LICENSE ... This alternative is allowed only occasionally and noncommercially, and"
     told = {
@@ -217,6 +233,8 @@ def test_a_model_that_does_not_run_is_added_with_the_reason(
     assert info["runs"] is False and "my.own.Inferer" in info["why"]
     assert medai("models", "info", "model") == 0
     assert "no: " in capsys.readouterr().out
+    assert medai("models", "verify", "model") == 0
+    assert "does not run: " in capsys.readouterr().out
 
 
 def test_a_folder_with_a_link_is_not_copied(bundle: Path, store: Path, tmp_path: Path) -> None:

@@ -252,17 +252,26 @@ def _verify(name: str | None, as_json: bool) -> None:
 
 
 def _verified(name: str, as_json: bool) -> dict[str, Any]:
+    """One model, looked at.
+
+    An added model that is as it came and still does not run is whole; its author wants what MedAI does not do.
+
+    Raises:
+        InputError: no such model.
+        ModelError, SpecError: it is not as it came; or it does not run, and is not one that was added so.
+    """
     from MedAILib.models.open import open_model  # needs PyTorch, which most actions do without
 
-    verified = verify_model(name, find_model(name))
-    opened = True
+    verified, why = verify_model(name, find_model(name)), None
     try:
         open_model(verified.path, "cpu")
-    except UntrustedCodeError:
-        opened = False  # whole, and not to be run without the user's consent
+    except MedAIError as error:
+        added = verified.recorded and name in installed_models()
+        if not added and not isinstance(error, UntrustedCodeError):
+            raise
+        why = str(error)
     if not as_json:
         notes = [] if verified.recorded else ["nothing recorded to compare with"]
-        notes += [] if opened else ["not opened, since it holds code"]
-        said = f" ({'; '.join(notes)})" if notes else ""
-        print(f"{name}: whole, SHA-256 {verified.sha256}{said}")
-    return {"name": name, "sha256": verified.sha256, "recorded": verified.recorded, "opened": opened}
+        said = "; ".join([*notes, *([f"does not run: {why}"] if why else [])])
+        print(f"{name}: whole, SHA-256 {verified.sha256}{f' ({said})' if said else ''}")
+    return {"name": name, "sha256": verified.sha256, "recorded": verified.recorded, "runs": why is None, "why": why}

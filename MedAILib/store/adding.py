@@ -43,8 +43,8 @@ class Verified:
 def add_model(source: Source, wishes: Wishes, progress: Progress, limits: Limits | None = None) -> Installed:
     """Add a model to the store.
 
-    Warnings that concern its use (a licence that forbids commercial use, a description that MedAI can't follow) go to
-    `progress`.
+    What concerns its use (a licence that forbids commercial use, the author's own warnings, a description that MedAI
+    can't follow) goes to `progress` before the model takes its place.
 
     Raises:
         InputError: the name is taken or can't be one.
@@ -207,6 +207,10 @@ def _warn(entry: Path, record: Record, progress: Progress) -> None:
     if record.archive and not record.pinned:
         progress.warn(f"'{record.name}' was compared with no promised hash; the archive's is {record.archive}.")
     try:
-        read_spec(entry)
+        spec = read_spec(entry)
     except MedAIError as error:
         progress.warn(f"'{record.name}' is added but does not run: {error}")
+        return
+    for text in (spec.intended_use, *spec.warnings):
+        if text:
+            progress.warn(f"The author of '{record.name}' says: {text}")

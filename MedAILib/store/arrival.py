@@ -19,6 +19,8 @@ from MedAILib.store.names import Members, model_name
 from MedAILib.store.remote import Remote
 from MedAILib.store.root import model_root
 
+OTHER_ARCHIVES = (".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zst")
+
 
 @dataclass(frozen=True)
 class Wishes:
@@ -108,6 +110,8 @@ def _from_path(path: Path, wishes: Wishes, staging: Path, progress: Progress, li
         return _from_archive(path, wishes, staging, progress, limits)
     if wishes.sha256 is not None:
         raise InputError(f"{path} is no zip archive, and --sha256 is for one; leave it out.")
+    if path.is_file() and path.suffix.lower() in OTHER_ARCHIVES:
+        raise InputError(f"{path} is no zip archive, the only kind that MedAI unpacks; unpack it and add the folder.")
     root = path if path.is_file() else model_root(path, path)
     require_model(root)
     copy = staging / f"copy{root.suffix if root.is_file() else ''}"

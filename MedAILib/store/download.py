@@ -4,6 +4,7 @@ What is half there lies in one folder as `<key>.part`, with a note of whose it i
 """
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -164,7 +165,7 @@ def _fetch(remote: Remote, part: _Part, progress: Progress, limits: Limits) -> N
             session.headers["User-Agent"] = f"medai/{VERSION}"
             # Ranges count bytes as sent; a compressed answer would also hide how much comes.
             session.headers["Accept-Encoding"] = "identity"
-            session.trust_env = urlsplit(remote.address).hostname not in LOOPBACK
+            session.trust_env = urlsplit(remote.address).scheme == "https"  # no proxy to this computer itself
             _fetch_patiently(session, remote, part, progress, limits)
         problem = _mismatch(part.path, remote)
         if problem is None:
@@ -287,9 +288,21 @@ def _get(session: requests.Session, address: str, headers: dict[str, str]) -> re
     ) as error:
         raise DownloadError(f"{address} is no address to download from.") from error
     except requests.exceptions.RequestException as error:
+        if any(isinstance(cause, socket.gaierror) for cause in _causes(error)):
+            raise DownloadError(
+                f"{host} can't be found; check the network connection and the address, {OFFLINE}."
+            ) from error
         late = isinstance(error, requests.exceptions.Timeout)
         why = "does not answer in time" if late else "can't be reached"
         raise _Transient(f"{host} {why}; check the network connection and try again, {OFFLINE}.") from error
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that led to it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _total(response: requests.Response, remote: Remote, part: _Part) -> int | None:

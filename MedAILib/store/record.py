@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from MedAILib.config import read_json
-from MedAILib.errors import SpecError
-from MedAILib.store.folders import store_folder
+from MedAILib.errors import InputError, SpecError
+from MedAILib.store.folders import VARIABLE, store_folder
 
 FILE = "record.json"
 
@@ -60,15 +60,17 @@ def installed_models() -> dict[str, Installed]:
     """The models in the store by name; folders without a readable record are none.
 
     Raises:
-        InputError: there is no home folder to keep models in.
+        InputError: there is no home folder to keep models in, or the store can't be read.
     """
     store = store_folder()
-    found = {}
-    for folder in sorted(store.iterdir()) if store.is_dir() else ():
-        there = _installed(folder)
-        if there is not None:
-            found[folder.name] = there
-    return found
+    try:
+        found = [_installed(folder) for folder in sorted(store.iterdir())] if store.is_dir() else []
+    except OSError as error:
+        raise InputError(
+            f"The models in {store} can't be read ({error.strerror}); mend the folder's permissions, or set {VARIABLE} "
+            "to another folder."
+        ) from error
+    return {there.record.name: there for there in found if there is not None}
 
 
 def _installed(folder: Path) -> Installed | None:
