@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tarfile
 import textwrap
+import threading
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +257,69 @@ def test_two_that_change_the_store_at_once_don_t_meet(archive: Path, store: Path
     with locked(store / ".medai" / "lock", "busy"), pytest.raises(OutputError, match="Another MedAI"):
         add(archive)
     add(archive)
+
+
+def test_of_two_that_add_at_once_one_is_told_to_wait(archive: Path, server: ModelServer, files: Files) -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    def slow(request: BaseHTTPRequestHandler) -> None:
+        started.set()
+        go_on.wait(60)
+        body = zipped(files)
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    words = [sys.executable, "-m", "MedAILib", "models", "add", server.give("/slow.zip", act=slow), "--name", "first"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert started.wait(60)
+        with pytest.raises(OutputError, match="Another MedAI"):
+            add(archive)
+        go_on.set()
+        process.communicate()
+    assert process.returncode == 0
+    add(archive)
+    assert set(installed_models()) == {"first", "model"}
+
+
+def test_an_interrupted_command_ends_with_130_and_goes_on_later(
+    server: ModelServer, files: Files, store: Path, tmp_path: Path
+) -> None:
+    body = zipped(files | {"model/more": os.urandom(400_000)})
+    started = threading.Event()
+
+    def stalls(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(body)))
+        request.send_header("ETag", '"one"')
+        request.end_headers()
+        request.wfile.write(body[:300_000])
+        started.set()
+        request.connection.recv(1)  # until the client leaves
+
+    address = server.give("/stalls.zip", act=stalls)
+    words = [sys.executable, "-m", "MedAILib", "models", "add", address]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        assert started.wait(60) and process.stderr is not None
+        assert "Downloading" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130 and "Traceback" not in rest
+    assert models_in(store) == {}
+    server.give("/stalls.zip", body)
+    add(address)
+    assert server.requests[-1].get("Range") and set(installed_models()) == {"model"}
+
+
+def test_a_taken_name_is_refused_before_anything_is_copied(bundle: Path) -> None:
+    class Refuses(Progress):
+        def step(self, done: int, total: int, text: str = "") -> None:
+            raise AssertionError(text)
+
+    add(bundle)
+    with pytest.raises(InputError, match="--replace"):
+        add_model(find_source(str(bundle)), Wishes(), Refuses())
 
 
 def test_a_process_that_was_killed_leaves_the_store_as_it_was(

@@ -41,7 +41,7 @@ def run_models(options: argparse.Namespace, progress: Progress) -> None:
         case "remove":
             size = remove_model(options.name)
             done = {"name": options.name, "freed": size}
-            print(json.dumps(done) if options.json else f"{options.name}: removed, {_megabytes(size)} freed")
+            print(json.dumps(done) if options.json else f"{options.name}: removed, {_size(size)} freed")
         case _:
             _verify(options.name, options.json)
 
@@ -72,11 +72,11 @@ def _list(as_json: bool) -> None:
         return
     _print_line(("NAME", "VERSION", "TASK", "MODALITY", "STATE", "SIZE"))
     for row in rows:
-        size = UNKNOWN if row.size is None else _megabytes(row.size)
+        size = UNKNOWN if row.size is None else _size(row.size)
         size += ", does not run" if row.problem else ""
         _print_line((row.name, row.version, row.task, row.modality, row.state, size))
     used = sum(there.record.size for there in installed_models().values())
-    print(f"Added models take {_megabytes(used)} in {store_folder()}; `medai models add NAME` gets an available one.")
+    print(f"Added models take {_size(used)} in {store_folder()}; `medai models add NAME` gets an available one.")
 
 
 def _print_line(cells: tuple[str | None, ...]) -> None:
@@ -84,8 +84,8 @@ def _print_line(cells: tuple[str | None, ...]) -> None:
     print(" ".join(f"{cell or UNKNOWN:<{width}}" for cell, width in zip(cells, widths, strict=True)))
 
 
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
+def _size(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def _row_at_hand(name: str, path: Path, state: str) -> _Row:
@@ -141,7 +141,7 @@ def _info(name: str, as_json: bool) -> None:
         | {
             "Licence": licence.in_words(),
             "Runs": "yes" if why is None else f"no: {why}",
-            "Size": _megabytes(size_bytes(source)),
+            "Size": _size(size_bytes(source)),
             "From": _origin(there),
             "Folder": str(source),
             "SHA-256": digest,
@@ -207,7 +207,7 @@ def _info_available(entry: Entry, as_json: bool) -> None:
         "Intended use": entry.intended_use,
         "Licence": entry.licence.in_words(),
         "Runs": runs,
-        "Size": _megabytes(entry.remote.size) if entry.remote.size else None,
+        "Size": _size(entry.remote.size) if entry.remote.size else None,
         "State": f"available; get it with `medai models add {entry.name}`",
         "Address": entry.remote.address,
         "Hash": f"{algorithm.upper()} {digest}",
@@ -232,7 +232,7 @@ def _add(options: argparse.Namespace, progress: Progress) -> None:
         print(json.dumps(asdict(there.record) | {"path": str(there.path)}))
         return
     licence = Licence(there.record.licence, there.record.commercial)
-    print(f"{there.record.name}: added, {_megabytes(there.record.size)} in {there.path}")
+    print(f"{there.record.name}: added, {_size(there.record.size)} in {there.path}")
     print(f"Licence: {licence.in_words()}")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 from MedAILib.errors import InputError, MedAIError, ModelError
@@ -55,12 +56,8 @@ def add_model(source: Source, wishes: Wishes, progress: Progress, limits: Limits
     """
     if wishes.name is not None:
         require_model_name(wishes.name)
-    early = wishes.name or source.name
     with _changing() as staging:
-        if early is not None:  # before a long download
-            _require_free(early, wishes)
-        arrived = fetch(source, wishes, staging, progress, limits or Limits())
-        _require_free(arrived.name, wishes)
+        arrived = fetch(source, wishes, staging, partial(_require_free, wishes), progress, limits or Limits())
         package = staging / PACKAGE
         entry = package / (arrived.name if arrived.path.is_dir() else f"{arrived.name}{arrived.path.suffix}")
         try:
@@ -164,7 +161,7 @@ def _take_place(package: Path, name: str) -> None:
     shutil.rmtree(before, ignore_errors=True)
 
 
-def _require_free(name: str, wishes: Wishes) -> None:
+def _require_free(wishes: Wishes, name: str) -> None:
     """Raise `InputError` if a model has this name already, in any case of letters, and may not be replaced."""
     if name.casefold() in {known.casefold() for known in builtin_models()}:
         raise InputError(f"A model '{name}' ships with MedAI; add this one under another name with --name.")
@@ -204,7 +201,7 @@ def _licence(path: Path) -> Licence:
 def _warn(entry: Path, record: Record, progress: Progress) -> None:
     if record.commercial is False:
         progress.warn(f"The licence of '{record.name}' is {Licence(record.licence, False).in_words()}")
-    if record.archive and not record.pinned:
+    if "://" in record.source and not record.pinned:
         progress.warn(f"'{record.name}' was compared with no promised hash; the archive's is {record.archive}.")
     try:
         spec = read_spec(entry)

@@ -18,7 +18,7 @@ from pathlib import Path
 from MedAILib.errors import ModelError
 from MedAILib.output import cannot_write
 from MedAILib.progress import Progress
-from MedAILib.store.limits import Limits
+from MedAILib.store.limits import Limits, in_kilobytes
 from MedAILib.store.names import Members
 
 CHUNK = 1 << 20
@@ -103,7 +103,7 @@ def _unpack_to(archive: Path, folder: Path, progress: Progress, limits: Limits) 
             _make_folder(place.parent)
             for size in _write(archive, file, member, place):
                 done += size
-                progress.step(done >> 10, total >> 10, f"Unpacking {archive.name}, in kB:")
+                progress.step(*in_kilobytes(done, total, "Unpacking"))
 
 
 def _accepted(archive: Path, infos: list[zipfile.ZipInfo], limits: Limits) -> list[_Member]:

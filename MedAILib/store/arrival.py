@@ -1,5 +1,6 @@
 """A model comes from an address, an archive or a folder into a staging folder; the store is not touched here."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -14,7 +15,7 @@ from MedAILib.store.content import CHUNK, file_digest
 from MedAILib.store.download import download
 from MedAILib.store.find import existing
 from MedAILib.store.folders import store_folder, work_folder
-from MedAILib.store.limits import Limits
+from MedAILib.store.limits import Limits, in_kilobytes
 from MedAILib.store.names import Members, model_name
 from MedAILib.store.remote import Remote
 from MedAILib.store.root import model_root
@@ -80,15 +81,22 @@ def find_source(words: str, sha256: str | None = None) -> Source:
     )
 
 
-def fetch(source: Source, wishes: Wishes, staging: Path, progress: Progress, limits: Limits) -> Arrived:
+def fetch(
+    source: Source, wishes: Wishes, staging: Path, accept: Callable[[str], None], progress: Progress, limits: Limits
+) -> Arrived:
     """Bring the model into the staging folder.
+
+    `accept` is called with the model's name as soon as that is known, before a long copy; it raises if it can't be.
 
     Raises:
         DownloadError, ModelError, InputError, OutputError, Cancelled: see `adding.add_model`.
     """
+    early = wishes.name or source.name
+    if early is not None:
+        accept(early)
     if source.remote is None:
         assert source.path is not None
-        arrived = _from_path(source.path, wishes, staging, progress, limits)
+        arrived = _from_path(source.path, wishes, staging, accept, progress, limits)
     else:
         file = download(source.remote, work_folder() / "downloads", progress, limits)
         name = model_name(Path(unquote(urlsplit(source.remote.address).path)).stem)
@@ -99,10 +107,14 @@ def fetch(source: Source, wishes: Wishes, staging: Path, progress: Progress, lim
             raise cannot_write(file, error) from error
         arrived = _from_archive(shown, wishes, staging, progress, limits)
         arrived = replace(arrived, pinned=source.remote.checksum is not None, name=source.name or arrived.name)
-    return replace(arrived, name=wishes.name or arrived.name)
+    arrived = replace(arrived, name=wishes.name or arrived.name)
+    accept(arrived.name)
+    return arrived
 
 
-def _from_path(path: Path, wishes: Wishes, staging: Path, progress: Progress, limits: Limits) -> Arrived:
+def _from_path(
+    path: Path, wishes: Wishes, staging: Path, accept: Callable[[str], None], progress: Progress, limits: Limits
+) -> Arrived:
     store = store_folder().resolve()
     if path.resolve() in (store, *store.parents):
         raise InputError(f"{path} holds the model store itself; give the model's own folder.")
@@ -114,9 +126,11 @@ def _from_path(path: Path, wishes: Wishes, staging: Path, progress: Progress, li
         raise InputError(f"{path} is no zip archive, the only kind that MedAI unpacks; unpack it and add the folder.")
     root = path if path.is_file() else model_root(path, path)
     require_model(root)
+    name = wishes.name or model_name(root.resolve().stem if root.is_file() else root.resolve().name)
+    accept(name)
     copy = staging / f"copy{root.suffix if root.is_file() else ''}"
     _copy(root, copy, progress, limits)
-    return Arrived(copy, model_name(root.resolve().stem if root.is_file() else root.resolve().name))
+    return Arrived(copy, name)
 
 
 def _from_archive(archive: Path, wishes: Wishes, staging: Path, progress: Progress, limits: Limits) -> Arrived:
@@ -167,6 +181,6 @@ def _copy(source: Path, target: Path, progress: Progress, limits: Limits) -> Non
                 while piece := stream.read(CHUNK):
                     out.write(piece)
                     done += len(piece)
-                    progress.step(done >> 10, max(total >> 10, 1), f"Copying {source.name}, in kB:")
+                    progress.step(*in_kilobytes(done, total, "Copying"))
     except OSError as error:
         raise cannot_write(target, error) from error

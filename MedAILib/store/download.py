@@ -20,7 +20,7 @@ from MedAILib.errors import DownloadError, SpecError
 from MedAILib.output import cannot_write
 from MedAILib.progress import Progress
 from MedAILib.store.content import file_digest
-from MedAILib.store.limits import Limits
+from MedAILib.store.limits import Limits, in_kilobytes
 from MedAILib.store.remote import Remote
 from MedAILib.version import VERSION
 
@@ -343,10 +343,7 @@ def _receive(
                 raise _too_large(remote, limits)
             file.write(piece)
             file.flush()
-            if total is None:
-                progress.step(0, 1, f"Downloading, so far {size >> 10} kB:")
-            else:
-                progress.step(size >> 10, max(total >> 10, 1), "Downloading, in kB:")
+            progress.step(*in_kilobytes(size, total, "Downloading"))
 
 
 def _require_expected(piece: bytes, total: int | None, remote: Remote, part: _Part, limits: Limits) -> None:

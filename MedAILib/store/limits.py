@@ -1,4 +1,4 @@
-"""How much may come in from outside before it is refused."""
+"""How much may come in from outside before it is refused, and how far it has come."""
 
 from dataclasses import dataclass
 
@@ -24,3 +24,10 @@ class Limits:
     small_bytes: int = 4_000_000
     depth: int = 12
     name_length: int = 240
+
+
+def in_kilobytes(done: int, total: int | None, doing: str) -> tuple[int, int, str]:
+    """What a `Progress` is told of so many bytes; the total is None when unknown."""
+    if total is None:
+        return 0, 1, f"{doing}, {done / 1e6:.1f} MB so far:"
+    return done // 1000, max(total // 1000, 1), f"{doing} {done / 1e6:.1f} of {total / 1e6:.1f} MB:"
