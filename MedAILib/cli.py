@@ -164,6 +164,7 @@ def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         ("info", "all about one, and whether it runs here"),
         ("add", "add a model to your store"),
         ("remove", "remove an added model"),
+        ("clean", "remove unpacked archives and half downloads from your store"),
         ("verify", "compare models with their recorded SHA-256 and open them"),
     ):
         made[name] = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {NOTICE}")

@@ -17,7 +17,7 @@ from MedAILib.read_spec import read_spec
 from MedAILib.store.archive import unpack
 from MedAILib.store.content import tree_sha256
 from MedAILib.store.limits import Limits
-from MedAILib.store.names import Members, model_name, require_model_name
+from MedAILib.store.names import Members, model_name, require_model_name, shown
 from MedAILib.store.root import model_root
 from MedAILib.store.unpacked import unpacked
 
@@ -67,6 +67,15 @@ def test_a_hostile_archive_is_refused_and_leaves_nothing(attack: str, files: Fil
     assert "\n" not in str(caught.value) and str(archive) in str(caught.value)
     left = {name: content for name, content in everything(tmp_path).items() if not name.startswith("a/b/out")}
     assert left == before
+
+
+def test_a_hostile_archive_given_as_a_model_is_not_kept(files: Files, store: Path, tmp_path: Path) -> None:
+    for attack, make in ATTACKS.items():
+        (tmp_path / "a.zip").write_bytes(make(files))
+        with pytest.raises(ModelError):
+            unpacked(tmp_path / "a.zip", limits=SMALL)
+        left = [path for path in store.rglob("*") if path.is_file() and path.name != "unpacked.lock"]
+        assert left == [] and list(tmp_path.iterdir()) == [tmp_path / "a.zip"], attack
 
 
 def test_unpacking_that_is_cancelled_leaves_nothing(files: Files, tmp_path: Path) -> None:
@@ -129,6 +138,11 @@ def test_the_longest_unused_archives_are_forgotten(
     monkeypatch.setattr("MedAILib.store.unpacked.MOST_BYTES", int(2.5 * one))
     unpacked(tmp_path / "3.zip")
     assert [root.exists() for root in roots] == [False, True, False, True]
+
+
+def test_words_from_outside_can_t_steer_a_terminal() -> None:
+    assert shown("a\x1b[2J\r\nb\u202ec\tde") == "a [2J b c de"
+    assert len(shown("x" * 1000, 80)) == 80
 
 
 def test_names_are_made_safe() -> None:

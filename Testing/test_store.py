@@ -247,6 +247,31 @@ def test_a_folder_with_a_link_is_not_copied(bundle: Path, store: Path, tmp_path:
     assert models_in(store) == {}
 
 
+def test_a_folder_over_the_cap_is_not_copied(bundle: Path, store: Path) -> None:
+    with pytest.raises(ModelError, match="over the"):
+        add_model(find_source(str(bundle)), Wishes(), Progress(), Limits(total_bytes=1000))
+    with pytest.raises(ModelError, match="more than 2 files"):
+        add_model(find_source(str(bundle)), Wishes(), Progress(), Limits(members=2))
+    assert models_in(store) == {}
+
+
+def test_cleaning_removes_all_but_models(
+    archive: Path, store: Path, server: ModelServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(archive)
+    models, root = models_in(store), find_model(str(archive))
+    work = store / ".medai"
+    (work / "downloads").mkdir()
+    (work / "downloads" / "half.part").write_bytes(b"x")
+    assert medai("models", "clean", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["freed"] > 1000
+    assert not root.exists() and models_in(store) == models
+    assert {path.name for path in work.rglob("*") if path.is_file()} == {"lock", "unpacked.lock"}
+    assert find_model(str(archive)) == root
+    shutil.rmtree(store)
+    assert medai("models", "clean") == 0
+
+
 def test_the_store_is_not_added_to_itself(archive: Path, store: Path) -> None:
     add(archive)
     with pytest.raises(InputError, match="store itself"):

@@ -10,20 +10,23 @@ from MedAILib.errors import MedAIError, ModelError, SpecError, UntrustedCodeErro
 from MedAILib.progress import Progress
 from MedAILib.read_spec import read_spec
 from MedAILib.spec import ModelSpec
-from MedAILib.store.adding import add_model, remove_model, verify_model
+from MedAILib.store.adding import add_model, clean_store, remove_model, verify_model
 from MedAILib.store.arrival import Wishes, find_source
 from MedAILib.store.catalogue import Entry, catalogue
 from MedAILib.store.content import size_bytes, tree_sha256
 from MedAILib.store.find import builtin_models, existing, find_model
 from MedAILib.store.folders import store_folder
 from MedAILib.store.licence import Licence, licence_of
+from MedAILib.store.names import shown
 from MedAILib.store.record import Installed, installed_models
+from MedAILib.store.unpacked import unpacked_size
 
 UNKNOWN = "unknown"
+LONGEST_LINE = 5_000
 
 
 def run_models(options: argparse.Namespace, progress: Progress) -> None:
-    """List, describe, add, remove or verify models.
+    """List, describe, add, remove or verify models, or clean their store.
 
     Raises:
         InputError: no such model, or its name is taken.
@@ -42,6 +45,9 @@ def run_models(options: argparse.Namespace, progress: Progress) -> None:
             size = remove_model(options.name)
             done = {"name": options.name, "freed": size}
             print(json.dumps(done) if options.json else f"{options.name}: removed, {_size(size)} freed")
+        case "clean":
+            size = clean_store()
+            print(json.dumps({"freed": size}) if options.json else f"{_size(size)} freed")
         case _:
             _verify(options.name, options.json)
 
@@ -76,12 +82,13 @@ def _list(as_json: bool) -> None:
         size += ", does not run" if row.problem else ""
         _print_line((row.name, row.version, row.task, row.modality, row.state, size))
     used = sum(there.record.size for there in installed_models().values())
-    print(f"Added models take {_size(used)} in {store_folder()}; `medai models add NAME` gets an available one.")
+    print(f"Added models take {_size(used)}, unpacked archives {_size(unpacked_size())}, in {store_folder()}.")
+    print("`medai models add NAME` gets an available model, `medai models clean` removes unpacked archives.")
 
 
 def _print_line(cells: tuple[str | None, ...]) -> None:
     widths = (45, 9, 14, 12, 10, 0)
-    print(" ".join(f"{cell or UNKNOWN:<{width}}" for cell, width in zip(cells, widths, strict=True)))
+    print(" ".join(f"{shown(cell or UNKNOWN, 60):<{width}}" for cell, width in zip(cells, widths, strict=True)))
 
 
 def _size(size: int) -> str:
@@ -218,7 +225,7 @@ def _info_available(entry: Entry, as_json: bool) -> None:
 def _print_rows(rows: dict[str, str]) -> None:
     for key, text in rows.items():
         for number, line in enumerate(text.splitlines()):
-            print(f"{key if number == 0 else '':<14} {line}")
+            print(f"{key if number == 0 else '':<14} {shown(line, LONGEST_LINE)}")
 
 
 def _add(options: argparse.Namespace, progress: Progress) -> None:

@@ -24,8 +24,9 @@ from MedAILib.store.folders import store_folder, work_folder
 from MedAILib.store.licence import Licence, licence_of
 from MedAILib.store.limits import Limits
 from MedAILib.store.lock import locked
-from MedAILib.store.names import require_model_name
+from MedAILib.store.names import require_model_name, shown
 from MedAILib.store.record import Installed, Record, installed_models
+from MedAILib.store.unpacked import forget_unpacked, unpacked_size
 
 PACKAGE = "package"
 BEFORE = "before-"
@@ -94,6 +95,23 @@ def remove_model(name: str) -> int:
             folder.rename(staging / name)
         except OSError as error:
             raise cannot_write(folder, error) from error
+    return size
+
+
+def clean_store() -> int:
+    """Remove what is no model from the store: unpacked archives, and downloads that are half there.
+
+    Returns:
+        The bytes that they took.
+
+    Raises:
+        OutputError: another process changes the store.
+    """
+    with _changing() as staging:
+        downloads = work_folder() / "downloads"
+        size = unpacked_size() + size_bytes(downloads)
+        forget_old_parts(downloads, days=0)
+        forget_unpacked(staging)
     return size
 
 
@@ -210,4 +228,4 @@ def _warn(entry: Path, record: Record, progress: Progress) -> None:
         return
     for text in (spec.intended_use, *spec.warnings):
         if text:
-            progress.warn(f"The author of '{record.name}' says: {text}")
+            progress.warn(f"The author of '{record.name}' says: {shown(text)}")

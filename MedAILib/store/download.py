@@ -21,6 +21,7 @@ from MedAILib.output import cannot_write
 from MedAILib.progress import Progress
 from MedAILib.store.content import file_digest
 from MedAILib.store.limits import Limits, in_kilobytes
+from MedAILib.store.names import shown
 from MedAILib.store.remote import Remote
 from MedAILib.version import VERSION
 
@@ -148,10 +149,10 @@ def _require_allowed(address: str, before: str | None = None) -> None:
         parts = urlsplit(address)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise DownloadError(f"{address} is no address: {error}.") from error
+        raise DownloadError(f"{shown(address)} is no address: {error}.") from error
     local = parts.scheme == "http" and host in LOOPBACK and (before is None or urlsplit(before).scheme == "http")
     if not host or not (parts.scheme == "https" or local) or port == 0:
-        sent = f"{before} leads on to {address}, which" if before else f"{address}"
+        sent = f"{before} leads on to {shown(address)}, which" if before else shown(address)
         raise DownloadError(f"{sent} is no address that MedAI downloads from; only https:// is.")
     if parts.username or parts.password:
         raise DownloadError(f"The address at {host} has a user or password in it; {OFFLINE.removeprefix('or ')}.")
@@ -239,7 +240,7 @@ def _answer(session: requests.Session, address: str, headers: dict[str, str]) ->
         response.close()
         address = _onward(address, response.headers["Location"])
     else:
-        raise DownloadError(f"{address} leads on and on; look for a newer address.")
+        raise DownloadError(f"{shown(address)} leads on and on; look for a newer address.")
     if response.status_code in (200, 206, 416):
         return response
     response.close()
@@ -247,7 +248,7 @@ def _answer(session: requests.Session, address: str, headers: dict[str, str]) ->
     if code in TRANSIENT:
         raise _Transient(f"{host} is in trouble (HTTP {code}); try again later, {OFFLINE}.")
     reason = _REFUSALS.get(code, "does not give the file")
-    raise DownloadError(f"{address} can't be downloaded (HTTP {code}): {host} {reason}, {OFFLINE}.")
+    raise DownloadError(f"{shown(address)} can't be downloaded (HTTP {code}): {host} {reason}, {OFFLINE}.")
 
 
 def _onward(address: str, location: str) -> str:
@@ -259,7 +260,7 @@ def _onward(address: str, location: str) -> str:
     try:
         onward = urljoin(address, location)
     except ValueError as error:
-        raise DownloadError(f"{address} leads on to {location!r}, which is no address.") from error
+        raise DownloadError(f"{address} leads on to {shown(location)}, which is no address.") from error
     _require_allowed(onward, address)
     return onward
 
@@ -286,7 +287,7 @@ def _get(session: requests.Session, address: str, headers: dict[str, str]) -> re
         requests.exceptions.InvalidHeader,
         requests.exceptions.InvalidSchema,
     ) as error:
-        raise DownloadError(f"{address} is no address to download from.") from error
+        raise DownloadError(f"{shown(address)} is no address to download from.") from error
     except requests.exceptions.RequestException as error:
         if any(isinstance(cause, socket.gaierror) for cause in _causes(error)):
             raise DownloadError(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from MedAILib.config import read_text
 from MedAILib.errors import SpecError
+from MedAILib.store.names import shown
 
 LARGEST = 1_000_000
 _FILE = re.compile(r"(licen[cs]e|copying)([._-].*)?$", re.IGNORECASE)
@@ -44,7 +45,7 @@ def licence_from(text: str, name: str = "") -> Licence:
         return Licence()
     forbids = _FORBIDS.search(_GNU.sub("", f"{name}\n{text}")) is not None
     own = [*names, "a licence of its own"] if names and forbids else names
-    return Licence(" and ".join(own) or name or first[:80], not forbids)
+    return Licence(" and ".join(own) or shown(name or first, 80), not forbids)
 
 
 def licence_of(model: Path, name: str = "") -> Licence:

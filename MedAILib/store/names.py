@@ -1,4 +1,7 @@
-"""Which names a file of a model may have: those that mean the same on every system and lead nowhere else."""
+"""Which names a file of a model may have: those that mean the same on every system and lead nowhere else.
+
+Also how words that came from outside are shown: as one line that can't steer a terminal.
+"""
 
 import re
 import unicodedata
@@ -82,6 +85,13 @@ def require_model_name(name: str) -> None:
             f"'{name}' can't be a model's name; use up to {LONGEST_MODEL_NAME} letters, digits, '.', '_' and '-', "
             "with a letter or digit first."
         )
+
+
+def shown(words: str, most: int = 300) -> str:
+    """Words from outside as one line of visible signs, of at most so many."""
+    visible = "".join(sign if sign.isprintable() else " " for sign in words[: most + 1])
+    line = " ".join(visible.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def _wrong(part: str) -> str | None:

@@ -29,13 +29,22 @@ def model_root(folder: Path, whole: object) -> Path:
         level = [path for place in level if place.is_dir() for path in _inside(place)]
         if len(level) > MOST_FOLDERS:
             break
-    raise ModelError(f"{whole} holds no model that MedAI knows; a MONAI bundle has configs/metadata.json in it.")
+    raise ModelError(f"{whole} holds no model that MedAI knows{_formats(folder)}")
 
 
 def _inside(folder: Path) -> list[Path]:
     """The folders in a folder; its file, where there is nothing else in it."""
     paths = sorted(folder.iterdir())
     return paths if len(paths) == 1 else [path for path in paths if path.is_dir() and not path.is_symlink()]
+
+
+def _formats(folder: Path) -> str:
+    """What makes a folder a model, in the words of the reader of specs."""
+    try:
+        require_model(folder)
+    except SpecError as error:
+        return f": {str(error).partition(': ')[2]}"
+    return "."
 
 
 def _is_model(path: Path) -> bool:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from MedAILib.errors import ModelError
@@ -16,7 +17,7 @@ from MedAILib.store.lock import locked
 from MedAILib.store.names import model_name
 from MedAILib.store.root import model_root
 
-MOST_BYTES = 20_000_000_000
+MOST_BYTES = 10_000_000_000
 # What was used so recently may be in use by another run.
 IN_USE_S = 600.0
 WAIT_S = 1800.0
@@ -33,13 +34,38 @@ def unpacked(path: Path, progress: Progress | None = None, limits: Limits | None
         Cancelled: by `progress`.
     """
     cache = work_folder() / "unpacked"
-    with locked(work_folder() / "unpacked.lock", f"Another run is unpacking models in {cache}; wait for it.", WAIT_S):
+    with _locked():
         place = cache / _digest(path)
         if not place.is_dir():
             _unpack(path, place, progress or Progress(), limits)
         os.utime(place)
         _forget_unused(cache, place)
         return model_root(place, path)
+
+
+def unpacked_size() -> int:
+    """The bytes that unpacked archives take."""
+    return size_bytes(work_folder() / "unpacked")
+
+
+def forget_unpacked(staging: Path) -> None:
+    """Move all unpacked archives into a folder that will be removed.
+
+    Raises:
+        OutputError: they can't be moved.
+    """
+    cache = work_folder() / "unpacked"
+    with _locked():
+        try:
+            if cache.is_dir():
+                cache.rename(staging / "unpacked")
+        except OSError as error:
+            raise cannot_write(cache, error) from error
+
+
+def _locked() -> AbstractContextManager[None]:
+    place = work_folder() / "unpacked.lock"
+    return locked(place, f"Another run is unpacking models in {place.parent}; wait for it.", WAIT_S)
 
 
 def _unpack(path: Path, place: Path, progress: Progress, limits: Limits | None) -> None:
