@@ -232,7 +232,7 @@ def test_a_model_that_does_not_run_is_added_with_the_reason(
     add(tmp_path / "a.zip")
     assert medai("models", "info", "model", "--json") == 0
     info = json.loads(capsys.readouterr().out)
-    assert info["runs"] is False and "my.own.Inferer" in info["why"]
+    assert info["runs"] is False and "my.own.Inferer" in info["obstacle"]
     assert medai("models", "info", "model") == 0
     assert "no: " in capsys.readouterr().out
     assert medai("models", "verify", "model") == 0

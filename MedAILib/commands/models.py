@@ -140,7 +140,12 @@ def _info(name: str, as_json: bool) -> None:
     licence = licence_of(source, spec.licence if spec else "")
     if as_json:
         own = asdict(spec) | {"source": str(spec.source)} if spec else {"name": name, "source": str(source)}
-        more = {"commercial": licence.commercial, "runs": why is None, "why": why, "size": size_bytes(source)}
+        more = {
+            "commercial": licence.commercial,
+            "runs": why is None,
+            "obstacle": why or "",
+            "size": size_bytes(source),
+        }
         print(json.dumps(own | {"sha256": digest} | more | {"record": asdict(there.record) if there else None}))
         return
     _print_rows(
