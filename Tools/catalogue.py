@@ -85,7 +85,7 @@ def _described(data: dict[str, Any], bundle: Path, task: str | None) -> dict[str
         "commercial": licence.commercial,
         "intended_use": data.get("intended_use"),
         "runs": why is None,
-        "why": why,
+        "why": why and why.replace(f"{bundle.parent}/", ""),  # no path of this computer
     }
 
 
