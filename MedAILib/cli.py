@@ -70,7 +70,7 @@ def _run(options: argparse.Namespace, progress: Progress) -> None:
         case "models":
             from MedAILib.commands.models import run_models
 
-            run_models(options)
+            run_models(options, progress)
         case "batch":
             from MedAILib.commands.batch import run_batch_command
 
@@ -190,14 +190,28 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = _command(commands, "models", "show and check the models at hand")
+    command = _command(commands, "models", "show, add, remove and check models")
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for name, text in (("list", "a line for each model"), ("info", "all about one"), ("verify", "check their files")):
-        action = actions.add_parser(name, help=text)
-        action.add_argument("--json", action="store_true", help="JSON on standard output")
-        action.add_argument("--quiet", action="store_true", help="no progress on standard error")
-        if name != "list":
-            action.add_argument("name", nargs="?" if name == "verify" else None, metavar="NAME", help="name or path")
+    made = {}
+    for name, text in (
+        ("list", "a line for each model at hand or available"),
+        ("info", "all about one, and whether it runs here"),
+        ("add", "add a model to your store"),
+        ("remove", "remove an added model"),
+        ("clean", "remove unpacked archives and half downloads from your store"),
+        ("verify", "compare models with their recorded SHA-256 and open them"),
+    ):
+        made[name] = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {NOTICE}")
+        made[name].add_argument("--json", action="store_true", help="JSON on standard output")
+        made[name].add_argument("--quiet", action="store_true", help="no progress on standard error; warnings stay")
+    made["info"].add_argument("name", metavar="NAME", help="name or path")
+    made["remove"].add_argument("name", metavar="NAME", help="name of an added model")
+    made["verify"].add_argument("name", nargs="?", metavar="NAME", help="name or path; all models without it")
+    add = made["add"]
+    add.add_argument("source", metavar="PATH_OR_URL", help="folder, zip archive, https address, or an available name")
+    add.add_argument("--name", help="name in the store, instead of its own")
+    add.add_argument("--replace", action="store_true", help="replace the added model of that name")
+    add.add_argument("--sha256", metavar="HEX", help="refuse the archive unless its SHA-256 is this one")
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:

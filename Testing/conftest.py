@@ -29,6 +29,14 @@ def hippocampus() -> Path:
 
 
 @pytest.fixture(autouse=True)
+def store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a model store of the test's own, which does not exist yet; the user's stays untouched."""
+    folder = tmp_path_factory.mktemp("store") / "models"
+    monkeypatch.setenv("MEDAI_MODELS", str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
 def working_folder_is_kept() -> Iterator[None]:
     """No test, and so nothing that it calls, may leave the process in another working folder."""
     before = Path.cwd()
