@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from MedAILib.bundle_plan import is_bundle
 from MedAILib.errors import ModelError
 from MedAILib.models.store import builtin_checksums, builtin_models, find_model
 from MedAILib.models.trust import tree_sha256
@@ -57,12 +58,14 @@ def _row(name: str, spec: ModelSpec) -> dict[str, Any]:
 
 def _info(source: Path, as_json: bool) -> None:
     spec, digest = read_spec(source), tree_sha256(source)
+    obstacle = spec.obstacle or _obstacle(source)
     if as_json:
-        print(json.dumps(asdict(spec) | {"source": str(spec.source), "sha256": digest}))
+        print(json.dumps(asdict(spec) | {"source": str(spec.source), "sha256": digest, "obstacle": obstacle}))
         return
     rows = {
         "Name": f"{spec.name} {spec.version}, {spec.title}",
         "What it does": spec.description,
+        "Runs": f"no: {obstacle}" if obstacle else "yes",
         "Task": spec.task,
         "Modality": spec.modality,
         "Channels": ", ".join(spec.channels),
@@ -85,6 +88,15 @@ def _info(source: Path, as_json: bool) -> None:
     for key, text in rows.items():
         for number, line in enumerate(text.splitlines()):
             print(f"{key if number == 0 else '':<14} {line}")
+
+
+def _obstacle(source: Path) -> str:
+    """What stands against running a model that only shows when its steps and its network are put together."""
+    if not is_bundle(source):
+        return ""
+    from MedAILib.models.bundle import why_not  # needs PyTorch, and MONAI for the networks
+
+    return why_not(source)
 
 
 def _verify(names: list[str], as_json: bool) -> None:
