@@ -1,12 +1,13 @@
 """What stands against running a MONAI bundle, as far as its description alone tells: its task, and code of its own."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from MedAILib.bundle_plan import BundlePlan
 
 # Packages whose names in a config stand for what an allow-list may build instead.
-LIBRARIES = ("", "monai", "torch", "torchvision", "numpy", "np", "ignite", "builtins")
+LIBRARIES = {"", "monai", "torch", "torchvision", "numpy", "np", "ignite", "builtins", *sys.stdlib_module_names}
 TASKS = {
     "segmentation": ("segmentation",),
     "classification": ("classes", "classification", "class", "label", "labels"),
@@ -54,13 +55,26 @@ def obstacle(plan: BundlePlan) -> str:
     return plan.problems[0] if plan.problems else ""
 
 
+def is_prompted(plan: BundlePlan) -> bool:
+    """Whether a bundle is VISTA3D: MONAI has the network and the post-processing, and its own inferer's part is known.
+
+    Its inferer lays Gaussian windows, and asks the network for each of the classes that the config lists.
+    """
+    return (
+        plan.network.target == "monai.networks.nets.vista3d132"
+        and plan.inferer.target == "scripts.inferer.Vista3dInferer"
+        and any(step.name == "VistaPostTransformd" for step in plan.postprocessing)
+        and bool(plan.prompts)
+    )
+
+
 def code_needs(plan: BundlePlan) -> list[tuple[str, str, str]]:
     """Python files of a bundle that it would execute: (path in the bundle, what for, the name in its config)."""
     found: list[tuple[str, str, str]] = []
     for what, component in plan.components():
         first, _, rest = component.target.partition(".")
         dotted = f"{plan.imports.get(first, first)}.{rest}" if rest else first
-        if not rest or dotted.split(".")[0] in LIBRARIES:
+        if not rest or dotted.split(".")[0] in LIBRARIES or (component is plan.inferer and is_prompted(plan)):
             continue
         entry = (_file_of(plan.folder, dotted), what, component.target)
         if entry[0] not in [path for path, _, _ in found]:

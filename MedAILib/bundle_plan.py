@@ -30,6 +30,7 @@ class BundlePlan:
         inferer: how the network is laid over an image.
         imports: modules that the config would import, by the name that it has for each.
         problems: parts of the config that were not worked out, and why; such a part is empty.
+        prompts: classes that a network of prompts is asked for by itself, by their numbers.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class BundlePlan:
     postprocessing: tuple[Component, ...]
     imports: dict[str, str]
     problems: tuple[str, ...] = ()
+    prompts: tuple[int, ...] = ()
 
     def components(self) -> Iterator[tuple[str, Component]]:
         """Everything that the config wants built, with what it is for."""
@@ -81,6 +83,7 @@ def read_plan(folder: Path) -> BundlePlan:
             problems.append(str(error))
             return empty
 
+    prompts = part(_prompts, ())
     return BundlePlan(
         folder,
         metadata,
@@ -91,6 +94,7 @@ def read_plan(folder: Path) -> BundlePlan:
         part(lambda c: _steps(c, "postprocessing"), ()),
         _imports(config),
         tuple(problems),
+        prompts,
     )
 
 
@@ -106,6 +110,14 @@ def _inferer(config: Config) -> Component:
     if not isinstance(inferer, Component):
         raise SpecError(f"{config.source}: 'inferer' describes no inferer.")
     return inferer
+
+
+def _prompts(config: Config) -> tuple[int, ...]:
+    """The classes that VISTA3D's configs list for a run without prompts."""
+    numbers = config.get("everything_labels") if "everything_labels" in config else []
+    if not isinstance(numbers, list) or not all(isinstance(n, int) and 0 < n < 256 for n in numbers):
+        raise SpecError(f"{config.source}: 'everything_labels' is no list of class numbers.")
+    return tuple(sorted(set(numbers)))
 
 
 def _steps(config: Config, key: str) -> tuple[Component, ...]:

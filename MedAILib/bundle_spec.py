@@ -4,7 +4,7 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
-from MedAILib.bundle_needs import bundle_task, obstacle
+from MedAILib.bundle_needs import bundle_task, is_prompted, obstacle
 from MedAILib.bundle_plan import BundlePlan, argument
 from MedAILib.config import read_text
 from MedAILib.config_values import Component
@@ -105,6 +105,8 @@ def output_names(plan: BundlePlan) -> tuple[str, ...]:
     """The name of each channel of the network's output, in order; each name once."""
     outputs = next(iter(plan.metadata["network_data_format"]["outputs"].values()))
     names = _channel_names(outputs)
+    if is_prompted(plan):
+        return ("background", *(names.get(str(number), f"class {number}") for number in plan.prompts))
     found: list[str] = []
     for channel in range(_count(plan, outputs, OUT_CHANNELS)):
         name = names.get(str(channel), "background" if channel == 0 else f"structure {channel}")
@@ -146,7 +148,7 @@ def _labels(plan: BundlePlan, outputs: dict[str, Any], own: dict[str, dict[str, 
         more = own.get(str(channel), {})
         labels.append(
             Label(
-                value=1 if layered else channel,
+                value=1 if layered else plan.prompts[channel - 1] if is_prompted(plan) else channel,
                 name=name,
                 color=tuple(float(part) for part in more["color"]) if "color" in more else None,  # type: ignore[arg-type]
                 terminology=_terminology(more["terminology"]) if "terminology" in more else None,

@@ -22,7 +22,7 @@ from MedAILib.volume import Geometry, Volume
 
 AGREEMENT = 0.999
 QUICK = ["brats_mri_segmentation", "segmentation_template", "spleen_ct_segmentation", "ventricular_short_axis_3label"]
-HEAVY = ["pancreas_ct_dints_segmentation", "swin_unetr_btcv_segmentation", "wholeBody_ct_segmentation"]
+HEAVY = ["pancreas_ct_dints_segmentation", "swin_unetr_btcv_segmentation", "vista3d", "wholeBody_ct_segmentation"]
 PRED, IMAGE = {"keys": "pred"}, {"keys": "image"}
 ARGMAX = {"_target_": "AsDiscreted", **PRED, "argmax": True}
 INVERT = {"_target_": "Invertd", **PRED, "transform": "@preprocessing", "orig_keys": "image", "to_tensor": True}
@@ -64,7 +64,6 @@ TASKS = {
     "lung_nodule_ct_detection": "detection",
     "mednist_gan": "generation",
     "renalStructures_UNEST_segmentation": "segmentation",
-    "vista3d": "segmentation",
 }
 
 
@@ -84,7 +83,6 @@ def test_a_bundle_that_does_not_run_says_its_task_and_the_reason(name: str, shar
             "renalStructures_UNEST_segmentation",
             "scripts/networks/unest.py for its network 'scripts.networks.unest.UNesT'",
         ),
-        ("vista3d", "scripts/inferer.py for its inferer 'scripts.inferer.Vista3dInferer'"),
         ("lung_nodule_ct_detection", "scripts/detection_inferer.py"),
     ],
 )
@@ -263,3 +261,52 @@ def test_a_bundle_of_yaml_runs(tmp_path: Path) -> None:
     labels = ours(folder, volume)
     path.unlink()
     assert np.array_equal(ours(folder, volume), labels)
+
+
+def test_the_classes_that_vista3d_is_asked_for_are_its_labels(shared_data: Path) -> None:
+    spec = read_spec(shared_data / "monai_bundles" / "vista3d")
+    assert len(spec.labels) == 117 and spec.obstacle == ""
+    assert [(label.value, label.name) for label in spec.labels][:2] == [(1, "liver"), (3, "spleen")]
+
+
+def test_lists_with_a_value_for_each_entry_agree_with_stock_monai(tmp_path: Path) -> None:
+    pre = compose(
+        {"_target_": "LoadImaged", **IMAGE},
+        {"_target_": "EnsureChannelFirstd", **IMAGE},
+        {"_target_": "Orientationd", **IMAGE, "axcodes": "LPS"},
+        {"_target_": "Spacingd", "keys": ["image"], "pixdim": [1.5, -1], "mode": ["bilinear"]},
+        {
+            "_target_": "ScaleIntensityRanged",
+            **IMAGE,
+            "a_min": -250,
+            "a_max": 400,
+            "b_min": 0,
+            "b_max": 1,
+            "clip": True,
+        },
+        {"_target_": "CropForegroundd", "keys": ["image"], "source_key": "image", "mode": ["minimum"]},
+        {"_target_": "CastToTyped", **IMAGE, "dtype": "$torch.float32"},
+        compose({"_target_": "EnsureTyped", **IMAGE}),
+    )
+    folder = random_bundle(tmp_path / "m", network_entry("DynUNet"), preprocessing=pre)
+    volume = made_volume(tmp_path / "images", 1)
+    labels = ours(folder, volume)
+    assert len(np.unique(labels)) > 1
+    assert (labels == stock(folder, tmp_path / "images")).mean() >= AGREEMENT
+
+
+@pytest.mark.parametrize(
+    ("step", "named"),
+    [
+        ({"_target_": "RandGaussianNoised", **IMAGE}, "RandGaussianNoised"),
+        ({"_target_": "monai.apps.nuclick.transforms.AddClickSignalsd", "image": "image"}, "nuclick.transforms"),
+        ({"_target_": "scripts.my_transforms.ConcatImages"}, "scripts/my_transforms.py for its preprocessing"),
+        ({"_target_": "os.system", **IMAGE}, "preprocessing uses 'os.system'"),
+        ({"_target_": "torch.load", **IMAGE}, "'torch.load'"),
+        ({"_target_": "Lambdad", **IMAGE, "func": "$lambda x: x * 2"}, "'lambda x: x * 2'"),
+    ],
+)
+def test_a_step_that_is_not_on_the_list_is_refused_by_its_name(
+    step: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    assert named in why_not(write_configs(tmp_path, *configs(network_entry(), preprocessing=compose(step))))

@@ -35,6 +35,7 @@ class Recipe:
         slice_axis: the working axis that a network for slices doesn't see; None for one that takes volumes.
         by_slice: a volume's slices (along K) are images of their own, prepared and restored each by itself.
         notes: warnings that each run gives.
+        values: label value of each class but the background; empty where they are 1, 2 and so on.
     """
 
     steps: tuple[Step, ...]
@@ -48,6 +49,7 @@ class Recipe:
     slice_axis: int | None = None
     by_slice: bool = False
     notes: tuple[str, ...] = ()
+    values: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,9 @@ def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOpti
         restored, accumulation = _one(part, network, recipe, options, progress)
     if not sliced:
         _clean_up(recipe.cleanups, restored.layers, volume.geometry.voxel_volume_ml, options, progress)
+    if recipe.values:
+        numbers = np.array([0, *recipe.values], np.uint8 if max(recipe.values) < 256 else np.uint16)
+        restored = Restored(numbers[restored.layers], restored.probabilities)
     if not restored.layers.any():
         progress.warn(f"The model found nothing in {volume.name}: everything is background.")
     whole = _pasted(restored, volume, box) if box else restored

@@ -9,14 +9,14 @@ import monai
 import numpy as np
 import torch
 
-from MedAILib.bundle_needs import code_needs
+from MedAILib.bundle_needs import code_needs, is_prompted
 from MedAILib.bundle_plan import BundlePlan, read_plan
 from MedAILib.bundle_spec import IN_CHANNELS, OUT_CHANNELS, bundle_spec, output_names
 from MedAILib.errors import InputError, ModelError, SpecError, UntrustedCodeError
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.segment import Recipe, Segmented, segment
 from MedAILib.models.inferers import laying
-from MedAILib.models.networks import build_network, network_axes, require_network, sketched
+from MedAILib.models.networks import Prompted, build_network, network_axes, require_network, sketched
 from MedAILib.models.postprocess import finish_plan
 from MedAILib.models.steps import preprocessing_steps
 from MedAILib.models.trust import tree_sha256
@@ -61,6 +61,8 @@ class BundleModel:
             require_fit(_network(plan), weights, plan.weights)
         network = _network(plan)
         network.load_state_dict(weights)
+        if is_prompted(plan):
+            network = Prompted(network, plan.prompts)
         self._device = device
         self._network = network.eval().requires_grad_(False).to(device)
 
@@ -122,8 +124,12 @@ def bundle_recipe(plan: BundlePlan, spec: ModelSpec) -> Recipe:
     if spec.obstacle:
         raise SpecError(spec.obstacle)
     require_network(plan.network.target)
+    if plan.network.positional:
+        raise SpecError(f"The network '{plan.network.target}' has arguments without names, which MedAI does not read.")
+    if (plan.network.name == "vista3d132") != is_prompted(plan):
+        raise SpecError(f"The network '{plan.network.target}' is not asked for its classes in a way that MedAI knows.")
     axes = network_axes(plan.network)
-    laid = laying(plan.inferer, axes)
+    laid = laying(plan.inferer, axes, is_prompted(plan))
     finish = finish_plan(plan.postprocessing)
     classes = len(output_names(plan))
     _require_channels(plan, len(spec.channels), classes)
@@ -139,6 +145,7 @@ def bundle_recipe(plan: BundlePlan, spec: ModelSpec) -> Recipe:
         laid.slice_axis,
         laid.by_slice,
         finish.notes,
+        plan.prompts if is_prompted(plan) else (),
     )
 
 

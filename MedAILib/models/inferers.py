@@ -9,6 +9,8 @@ from MedAILib.models.arguments import Arguments, sense, size, three
 
 PADDING_MODES = ("constant", "reflect", "replicate", "circular")
 MODULES = ("", "monai.inferers", "monai.inferers.inferer")
+# VISTA3D's own (see `bundle_needs.is_prompted`).
+PROMPTED = "scripts.inferer.Vista3dInferer"
 # Both lay the same windows; the second only looks for memory first.
 SLIDING = ("SlidingWindowInferer", "SlidingWindowInfererAdapt")
 
@@ -28,12 +30,15 @@ class Laying:
     by_slice: bool = False
 
 
-def laying(inferer: Component, axes: int) -> Laying:
-    """Translate a bundle's inferer for a network of two or three spatial axes.
+def laying(inferer: Component, axes: int, prompted: bool = False) -> Laying:
+    """Translate a bundle's inferer for a network of two or three spatial axes, or for VISTA3D, which is `prompted`.
 
     Raises:
         SpecError: an inferer or an argument that is not supported.
     """
+    if prompted and inferer.target == PROMPTED:
+        told = {key: value for key, value in inferer.arguments.items() if key not in ("use_point_window", "use_cfp")}
+        inferer = Component("SlidingWindowInferer", told | {"mode": "gaussian"})
     known_one = inferer.target.rpartition(".")[0] in MODULES
     if not known_one or inferer.name not in (*SLIDING, "SliceInferer", "SimpleInferer"):
         raise SpecError(f"The model's inferer '{inferer.target}' is not one that MedAI does.")

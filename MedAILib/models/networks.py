@@ -50,7 +50,7 @@ GENERATION = ("AutoEncoder", "AutoencoderKL", "DiffusionModelUNet", "Generator",
 # What a network takes as an argument that is itself built.
 PARTS = ("TopologyInstance",)
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    name: getattr(nets, name) for name in (*SEGMENTATION, *CLASSIFICATION, *GENERATION)
+    name: getattr(nets, name) for name in (*SEGMENTATION, *CLASSIFICATION, *GENERATION, "vista3d132")
 }
 # Which of these would fetch something from the net, and the value that keeps them from it: all weights are the model's.
 NOT_FETCHED = {"pretrained": False, "pretrained_url": None, "progress": False, "weights": None}
@@ -104,6 +104,25 @@ def build_network(target: str, arguments: dict[str, Any], folder: Path | None = 
         kept["pretrained"] = False
     network: nn.Module = _constructed(name, NETWORKS[name], kept)
     return network
+
+
+class Prompted(nn.Module):
+    """VISTA3D asked for a fixed list of classes: an output channel for each, after one of zeros for the background.
+
+    Args:
+        network: takes an image (1, 1, X, Y, Z) and class numbers (N, 1).
+        classes: the numbers.
+    """
+
+    def __init__(self, network: nn.Module, classes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("classes", torch.tensor(classes)[:, None], persistent=False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Logits (1, 1 + N, X, Y, Z)."""
+        found = self.network(image, class_vector=self.classes, transpose=True)
+        return torch.cat([torch.zeros_like(found[:, :1]), found], dim=1)
 
 
 @contextmanager

@@ -19,6 +19,8 @@ WRITING: dict[str, str] = {
     # The background's channel of a one-hot map left out; here it is no label.
     "lambda x: x[1:]": "onehot",
     "lambda x: x": "",
+    # Labels hold no NaN here.
+    "lambda x: torch.nan_to_num(x, nan=255)": "argmax",
 }
 BETWEEN_LABELS = (
     "The model's description interpolates between label values on the way back to the image, which would make labels "
@@ -70,7 +72,7 @@ def finish_plan(components: tuple[Component, ...]) -> Finish:
     """
     told = [c for c in components if step_name(c) not in WITHOUT_EFFECT and "pred" in keys_of(c, "pred")]
     names = [step_name(component) for component in told]
-    if "AsDiscrete" not in names:
+    if "AsDiscrete" not in names and "VistaPostTransform" not in names:
         unknown = next((c.target for c in told if step_name(c) not in (*_STEPS, *_CLEANUPS, "Lambda")), None)
         also = f"; it has '{unknown}', which MedAI does not do" if unknown else ""
         raise SpecError(f"The model's post-processing makes no labels: it has no AsDiscrete{also}.")
@@ -117,6 +119,14 @@ def _as_discrete(arguments: Arguments, state: _State) -> bool:
     state.threshold = None if threshold is None else float(threshold)
     state.kind = "threshold" if threshold is not None else "onehot" if onehot else "argmax"
     state.first = False
+    return fits
+
+
+def _vista(arguments: Arguments, state: _State) -> bool:
+    """The class of the largest value above 0: an argmax against a background of 0, which the network is given here."""
+    arguments.finish()
+    fits = not (state.kind or state.activated)
+    state.kind = "argmax"
     return fits
 
 
@@ -188,6 +198,7 @@ _STEPS: dict[str, Callable[[Arguments, _State], bool]] = {
     "Activations": _activations,
     "AsDiscrete": _as_discrete,
     "Invert": _invert,
+    "VistaPostTransform": _vista,
 }
 _CLEANUPS: dict[str, Callable[[Arguments], Cleanup]] = {
     "FillHoles": _fill_holes,

@@ -40,6 +40,7 @@ WITHOUT_EFFECT = (
     "ToDevice",
     "ToMetaTensor",
     "ToTensor",
+    "VistaPreTransform",  # concerns a user's prompts
 )
 INTENSITIES: dict[str, type] = {
     "AdjustContrast": AdjustContrast,
