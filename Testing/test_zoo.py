@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from zoo import GRID, compared, made_volume, random_weights, stock
 
+from MedAILib.cli import main
 from MedAILib.errors import ModelError, SpecError, UntrustedCodeError
 from MedAILib.files.images import read_image
 from MedAILib.models.bundle import why_not
@@ -310,3 +311,25 @@ def test_a_step_that_is_not_on_the_list_is_refused_by_its_name(
     step: dict[str, Any], named: str, tmp_path: Path
 ) -> None:
     assert named in why_not(write_configs(tmp_path, *configs(network_entry(), preprocessing=compose(step))))
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("spleen_ct_segmentation", "yes"),
+        (
+            "renalStructures_UNEST_segmentation",
+            "no: The model renalStructures_UNEST_segmentation needs code",
+        ),
+        ("mednist_gan", "no: The model mednist_gan is for generation"),
+    ],
+)
+def test_the_command_line_says_whether_a_model_runs(
+    name: str, answer: str, shared_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(shared_data / "monai_bundles" / name)
+    assert main(["models", "info", path]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Runs"))
+    assert line.split(maxsplit=1)[1].startswith(answer)
+    assert main(["models", "info", path, "--json"]) == 0
+    assert bool(json.loads(capsys.readouterr().out)["obstacle"]) == answer.startswith("no")
