@@ -15,7 +15,7 @@ class ModelSpec:
     Args:
         name: what the user calls it: the name of its folder.
         version: the author's version of it.
-        task: "segmentation" (other tasks follow).
+        task: "segmentation", "classification", "detection" and others; MedAI runs the first.
         source: its folder or file.
         title: its full name for people.
         description: a sentence or more.
@@ -30,6 +30,7 @@ class ModelSpec:
         mirror_axes: network axes along which its author says it may be mirrored.
         steps: its preprocessing, inference and post-processing in words, in order.
         licence, authors, data_source, intended_use, references, warnings: what its author wrote.
+        obstacle: why it can't be run, in a sentence, as far as its description tells; empty where nothing is known.
 
     Raises:
         SpecError: no channels; label values or names that are not unique; sizes that are none.
@@ -55,6 +56,7 @@ class ModelSpec:
     intended_use: str = ""
     references: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    obstacle: str = ""
 
     def __post_init__(self) -> None:
         if not self.channels:

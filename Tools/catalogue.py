@@ -3,22 +3,15 @@
     python Tools/catalogue.py FOLDER
 
 FOLDER holds the zoo's `model_info.json` and any number of its bundles, of which the configs and the licence are enough.
-What these don't say stays null: nothing is guessed. Whether MedAI runs a bundle is tried with random weights.
+What these don't say stays null: nothing is guessed. Whether MedAI runs a bundle is found from its description.
 """
 
 import argparse
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from MedAILib.bundle_plan import read_plan
-from MedAILib.errors import MedAIError
-from MedAILib.models.networks import build_network
-from MedAILib.models.open import open_model
+from MedAILib.models.bundle import why_not
 from MedAILib.store.catalogue import CATALOGUE
 from MedAILib.store.licence import licence_of
 
@@ -71,7 +64,7 @@ def _task_of_name(name: str) -> str | None:
 def _described(data: dict[str, Any], bundle: Path, task: str | None) -> dict[str, Any]:
     inputs = next(iter(data["network_data_format"]["inputs"].values()))
     outputs = next(iter(data["network_data_format"]["outputs"].values()))
-    licence, why = licence_of(bundle), refusal(bundle)
+    licence, why = licence_of(bundle), why_not(bundle) or None
     labels = [str(label) for label in (outputs.get("channel_def") or {}).values()]
     modality = str(inputs.get("modality") or "")
     return {
@@ -87,22 +80,6 @@ def _described(data: dict[str, Any], bundle: Path, task: str | None) -> dict[str
         "runs": why is None,
         "why": why and why.replace(f"{bundle.parent}/", ""),  # no path of this computer
     }
-
-
-def refusal(bundle: Path) -> str | None:
-    """Why MedAI does not open a bundle, tried with random weights; None where it does."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / bundle.name
-        shutil.copytree(bundle, copy, ignore=shutil.ignore_patterns("models"))
-        try:
-            plan = read_plan(copy)
-            network = build_network(plan.network.target, plan.network.arguments)
-            plan.weights.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(network.state_dict(), plan.weights)
-            open_model(copy, "cpu")
-        except MedAIError as error:
-            return str(error).replace(str(copy), bundle.name)
-    return None
 
 
 def main() -> None:

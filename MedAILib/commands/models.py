@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from MedAILib.bundle_plan import is_bundle
 from MedAILib.errors import MedAIError, ModelError, SpecError, UntrustedCodeError
 from MedAILib.progress import Progress
 from MedAILib.read_spec import read_spec
@@ -103,8 +104,9 @@ def _row_at_hand(name: str, path: Path, state: str) -> _Row:
         return _Row(name, None, None, None, state, size_bytes(path), (), licence.name, licence.commercial, str(error))
     licence = licence_of(path, spec.licence)
     labels = tuple(label.name for label in spec.labels)
+    size, problem = size_bytes(path), spec.obstacle or None
     return _Row(
-        name, spec.version, spec.task, spec.modality, state, size_bytes(path), labels, licence.name, licence.commercial
+        name, spec.version, spec.task, spec.modality, state, size, labels, licence.name, licence.commercial, problem
     )
 
 
@@ -132,7 +134,7 @@ def _info(name: str, as_json: bool) -> None:
     digest, there = tree_sha256(source), installed_models().get(name)
     try:
         spec = read_spec(source)
-        why = _why_not(source)
+        why = spec.obstacle or _why_not(source)
     except SpecError as error:
         if there is None:
             raise
@@ -163,9 +165,12 @@ def _info(name: str, as_json: bool) -> None:
 
 def _why_not(source: Path) -> str | None:
     """Why a model does not run here; None where it does."""
-    from MedAILib.models.open import open_model  # needs PyTorch, which most actions do without
+    from MedAILib.models.bundle import why_not  # needs PyTorch, which most actions do without
+    from MedAILib.models.open import open_model
 
     try:
+        if is_bundle(source):
+            return why_not(source) or None
         open_model(source, "cpu")
     except MedAIError as error:
         return str(error)

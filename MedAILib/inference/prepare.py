@@ -103,7 +103,7 @@ class Intensity:
 
 @dataclass(frozen=True)
 class CropForeground:
-    """Cut the box of voxels above zero in any channel, `margin` voxels wider on each side, sizes divisible by `k`.
+    """Cut the box of voxels above a value in any channel, `margin` voxels wider on each side, sizes divisible by `k`.
 
     Where that reaches beyond the image it is padded with zeros, unless `allow_smaller`.
     """
@@ -111,9 +111,10 @@ class CropForeground:
     margin: tuple[int, ...] = (0, 0, 0)
     k: tuple[int, ...] = (1, 1, 1)
     allow_smaller: bool = False
+    above: float = 0.0
 
     def __call__(self, image: Tensor, frame: Frame, ijk_to_ras: NDArray[np.float64]) -> tuple[Tensor, Frame]:
-        mask = (image > 0).any(dim=0)
+        mask = (image > self.above).any(dim=0)
         start, stop = [0, 0, 0], list(frame.shape)
         for axis in range(3):
             found = torch.nonzero(mask.amax(dim=[other for other in range(3) if other != axis]))
@@ -165,6 +166,11 @@ def prepare(volume: Volume, steps: Sequence[Step], progress: Progress) -> tuple[
         Cancelled: by `progress`, between two steps.
     """
     require_usable(volume, progress)
+    return prepared(volume, steps, progress)
+
+
+def prepared(volume: Volume, steps: Sequence[Step], progress: Progress) -> tuple[Tensor, Frame]:
+    """What `prepare` does, for a volume that is known to be usable."""
     image = torch.from_numpy(volume.data.astype(np.float32, order="C")).permute(0, 3, 2, 1)
     frame = input_frame(volume.geometry.shape_kji)
     for done, step in enumerate(steps):

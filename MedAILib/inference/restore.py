@@ -4,7 +4,7 @@ Planes come in one after another; each is brought to the input's resolution in i
 decided (interpolation along the third axis, then the largest class) as soon as the two planes around it are there.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ class Decision:
         activation: "softmax", "sigmoid" or None, applied on the network's grid, before interpolation.
         threshold: None takes the class of the largest value; a number makes each channel a layer of its own, which is
             1 where the value reaches it.
-        first: decide on the network's grid and take the nearest decision for each input voxel.
+        first: decide on the network's grid, clean up there, and take the nearest decision for each input voxel.
         nearest: take the nearest value instead of interpolating.
     """
 
@@ -50,7 +50,12 @@ class Restored:
 
 
 def restore(
-    planes: Planes, frame: Frame, shape_kji: tuple[int, int, int], decision: Decision, probabilities: bool
+    planes: Planes,
+    frame: Frame,
+    shape_kji: tuple[int, int, int],
+    decision: Decision,
+    probabilities: bool,
+    tidy: Callable[[NDArray[Any]], None] | None = None,
 ) -> Restored:
     """Bring the network's output back.
 
@@ -60,18 +65,32 @@ def restore(
         shape_kji: the input's shape.
         decision: how values become labels.
         probabilities: also keep every channel's activated value (softmax where the model names no activation).
+        tidy: changes the labels (L, A, B, C) on the working grid in place, where they are decided there; axes in the
+            planes' order.
     """
     order = (planes.axis, *(axis for axis in range(3) if axis != planes.axis))
     sizes = [shape_kji[2 - frame.axes[axis]] for axis in order]
     positions = [frame.coordinates(axis, size) for axis, size in zip(order, sizes, strict=True)]
     make = nearest_taps if decision.nearest or decision.first else linear_taps
     taps = [make(np.clip(p, *frame.extent[axis]), frame.shape[axis]) for p, axis in zip(positions, order, strict=True)]
-    shape = (sizes[0], sizes[1], sizes[2])
-    arrays = _Arrays(shape)
-    for slice_number, blend, shown in _slices(planes.values, taps, decision, probabilities):
-        arrays.labels_at(slice_number, blend.decide(decision))
-        if shown is not None:
-            arrays.probabilities_at(slice_number, shown.all())
+    arrays = _Arrays((sizes[0], sizes[1], sizes[2]))
+    decided: list[NDArray[Any]] = []
+    values = _deciding(planes.values, decision, decided) if decision.first else planes.values
+    if decision.first and not probabilities:
+        for _ in values:
+            pass
+    else:
+        for slice_number, blend, shown in _slices(values, taps, decision, probabilities):
+            if not decision.first:
+                arrays.labels_at(slice_number, blend.decide(decision))
+            if shown is not None:
+                arrays.probabilities_at(slice_number, shown.all())
+    if decision.first:
+        on_grid = np.stack(decided, axis=1)
+        if tidy is not None:
+            tidy(on_grid)
+        layers = np.arange(len(on_grid))
+        arrays.labels = on_grid[np.ix_(layers, *(tap.low.numpy() for tap in taps))]
     if frame.zero_outside:
         for dimension, (axis, where) in enumerate(zip(order, positions, strict=True)):
             low, high = frame.extent[axis]
@@ -85,14 +104,22 @@ def restore(
     )
 
 
+def _deciding(planes: Iterable[Tensor], decision: Decision, decided: list[NDArray[Any]]) -> Iterator[Tensor]:
+    """Hand planes on as they come, and keep what is decided on each."""
+    for plane in planes:
+        values = _activate(plane, decision.activation) if decision.activation else plane
+        labels = _decide(iter(values), len(values), decision).numpy()
+        decided.append(labels if labels.dtype == np.uint8 else labels.astype(np.uint16))
+        yield plane
+
+
 @dataclass(frozen=True)
 class _Blend:
-    """One input slice: the values of two planes of the network, or their decisions, and the share of the upper one."""
+    """One input slice: the values of two planes of the network, and the share of the upper one."""
 
     lower: Tensor
     upper: Tensor
     share: float
-    decided: Tensor | None = None
 
     def channels(self) -> Iterator[Tensor]:
         for low, up in zip(self.lower, self.upper, strict=True):
@@ -102,7 +129,7 @@ class _Blend:
         return torch.stack(list(self.channels()))
 
     def decide(self, decision: Decision) -> Tensor:
-        return _decide(self.channels(), len(self.upper), decision) if self.decided is None else self.decided
+        return _decide(self.channels(), len(self.upper), decision)
 
 
 class _Arrays:
@@ -153,10 +180,6 @@ def _slices(
         if z not in ready and z not in lasting:
             continue
         values = _activate(plane, decision.activation) if decision.activation else plane
-        decided = None
-        if decision.first:
-            decided = _decide(iter(values), len(values), decision)
-            decided = inside[1].pick(inside[0].pick(decided, 1), 2)
         current = values if decision.first else _at_full_size(values, inside)
         shown = torch.empty(0)
         if probabilities:
@@ -165,7 +188,7 @@ def _slices(
         for number in ready.get(z, ()):
             share = float(through.share[number]) or 1.0
             lone = float(through.share[number]) == 0
-            blend = _Blend(current if lone else before, current, share, decided)
+            blend = _Blend(current if lone else before, current, share)
             yield number, blend, _Blend(shown if lone else shown_before, shown, share) if probabilities else None
         before, shown_before = current, shown
 

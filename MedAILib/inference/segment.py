@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from MedAILib.errors import InputError, ModelError
 from MedAILib.inference.cleanup import Cleanup
 from MedAILib.inference.memory import is_out_of_memory
-from MedAILib.inference.prepare import Step, prepare
+from MedAILib.inference.prepare import Step, prepared, require_usable
 from MedAILib.inference.restore import Decision, Restored, restore
 from MedAILib.inference.window import Windows, slide
 from MedAILib.progress import Progress
@@ -30,6 +30,12 @@ class Recipe:
         cleanups: post-processing of the labels, in order.
         in_channels, out_channels: of the network.
         mirror_axes: axes along which its author says it may be mirrored.
+        cleanups_before: post-processing on the network's grid, before labels come back; only where they are decided
+            there.
+        slice_axis: the working axis that a network for slices doesn't see; None for one that takes volumes.
+        by_slice: a volume's slices (along K) are images of their own, prepared and restored each by itself.
+        notes: warnings that each run gives.
+        values: label value of each class but the background; empty where they are 1, 2 and so on.
     """
 
     steps: tuple[Step, ...]
@@ -39,6 +45,11 @@ class Recipe:
     in_channels: int
     out_channels: int
     mirror_axes: tuple[int, ...] = ()
+    cleanups_before: tuple[Cleanup, ...] = ()
+    slice_axis: int | None = None
+    by_slice: bool = False
+    notes: tuple[str, ...] = ()
+    values: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,28 +78,91 @@ def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOpti
         raise InputError("This model's description names no axes along which it may be mirrored; run it without.")
     box = volume.geometry.box_of_roi(options.roi) if options.roi else None
     part = volume.cropped(box) if box else volume
-    image, frame = prepare(part, recipe.steps, progress)
+    for note in recipe.notes:
+        progress.warn(note)
+    require_usable(part, progress)
+    sliced = recipe.by_slice and part.geometry.shape_kji[0] > 1
+    if sliced:
+        restored, accumulation = _slice_by_slice(part, network, recipe, options, progress)
+    else:
+        restored, accumulation = _one(part, network, recipe, options, progress)
+    if not sliced:
+        _clean_up(recipe.cleanups, restored.layers, volume.geometry.voxel_volume_ml, options, progress)
+    if recipe.values:
+        numbers = np.array([0, *recipe.values], np.uint8 if max(recipe.values) < 256 else np.uint16)
+        restored = Restored(numbers[restored.layers], restored.probabilities)
+    if not restored.layers.any():
+        progress.warn(f"The model found nothing in {volume.name}: everything is background.")
+    whole = _pasted(restored, volume, box) if box else restored
+    return Segmented(whole.layers, whole.probabilities, accumulation)
+
+
+def _one(
+    part: Volume, network: nn.Module, recipe: Recipe, options: RunOptions, progress: Progress
+) -> tuple[Restored, str]:
+    """An image, or a slice of one, on its way there and back: labels, and the number format of the sums in between."""
+    image, frame = prepared(part, recipe.steps, progress)
     device = next(network.parameters()).device
     planes = slide(
-        _checked(network, recipe.out_channels, device),
+        _checked(network, recipe.out_channels, device, recipe.slice_axis),
         image,
         _windows(recipe.windows, options),
         recipe.mirror_axes if options.mirror else (),
         recipe.out_channels,
         progress,
     )
+    voxel_ml = abs(float(np.linalg.det(frame.affine(part.geometry.ijk_to_ras)[:3, :3]))) / 1000
+
+    def tidy(labels: NDArray[np.unsignedinteger]) -> None:
+        _clean_up(recipe.cleanups_before, labels, voxel_ml, options, progress)
+
     with torch.inference_mode():
-        restored = restore(planes, frame, part.geometry.shape_kji, recipe.decision, options.probabilities)
-    if options.postprocess:
-        voxel_ml = volume.geometry.voxel_volume_ml
-        for done, cleanup in enumerate(recipe.cleanups):
-            progress.step(done, len(recipe.cleanups), "Cleaning up")
-            for layer in restored.layers:
-                cleanup(layer, voxel_ml)
-    if not restored.layers.any():
-        progress.warn(f"The model found nothing in {volume.name}: everything is background.")
-    whole = _pasted(restored, volume, box) if box else restored
-    return Segmented(whole.layers, whole.probabilities, planes.accumulation)
+        shape = part.geometry.shape_kji
+        return restore(planes, frame, shape, recipe.decision, options.probabilities, tidy), planes.accumulation
+
+
+def _slice_by_slice(
+    part: Volume, network: nn.Module, recipe: Recipe, options: RunOptions, progress: Progress
+) -> tuple[Restored, str]:
+    """A volume for a model of slices: each slice along K is an image of its own."""
+    layers, probabilities, accumulation = [], [], ""
+    k, j, i = part.geometry.shape_kji
+    for number in range(k):
+        progress.step(number, k, "Segmenting")
+        one = part.cropped((slice(number, number + 1), slice(0, j), slice(0, i)))
+        restored, accumulation = _one(one, network, recipe, options, _OfSlice(progress, number, k))
+        _clean_up(recipe.cleanups, restored.layers, part.geometry.voxel_volume_ml, options, Progress())
+        layers.append(restored.layers)
+        if restored.probabilities is not None:
+            probabilities.append(restored.probabilities)
+    progress.step(k, k, "Segmenting")
+    shown = np.concatenate(probabilities, axis=1) if probabilities else None
+    return Restored(np.concatenate(layers, axis=1), shown), accumulation
+
+
+class _OfSlice(Progress):
+    """A slice's own steps, told as the volume's: how many slices are done."""
+
+    def __init__(self, whole: Progress, number: int, count: int) -> None:
+        self.whole, self.number, self.count = whole, number, count
+
+    def step(self, done: int, total: int, text: str = "") -> None:
+        self.whole.step(self.number, self.count, "Segmenting")
+
+    def warn(self, text: str) -> None:
+        self.whole.warn(text)
+
+
+def _clean_up(
+    cleanups: tuple[Cleanup, ...],
+    labels: NDArray[np.unsignedinteger],
+    voxel_ml: float,
+    options: RunOptions,
+    progress: Progress,
+) -> None:
+    for done, cleanup in enumerate(cleanups if options.postprocess else ()):
+        progress.step(done, len(cleanups), "Cleaning up")
+        cleanup(labels, voxel_ml)
 
 
 def _windows(windows: Windows, options: RunOptions) -> Windows:
@@ -104,12 +178,17 @@ def _windows(windows: Windows, options: RunOptions) -> Windows:
     )
 
 
-def _checked(network: nn.Module, channels: int, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The network as a function between CPU tensors that refuses to hand on nonsense."""
+def _checked(
+    network: nn.Module, channels: int, device: torch.device, slice_axis: int | None
+) -> Callable[[Tensor], Tensor]:
+    """The network as a function between CPU tensors that refuses to hand on nonsense.
+
+    A network for slices (`slice_axis`) is given windows of one voxel along that axis, without the axis.
+    """
 
     def run(patch: Tensor) -> Tensor:
         try:
-            output = network(patch.to(device))
+            output = network(patch.to(device) if slice_axis is None else patch.squeeze(slice_axis + 2).to(device))
         except (RuntimeError, ValueError, IndexError) as error:
             if is_out_of_memory(error):
                 raise
@@ -119,9 +198,12 @@ def _checked(network: nn.Module, channels: int, device: torch.device) -> Callabl
             ) from error
         if isinstance(output, (list, tuple)):
             output = output[0]
-        if output.shape != (1, channels, *patch.shape[2:]):
+        if slice_axis is not None and isinstance(output, Tensor):
+            output = output.unsqueeze(slice_axis + 2)
+        if not isinstance(output, Tensor) or output.shape != (1, channels, *patch.shape[2:]):
+            shape = list(output.shape) if isinstance(output, Tensor) else "that no tensor has"
             raise ModelError(
-                f"The network gave an output of shape {list(output.shape)} for a window of {list(patch.shape)}, where "
+                f"The network gave an output of shape {shape} for a window of {list(patch.shape)}, where "
                 f"the model's description promises {channels} channels on the same voxels."
             )
         if not bool(torch.isfinite(output).all()):

@@ -5,9 +5,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from numpy._core.multiarray import _reconstruct
 from torch import Tensor, nn
 
 from MedAILib.errors import ModelError
@@ -15,6 +17,17 @@ from MedAILib.output import whole_file
 
 # Checkpoints of trainers wrap the network's weights under one of these names.
 WRAPPERS = ("model", "state_dict", "model_state_dict", "network", "network_weights", "net")
+
+# What a NumPy array of numbers consists of in a checkpoint, as NumPy 2 and as NumPy 1 called it.
+NUMPY_ARRAYS = (
+    np.ndarray,
+    np.dtype,
+    (_reconstruct, "numpy.core.multiarray._reconstruct"),
+    (_reconstruct, "numpy._core.multiarray._reconstruct"),
+    *(getattr(np.dtypes, f"{kind}DType") for kind in ("Bool", "Int8", "Int16", "Int32", "Int64")),
+    *(getattr(np.dtypes, f"{kind}DType") for kind in ("UInt8", "UInt16", "UInt32", "UInt64")),
+    *(getattr(np.dtypes, f"{kind}DType") for kind in ("Float16", "Float32", "Float64")),
+)
 
 
 def load_weights(path: Path) -> dict[str, Any]:
@@ -49,6 +62,20 @@ def load_weights(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"The file {path} holds a {type(content).__name__}, not a network's weights by name.")
     return content
+
+
+def load_arrays(path: Path) -> dict[str, Any]:
+    """Read a file of weights that may hold NumPy arrays of numbers besides tensors; all come back as tensors.
+
+    Raises:
+        ModelError: as `load_weights`.
+    """
+    with torch.serialization.safe_globals(list(NUMPY_ARRAYS)):
+        content = load_weights(path)
+    return {
+        key: torch.from_numpy(value) if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" else value
+        for key, value in content.items()
+    }
 
 
 def network_weights(content: dict[str, Any], path: Path) -> dict[str, Tensor]:

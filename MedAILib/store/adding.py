@@ -226,6 +226,8 @@ def _warn(entry: Path, record: Record, progress: Progress) -> None:
     except MedAIError as error:
         progress.warn(f"'{record.name}' is added but does not run: {error}")
         return
+    if spec.obstacle:
+        progress.warn(f"'{record.name}' is added but does not run: {spec.obstacle}")
     for text in (spec.intended_use, *spec.warnings):
         if text:
             progress.warn(f"The author of '{record.name}' says: {shown(text)}")
