@@ -7,7 +7,7 @@ from typing import Any
 from MedAILib.bundle_needs import bundle_task, is_prompted, obstacle
 from MedAILib.bundle_plan import BundlePlan, argument
 from MedAILib.config import read_text
-from MedAILib.config_values import Component
+from MedAILib.config_values import Component, Name, Unknown
 from MedAILib.errors import SpecError
 from MedAILib.results import Code, Label, Terminology
 from MedAILib.spec import ModelSpec
@@ -182,10 +182,14 @@ def _require_channels(plan: BundlePlan, inputs: dict[str, Any], outputs: dict[st
 
 def _in_words(component: Component) -> str:
     hidden = ("keys", "transform", "orig_keys", "meta_keys", "allow_missing_keys")
-    arguments = ", ".join(
-        f"{key}={SHORT.repr(value)}" for key, value in component.arguments.items() if key not in hidden
-    )
+    arguments = ", ".join(f"{key}={_brief(value)}" for key, value in component.arguments.items() if key not in hidden)
     return f"{step_name(component)}({arguments})"
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, Unknown):
+        return "…"
+    return value.dotted if isinstance(value, Name) else SHORT.repr(value)
 
 
 def _licence(folder: Path, metadata: dict[str, Any]) -> str:
