@@ -7,6 +7,8 @@ from typing import Any
 from MedAILib.bundle_plan import BundlePlan, is_bundle, read_plan
 from MedAILib.config import Component, read_text
 from MedAILib.errors import SpecError
+from MedAILib.nnunet_folder import why_no_nnunet
+from MedAILib.nnunet_spec import read_nnunet_spec
 from MedAILib.results import Code, Label, Terminology
 from MedAILib.spec import ModelSpec
 
@@ -24,17 +26,17 @@ def read_spec(source: Path) -> ModelSpec:
         SpecError: there is no model, or its description is missing, unreadable or contradicts itself.
     """
     require_model(source)
-    return bundle_spec(read_plan(source))
+    return bundle_spec(read_plan(source)) if is_bundle(source) else read_nnunet_spec(source)
 
 
 def require_model(source: Path) -> None:
     """Raise `SpecError`, with the reason, unless the folder or file is a model of a format that MedAI knows."""
     if not source.exists():
         raise SpecError(f"There is no model at {source}.")
-    if not is_bundle(source):
+    if not is_bundle(source) and (reason := why_no_nnunet(source)):
         raise SpecError(
             f"{source} is no model that MedAI knows: a MONAI bundle has configs/metadata.json and "
-            "configs/inference.json in it."
+            f"configs/inference.json in it; {reason}."
         )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +71,7 @@ def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOpti
     image, frame = prepare(part, recipe.steps, progress)
     device = next(network.parameters()).device
     planes = slide(
-        _checked(network, recipe.out_channels, device),
+        checked(network, recipe.out_channels, device),
         image,
         _windows(recipe.windows, options),
         recipe.mirror_axes if options.mirror else (),
@@ -87,7 +88,7 @@ def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOpti
                 cleanup(layer, voxel_ml)
     if not restored.layers.any():
         progress.warn(f"The model found nothing in {volume.name}: everything is background.")
-    whole = _pasted(restored, volume, box) if box else restored
+    whole = pasted(restored, volume.geometry.shape_kji, box) if box else restored
     return Segmented(whole.layers, whole.probabilities, planes.accumulation)
 
 
@@ -104,7 +105,7 @@ def _windows(windows: Windows, options: RunOptions) -> Windows:
     )
 
 
-def _checked(network: nn.Module, channels: int, device: torch.device) -> Callable[[Tensor], Tensor]:
+def checked(network: Callable[[Tensor], Any], channels: int, device: torch.device) -> Callable[[Tensor], Tensor]:
     """The network as a function between CPU tensors that refuses to hand on nonsense."""
 
     def run(patch: Tensor) -> Tensor:
@@ -131,9 +132,8 @@ def _checked(network: nn.Module, channels: int, device: torch.device) -> Callabl
     return run
 
 
-def _pasted(part: Restored, volume: Volume, box: tuple[slice, slice, slice]) -> Restored:
-    """Put a box's result back into a grid of background."""
-    shape = volume.geometry.shape_kji
+def pasted(part: Restored, shape: tuple[int, int, int], box: tuple[slice, slice, slice]) -> Restored:
+    """Put a box's result back into a grid of background; probabilities around it are 0."""
     layers = np.zeros((len(part.layers), *shape), part.layers.dtype)
     layers[(slice(None), *box)] = part.layers
     if part.probabilities is None:

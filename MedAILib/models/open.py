@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Protocol
 
+from MedAILib.bundle_plan import is_bundle
 from MedAILib.models.bundle import BundleModel
 from MedAILib.models.device import find_device
+from MedAILib.models.nnunet import NnunetModel
 from MedAILib.progress import Progress
 from MedAILib.read_spec import require_model
 from MedAILib.request import RunOptions
@@ -31,4 +33,4 @@ def open_model(source: Path, device: str) -> Model:
     """
     place = find_device(device)
     require_model(source)
-    return BundleModel(source, place)
+    return BundleModel(source, place) if is_bundle(source) else NnunetModel(source, place)
