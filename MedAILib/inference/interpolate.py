@@ -55,9 +55,20 @@ def stepped_taps(count: int, size: int) -> Taps:
 
     Outer faces are aligned; the arithmetic is SciPy's and nnU-Net's to the last bit, so that halves go the same way.
     """
-    positions = float(size) / count * (np.arange(count) + 0.5) - 0.5
-    nearest = np.clip(np.floor(positions + 0.5), 0, size - 1).astype(np.int64)
+    nearest = np.clip(np.floor(_spanning(count, size) + 0.5), 0, size - 1).astype(np.int64)
     return Taps(torch.from_numpy(nearest), torch.zeros(count, dtype=torch.float64), size)
+
+
+def spanned_taps(count: int, size: int) -> Taps:
+    """Neighbours for linear interpolation at samples as in `stepped_taps`, with SciPy's rounding errors."""
+    positions = np.clip(_spanning(count, size), 0, size - 1)
+    low = np.minimum(np.floor(positions), max(size - 2, 0))
+    return Taps(torch.from_numpy(low.astype(np.int64)), torch.from_numpy(positions - low), size)
+
+
+def _spanning(count: int, size: int) -> NDArray[np.float64]:
+    positions = float(size) / count * (np.arange(count) + 0.5) - 0.5
+    return np.asarray(positions, dtype=np.float64)
 
 
 def _snapped(positions: NDArray[np.float64]) -> NDArray[np.float64]:

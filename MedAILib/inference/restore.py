@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from MedAILib.inference.frame import Frame
-from MedAILib.inference.interpolate import Taps, linear_taps, nearest_taps, stepped_taps
+from MedAILib.inference.interpolate import Taps, linear_taps, nearest_taps, spanned_taps, stepped_taps
 from MedAILib.inference.window import Planes
 
 
@@ -32,7 +32,8 @@ class Decision:
         priority: each channel is a region where its sigmoid is above a half, and writes this label value there, later
             channels over earlier; None for the ways above.
         late: probabilities are taken after interpolation instead of before.
-        half: interpolate in float64 and round once to float16 before deciding, so that every bit is nnU-Net's.
+        half: interpolate in float64 and round once to float16 before deciding, as nnU-Net does; the working grid spans
+            the input exactly.
     """
 
     activation: str | None = None
@@ -83,6 +84,8 @@ def restore(
     taps = [
         stepped_taps(len(where), frame.shape[axis])
         if axis in decision.stepped
+        else spanned_taps(len(where), frame.shape[axis])
+        if decision.half
         else make(np.clip(where, *frame.extent[axis]), frame.shape[axis])
         for where, axis in zip(positions, order, strict=True)
     ]
