@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -385,3 +386,22 @@ def test_what_is_wrong_with_a_folder_is_said_in_one_sentence(
 def test_an_image_with_other_channels_is_refused(trained: tuple[Path, np.ndarray]) -> None:
     with pytest.raises(MedAIError, match=r"picture has 2 channels, but the model takes 1 \(sequence 0\)"):
         NnunetModel(trained[0], CPU).run(volume_of(picture(2)[:-1], (1, 1, 1)), RunOptions(), Progress())
+
+
+def test_a_missing_package_is_named_and_stops_no_other_format(
+    trained: tuple[Path, np.ndarray], hippocampus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = "dynamic_network_architectures"
+
+    class Absent:
+        @staticmethod
+        def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+            if name == package:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    for name in [name for name in sys.modules if name.startswith((package, "MedAILib.models.nnunet"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Absent, *sys.meta_path])
+    with pytest.raises(MedAIError, match="need the Python package dynamic-network-architectures"):
+        open_model(trained[0], "cpu")
+    assert open_model(hippocampus, "cpu").spec.name == "hippocampus"
