@@ -130,7 +130,7 @@ def result_folder(
     return folder
 
 
-def picture(channels: int = 1, shape: tuple[int, int, int] = (26, 34, 30), parts: int = 2, seed: int = 0) -> NDArray:
+def picture(channels: int = 1, shape: tuple[int, int, int] = (22, 28, 26), parts: int = 2, seed: int = 0) -> NDArray:
     """(channels + 1, K, J, I) float32: nested bodies of different brightness in a border of zeros; last, the labels."""
     rng = np.random.default_rng(seed)
     grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij"))

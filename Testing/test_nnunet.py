@@ -67,7 +67,7 @@ MANY = ("CTNormalization", "RescaleTo01Normalization", "NoNormalization", "RGBTo
 CASES = {
     "plain network, isotropic": Case(configuration(PATCH, [1.2, 1.2, 1.2])),
     "coarse slices resampled on their own, axes transposed": Case(
-        configuration([8, 24, 24], [3.0, 0.6, 0.6]), spacing=(0.7, 0.8, 4.0), transpose=(2, 0, 1)
+        configuration([16, 28, 28], [3.4, 0.8, 0.7]), spacing=(0.7, 0.8, 4.0), transpose=(2, 0, 1)
     ),
     "2D": Case(configuration([24, 24], [1.1, 0.9]), "2d", spacing=(3.0, 1.0, 1.0)),
     "regions, two channels, masked": Case(
@@ -194,13 +194,13 @@ def test_float32_sums_give_nearly_the_same_labels(trained: tuple[Path, np.ndarra
 
 def test_a_region_of_interest_leaves_the_rest_background(trained: tuple[Path, np.ndarray]) -> None:
     folder, image = trained
-    layers = run(folder, image, PLAIN, roi=Roi((15.0, 17.0, 13.0), (20.0, 20.0, 20.0))).layers[0]
+    layers = run(folder, image, PLAIN, roi=Roi((13.0, 14.0, 11.0), (16.0, 16.0, 16.0))).layers[0]
     outside = np.ones(layers.shape, bool)
-    outside[3:24, 7:28, 5:26] = False
+    outside[3:20, 6:23, 5:22] = False
     assert layers.any() and not layers[outside].any()
 
 
-def test_less_overlap_takes_fewer_windows(trained: tuple[Path, np.ndarray]) -> None:
+def test_more_overlap_takes_more_windows(trained: tuple[Path, np.ndarray]) -> None:
     class Counting(Progress):
         windows = 0
 
@@ -208,11 +208,11 @@ def test_less_overlap_takes_fewer_windows(trained: tuple[Path, np.ndarray]) -> N
             self.windows = max(self.windows, total if text == "Segmenting" else 0)
 
     counts = []
-    for overlap in (None, 0.0):
+    for overlap in (0.75, None):
         progress = Counting()
         NnunetModel(trained[0], CPU).run(volume_of(trained[1][:-1], (1, 1, 1)), RunOptions(overlap=overlap), progress)
         counts.append(progress.windows)
-    assert counts == [2 * 3 * 2, 2 * 2 * 2]
+    assert counts[0] > counts[1] > 1
 
 
 def test_a_run_can_be_cancelled_between_two_windows(trained: tuple[Path, np.ndarray]) -> None:
