@@ -208,7 +208,7 @@ def test_more_overlap_takes_more_windows(trained: tuple[Path, np.ndarray]) -> No
             self.windows = max(self.windows, total if text == "Segmenting" else 0)
 
     counts = []
-    for overlap in (0.75, None):
+    for overlap in (0.95, None):
         progress = Counting()
         NnunetModel(trained[0], CPU).run(volume_of(trained[1][:-1], (1, 1, 1)), RunOptions(overlap=overlap), progress)
         counts.append(progress.windows)
