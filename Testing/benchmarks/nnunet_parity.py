@@ -132,10 +132,12 @@ def quick_optimizer(trainer: Any) -> tuple[Any, Any]:
 
 def give_previous_stage(trainer: Any) -> None:
     """The reference labels in place of the previous stage's, where nnU-Net's training of a cascade looks for them."""
+    import blosc2
+
     out = Path(trainer.folder_with_segs_from_previous_stage)
     out.mkdir(parents=True, exist_ok=True)
     for path in Path(trainer.preprocessed_dataset_folder).glob("*_seg.b2nd"):
-        shutil.copy(path, out / path.name.replace("_seg", ""))
+        blosc2.asarray(blosc2.open(str(path))[0], urlpath=str(out / path.name.replace("_seg", "")), mode="w")
 
 
 def compare(setting: Setting, result: Path, cases: list[str]) -> str:
@@ -182,6 +184,7 @@ def main() -> None:
     """Train and compare each configuration."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--iterations", type=int, default=60, help="training steps for each fold")
+    parser.add_argument("--only", nargs="+", default=[""], help="settings with one of these words in their title")
     options = parser.parse_args()
     sys.path[:0] = [str(TESTING), str(TESTING.parent)]
     names = sorted(path.name.removesuffix(".nii.gz") for path in (DATA / "images").glob("*.nii.gz"))
@@ -194,7 +197,7 @@ def main() -> None:
         from nnunets import silence
 
         folders = {number: raw_dataset(root, number, names[:TRAINING]) for number in (1, 2)}
-        for setting in SETTINGS:
+        for setting in (one for one in SETTINGS if any(word in one.title for word in options.only)):
             with silence():
                 result = train(setting, planned(root, setting), folders[setting.dataset], options.iterations)
             print(compare(setting, result, names[TRAINING : TRAINING + TESTED]), flush=True)
