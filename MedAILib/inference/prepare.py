@@ -64,7 +64,7 @@ class Space:
         if np.allclose(old, new, atol=1e-4):
             return image, frame
         to_old = np.linalg.solve(old, new)
-        _require_possible(shape.tolist())
+        require_possible(shape.tolist())
         for axis in range(3):
             factor, first, size = float(to_old[axis, axis]), float(to_old[axis, 3]), int(shape[axis])
             positions = np.arange(size, dtype=np.float64) * factor + first
@@ -199,7 +199,7 @@ def require_usable(volume: Volume, progress: Progress) -> None:
         progress.warn(f"Channel {channel + 1} of {volume.name} has the same value in every voxel.")
 
 
-def _require_possible(shape: Sequence[int]) -> None:
+def require_possible(shape: Sequence[int]) -> None:
     """Raise `ModelError` for a working image that no machine of today should be asked for."""
     if math.prod(int(n) for n in shape) > LARGEST_IMAGE:
         raise ModelError(
@@ -212,7 +212,7 @@ def _window(
     image: Tensor, frame: Frame, start: Sequence[int], shape: Sequence[int], value: float = 0.0
 ) -> tuple[Tensor, Frame]:
     """Cut or pad to the box of `shape` voxels from voxel `start`, which may begin before the image."""
-    _require_possible(shape)
+    require_possible(shape)
     padding: list[int] = []
     for axis in reversed(range(3)):
         before, after = -start[axis], start[axis] + shape[axis] - frame.shape[axis]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,7 +94,7 @@ def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOpti
         restored = Restored(numbers[restored.layers], restored.probabilities)
     if not restored.layers.any():
         progress.warn(f"The model found nothing in {volume.name}: everything is background.")
-    whole = _pasted(restored, volume, box) if box else restored
+    whole = pasted(restored, volume.geometry.shape_kji, box) if box else restored
     return Segmented(whole.layers, whole.probabilities, accumulation)
 
 
@@ -104,7 +105,7 @@ def _one(
     image, frame = prepared(part, recipe.steps, progress)
     device = next(network.parameters()).device
     planes = slide(
-        _checked(network, recipe.out_channels, device, recipe.slice_axis),
+        checked(network, recipe.out_channels, device, recipe.slice_axis),
         image,
         _windows(recipe.windows, options),
         recipe.mirror_axes if options.mirror else (),
@@ -178,8 +179,8 @@ def _windows(windows: Windows, options: RunOptions) -> Windows:
     )
 
 
-def _checked(
-    network: nn.Module, channels: int, device: torch.device, slice_axis: int | None
+def checked(
+    network: Callable[[Tensor], Any], channels: int, device: torch.device, slice_axis: int | None = None
 ) -> Callable[[Tensor], Tensor]:
     """The network as a function between CPU tensors that refuses to hand on nonsense.
 
@@ -213,9 +214,8 @@ def _checked(
     return run
 
 
-def _pasted(part: Restored, volume: Volume, box: tuple[slice, slice, slice]) -> Restored:
-    """Put a box's result back into a grid of background."""
-    shape = volume.geometry.shape_kji
+def pasted(part: Restored, shape: tuple[int, int, int], box: tuple[slice, slice, slice]) -> Restored:
+    """Put a box's result back into a grid of background; probabilities around it are 0."""
     layers = np.zeros((len(part.layers), *shape), part.layers.dtype)
     layers[(slice(None), *box)] = part.layers
     if part.probabilities is None:

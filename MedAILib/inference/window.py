@@ -46,6 +46,16 @@ class Windows:
         roi = self.roi or (0, 0, 0)
         return tuple(size if wanted <= 0 else wanted for wanted, size in zip(roi, shape, strict=True))
 
+    def starts(self, shape: tuple[int, ...], roi: tuple[int, ...]) -> list[list[int]]:
+        """First voxels of the windows of size `roi` along each axis of an image of at least that size."""
+        return [_starts(n, size, part) for n, size, part in zip(shape, roi, self.overlap, strict=True)]
+
+    def weights(self, roi: tuple[int, ...]) -> Tensor:
+        """The weight of each voxel of a window of size `roi`, above 0."""
+        mode = "gaussian" if self.gaussian else "constant"
+        weights = compute_importance_map(roi, mode=mode, sigma_scale=self.sigma_scale, dtype=torch.float32)
+        return torch.as_tensor(weights).clamp(min=max(float(weights[weights > 0].min()), 1e-3))
+
 
 @dataclass(frozen=True)
 class Planes:
@@ -53,7 +63,8 @@ class Planes:
 
     Args:
         axis: the working axis that `values` walks along, from plane 0 to the last.
-        values: each (C, A, B), float32, the network's raw output; A and B are the two other working axes in order.
+        values: each (C, A, B), the network's raw output, in float32 (float16 where `slide` was asked for that); A and B
+            are the two other working axes in order.
         accumulation: the number format that overlapping windows were summed in, for provenance.
     """
 
@@ -63,7 +74,14 @@ class Planes:
 
 
 def slide(
-    network: Network, image: Tensor, windows: Windows, mirror_axes: tuple[int, ...], channels: int, progress: Progress
+    network: Network,
+    image: Tensor,
+    windows: Windows,
+    mirror_axes: tuple[int, ...],
+    channels: int,
+    progress: Progress,
+    *,
+    half: bool = False,
 ) -> Planes:
     """Run the network over an image.
 
@@ -74,6 +92,7 @@ def slide(
         mirror_axes: also run every window mirrored along each combination of these axes, and average.
         channels: number of the network's output channels.
         progress: told of each window; may cancel between two.
+        half: sum in float16 and in the order of the axes, so that every bit is nnU-Net's.
     """
     shape = tuple(image.shape[1:])
     roi = windows.size_for(shape)
@@ -83,11 +102,12 @@ def slide(
         pads = [n for p, b in zip(reversed(padding), reversed(before), strict=True) for n in (b, p - b)]
         image = _padded(image, pads, windows)
     padded = tuple(image.shape[1:])
-    starts = [_starts(n, size, part) for n, size, part in zip(padded, roi, windows.overlap, strict=True)]
-    axis = min(range(3), key=lambda a: channels * roi[a] * padded[0] * padded[1] * padded[2] // padded[a])
+    starts = windows.starts(padded, roi)
+    axis = 0 if half else min(range(3), key=lambda a: roi[a] * padded[0] * padded[1] * padded[2] // padded[a])
     plane = tuple(n for a, n in enumerate(padded) if a != axis)
-    dtype = accumulator_dtype(channels * roi[axis] * plane[0] * plane[1])
-    run = _Sliding(network, image, roi, _weights(roi, windows), _flips(mirror_axes), progress)
+    dtype = torch.float16 if half else accumulator_dtype(channels * roi[axis] * plane[0] * plane[1])
+    weights = windows.weights(roi)
+    run = _Sliding(network, image, roi, weights.half() if half else weights, _flips(mirror_axes), progress)
     values = run.planes(axis, starts, channels, dtype)
     inner = tuple(slice(before[a], before[a] + shape[a]) for a in range(3) if a != axis)
     kept = (value[:, inner[0], inner[1]] for z, value in values if before[axis] <= z < before[axis] + shape[axis])
@@ -113,8 +133,8 @@ class _Sliding:
         depth = self.roi[axis]
         plane = [self.image.shape[a + 1] for a in others]
         sums = torch.zeros((depth, channels, *plane), dtype=dtype)
-        counts = torch.zeros((depth, *plane))
         weights = self.weights.permute(axis, *others)
+        counts = torch.zeros((depth, *plane), dtype=weights.dtype)
         total, done, finished = len(starts[0]) * len(starts[1]) * len(starts[2]), 0, 0
         for first in starts[axis]:
             yield from _finish(sums, counts, finished, first)
@@ -179,12 +199,6 @@ def _starts(size: int, roi: int, overlap: float) -> list[int]:
     interval = roi if size == roi else max(int(roi * (1 - overlap)), 1)
     count = ceil((size - roi) / interval) + 1
     return [min(number * interval, size - roi) for number in range(count)]
-
-
-def _weights(roi: tuple[int, ...], windows: Windows) -> Tensor:
-    mode = "gaussian" if windows.gaussian else "constant"
-    weights = compute_importance_map(roi, mode=mode, sigma_scale=windows.sigma_scale, dtype=torch.float32)
-    return torch.as_tensor(weights).clamp(min=max(float(weights[weights > 0].min()), 1e-3))
 
 
 def _flips(axes: tuple[int, ...]) -> list[tuple[int, ...]]:

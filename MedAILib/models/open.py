@@ -3,6 +3,10 @@
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
+from MedAILib.bundle_plan import is_bundle
+from MedAILib.errors import ModelError
 from MedAILib.models.bundle import BundleModel
 from MedAILib.models.device import find_device
 from MedAILib.progress import Progress
@@ -31,4 +35,18 @@ def open_model(source: Path, device: str) -> Model:
     """
     place = find_device(device)
     require_model(source)
-    return BundleModel(source, place)
+    return BundleModel(source, place) if is_bundle(source) else _open_nnunet(source, place)
+
+
+def _open_nnunet(source: Path, place: torch.device) -> Model:
+    """An nnU-Net model; its networks are in a package that all other formats do without."""
+    try:
+        from MedAILib.models.nnunet import NnunetModel  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if error.name != "dynamic_network_architectures":
+            raise
+        raise ModelError(
+            "nnU-Net models need the Python package dynamic-network-architectures, which is not installed; install it "
+            "with pip (in Slicer: slicer.util.pip_install)."
+        ) from error
+    return NnunetModel(source, place)

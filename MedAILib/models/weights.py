@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,20 @@ NUMPY_ARRAYS = (
     *(getattr(np.dtypes, f"{kind}DType") for kind in ("UInt8", "UInt16", "UInt32", "UInt64")),
     *(getattr(np.dtypes, f"{kind}DType") for kind in ("Float16", "Float32", "Float64")),
 )
+# What checkpoints hold beside tensors: numpy's numbers, as numpy 1 and 2 name them. None of these does anything but
+# make a number.
+_NUMPY_TYPES = (np.float16, np.float32, np.float64, np.int8, np.int16, np.int32, np.int64, np.uint8, np.bool_)
+_scalar: Any = np.float64(0).__reduce__()[0]
+HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (_scalar, "numpy._core.multiarray.scalar"),
+    (_scalar, "numpy.core.multiarray.scalar"),
+    (np.dtype, "numpy.dtype"),
+    *(type(np.dtype(kind)) for kind in _NUMPY_TYPES),
+]
 
 
 def load_weights(path: Path) -> dict[str, Any]:
-    """Read a file of weights (`.safetensors`, or a PyTorch checkpoint of plain tensors) onto the CPU.
+    """Read a file of weights (`.safetensors`, or a PyTorch checkpoint of tensors and plain values) onto the CPU.
 
     Raises:
         ModelError: the file is missing, empty, damaged, or holds anything else than tensors and plain values.
@@ -43,7 +54,8 @@ def load_weights(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(HARMLESS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"The weights in {path} hold more than tensors and plain values and were not loaded, because reading them "

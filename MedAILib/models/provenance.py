@@ -1,0 +1,34 @@
+"""What a result says of how it came about."""
+
+import platform
+from dataclasses import asdict
+from datetime import datetime, timezone
+
+import numpy as np
+import torch
+
+from MedAILib.models.bundle import SOURCE_KEYS
+from MedAILib.request import RunOptions
+from MedAILib.spec import ModelSpec
+from MedAILib.version import VERSION
+from MedAILib.volume import Volume
+
+
+def provenance(
+    spec: ModelSpec, volume: Volume, options: RunOptions, device: torch.device, more: dict[str, str]
+) -> dict[str, str]:
+    """Model, input, options, device, versions and time as plain strings, with `more` of the format's own."""
+    return {
+        "model": spec.name,
+        "version": spec.version,
+        "input": volume.name,
+        **{f"input.{key}": volume.provenance[key] for key in SOURCE_KEYS if key in volume.provenance},
+        "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
+        **{f"option.{key}": str(value) for key, value in asdict(options).items()},
+        **more,
+        "medai": VERSION,
+        "numpy": np.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
