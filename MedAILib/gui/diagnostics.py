@@ -4,7 +4,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import qt
 import slicer
 
 from MedAILib.version import VERSION
@@ -26,7 +25,7 @@ def diagnostics(worker: Mapping[str, Any], last_words: str, model: Sequence[str]
     parts = [
         f"MedAI {VERSION}",
         f"{slicer.app.applicationName} {slicer.app.applicationVersion} (revision {slicer.app.revision})",
-        f"Python {platform.python_version()}, Qt {qt.qVersion()}, {platform.platform()}",
+        f"Python {platform.python_version()}, {platform.platform()}",
         "Worker: " + ("; ".join(said) if said else "not started yet"),
         *model,
         "",

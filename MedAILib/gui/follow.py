@@ -21,7 +21,7 @@ INTERVAL_MS = 10
 # What the main thread gives away to other threads each time; events wait that long.
 SHARE_S = 0.012
 # How long the steps of a result's arrival may keep the main thread, unless one alone takes longer.
-STEPS_S = 0.02
+STEPS_S = 0.03
 
 # Steps that bring a result to the user, each short; they say how far they are, and return what they made.
 Arrival = Generator[JobState, None, Any]
@@ -75,6 +75,11 @@ class FollowedRun:
     @property
     def finished(self) -> bool:
         return self._state.finished
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is still the worker's turn."""
+        return self._arrival is None
 
     def cancel(self) -> None:
         """Stop the run; returns at once. What has arrived by then stays."""
@@ -188,7 +193,8 @@ class Follower:
             return
         self._busy = True
         try:
-            time.sleep(SHARE_S)
+            if not self._runs or any(run.waits for run in self._runs):
+                time.sleep(SHARE_S)
             for run in tuple(self._runs):
                 run.step()
         finally:

@@ -33,6 +33,7 @@ def add_surfaces(node: "slicer.vtkMRMLSegmentationNode") -> Iterator[tuple[int, 
         segment = segmentation.GetSegment(segment_id)
         if segment is not None and surface is not None:
             segment.AddRepresentation(CLOSED_SURFACE, surface)
+    node.Modified()  # what shows it in 3D looks for surfaces then
     node.EndModify(modified)
 
 

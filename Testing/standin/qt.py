@@ -6,7 +6,7 @@ arguments as it takes. An attribute that Qt's meta-object and methods don't know
 on writing; a signal that does not exist raises too.
 
 As in Slicer, the main thread keeps Python's interpreter lock while it waits for events: Python threads run only while a
-slot lets them (`process_events`).
+slot lets them (`wait_for_events`).
 """
 
 import ctypes
@@ -186,7 +186,7 @@ def __getattr__(name: str) -> Any:
     if name in _made:
         return _made[name]
     found = next((getattr(module, name) for module in _MODULES if hasattr(module, name)), None)
-    if found is None:
+    if not inspect.isclass(found):
         raise AttributeError(f"PythonQt's qt has no {name}.")
     if inspect.isclass(found) and issubclass(found, QtCore.QObject):
         found = types.new_class(name, (Strict, found), {}, lambda body: body.update(__module__=__name__))
@@ -255,29 +255,36 @@ def _connect(root: Any, sender: str, signal: str, receiver: str, slot: str) -> N
     find(sender).connect(signal, getattr(target, slot.partition("(")[0]))
 
 
-# The name under which the C++ compiler knows QCoreApplication::processEvents(flags, milliseconds).
-_PROCESS_EVENTS = "_ZN16QCoreApplication13processEventsE6QFlagsIN10QEventLoop17ProcessEventsFlagEEi"
+# The name under which the C++ compiler knows QCoreApplication::processEvents(flags).
+_PROCESS_EVENTS = "_ZN16QCoreApplication13processEventsE6QFlagsIN10QEventLoop17ProcessEventsFlagEE"
+_WAIT = QtCore.QEventLoop.ProcessEventsFlag.WaitForMoreEvents
 
 
-def _keeping_the_lock() -> Callable[[int, int], object] | None:
+def _keeping_the_lock() -> Callable[[int], object] | None:
     """Qt's own function, called without letting go of the interpreter's lock; None where it can't be had."""
-    folder = Path(QtCore.__file__).parent / "Qt" / "lib"
-    for library in folder.glob("libQt6Core.so.6"):
-        function = getattr(ctypes.PyDLL(str(library)), _PROCESS_EVENTS)
-        function.argtypes, function.restype = (ctypes.c_int, ctypes.c_int), None
-        return function  # type: ignore[no-any-return]
-    return None
+    library = Path(QtCore.__file__).parent / "Qt" / "lib" / "libQt6Core.so.6"
+    if not library.is_file():
+        return None
+    function = getattr(ctypes.PyDLL(str(library)), _PROCESS_EVENTS)
+    function.argtypes, function.restype = (ctypes.c_int,), None
+    return function  # type: ignore[no-any-return]
 
 
 _process_locked = _keeping_the_lock()
+keeps_the_lock = _process_locked is not None
+
+
+def wait_for_events() -> None:
+    """Wait for an event and let it happen, as Slicer's main loop does: Python threads stand still meanwhile."""
+    if _process_locked is None:
+        QtCore.QCoreApplication.processEvents(_WAIT)
+    else:
+        _process_locked(_WAIT.value)
 
 
 def process_events(milliseconds: int = 5) -> None:
-    """Let events happen for a while, as Slicer's main loop does: without running Python threads meanwhile."""
-    if _process_locked is None:
-        QtCore.QCoreApplication.processEvents(QtCore.QEventLoop.ProcessEventsFlag.AllEvents, milliseconds)
-    else:
-        _process_locked(0, milliseconds)
+    """Let what is due happen, and what falls due within the time."""
+    QtCore.QCoreApplication.processEvents(QtCore.QEventLoop.ProcessEventsFlag.AllEvents, milliseconds)
     QtCore.QCoreApplication.sendPostedEvents(None, int(QtCore.QEvent.Type.DeferredDelete))
 
 
@@ -287,14 +294,11 @@ def process_until(condition: Callable[[], object], seconds: float = 30.0) -> Non
     Raises:
         TimeoutError: it did not come true in time.
     """
-    waker = QtCore.QTimer()  # wakes Qt, which otherwise would wait for an event
-    waker.start(2)
+    waker = QtCore.QTimer()  # so that the condition is looked at even if nothing happens
+    waker.start(20)
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"What was waited for did not happen within {seconds} s.")
-        if _process_locked is None:
-            QtCore.QCoreApplication.processEvents(QtCore.QEventLoop.ProcessEventsFlag.WaitForMoreEvents)
-        else:
-            _process_locked(QtCore.QEventLoop.ProcessEventsFlag.WaitForMoreEvents.value, 2)
+        wait_for_events()
     waker.stop()

@@ -70,6 +70,7 @@ class Session:
             if widget._run is not None:
                 widget._run.cancel()
             widget.cleanup()
+            widget._uiWidget.setMRMLScene(None)
             if client is not None:
                 client.close = client_close
         self._owner.close()

@@ -35,6 +35,8 @@ class Behaviour:
 
     def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation:
         BEHAVIOURS[self.name](self, progress)
+        if self.name == "blobs":
+            return blobs(volume, int(self.parameter))
         probabilities = (volume.data > 0).astype(np.float32) if options.probabilities else None
         return Segmentation(
             (volume.data[:1] > 0).astype(np.uint8),
@@ -46,6 +48,21 @@ class Behaviour:
         )
 
 
+def blobs(volume: Volume, count: int) -> Segmentation:
+    """Balls in a regular pattern, as many as the parameter says."""
+    layer = np.zeros(volume.geometry.shape_kji, np.uint8)
+    per_axis = int(np.ceil(count ** (1 / 3)))
+    side = [n // per_axis for n in layer.shape]
+    axes = [(np.arange(n) - (n - 1) / 2) / (n / 2) for n in side]
+    ball = sum(x**2 for x in np.meshgrid(*axes, indexing="ij", sparse=True)) < 0.8
+    for value in range(1, count + 1):
+        place = np.unravel_index(value - 1, (per_axis,) * 3)
+        corner = tuple(slice(p * n, (p + 1) * n) for p, n in zip(place, side, strict=True))
+        layer[corner][ball] = value
+    labels = tuple(Label(value, f"Ball {value}") for value in range(1, count + 1))
+    return Segmentation(layer[np.newaxis], labels, volume.geometry)
+
+
 def threshold(model: Behaviour, progress: Progress) -> None:
     progress.step(1, 1, "Thresholding")
 
@@ -55,6 +72,12 @@ def slow(model: Behaviour, progress: Progress) -> None:
     for done in range(count):
         progress.step(done, count, "Segmenting")
         time.sleep(0.01)
+
+
+def compute(model: Behaviour, progress: Progress) -> None:
+    for done in range(100):
+        progress.step(done, 100, "Segmenting")
+        time.sleep(0.03)
 
 
 def stuck(model: Behaviour, progress: Progress) -> None:
@@ -134,7 +157,7 @@ BEHAVIOURS = {
         threshold, slow, stuck, kernel, children, leave, die, chatty, user_error, private_error, defect,
         leave_politely, allocate, warn, torn,
     )
-}  # fmt: skip
+} | {"blobs": compute}  # fmt: skip
 
 
 class Opener:
