@@ -71,6 +71,11 @@ class BundleModel:
         self._device = device
         self._network = network.eval().requires_grad_(False).to(device)
 
+    @property
+    def weights_bytes(self) -> int:
+        """What its network's weights hold on their device."""
+        return sum(part.nbytes for part in (*self._network.parameters(), *self._network.buffers()))
+
     def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation:
         """Segment a volume (C, K, J, I); the result stands on the volume's own grid.
 
