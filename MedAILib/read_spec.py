@@ -7,6 +7,7 @@ from typing import Any
 from MedAILib.bundle_plan import BundlePlan, is_bundle, read_plan
 from MedAILib.config import Component, read_text
 from MedAILib.errors import SpecError
+from MedAILib.estimate import network_values
 from MedAILib.results import Code, Label, Terminology
 from MedAILib.spec import ModelSpec
 
@@ -75,6 +76,8 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
             intended_use=str(data.get("intended_use", "")),
             references=tuple(str(text) for text in data.get("references", ())),
             warnings=tuple(str(text) for text in own.get("warnings", ())),
+            weights_bytes=plan.weights.stat().st_size if plan.weights.is_file() else 0,
+            window_values=network_values(plan.network, int(outputs["num_channels"])),
         )
     except (KeyError, TypeError, AttributeError, StopIteration, ValueError) as error:
         if isinstance(error, SpecError):

@@ -29,6 +29,9 @@ class ModelSpec:
             whole.
         mirror_axes: network axes along which its author says it may be mirrored.
         steps: its preprocessing, inference and post-processing in words, in order.
+        weights_bytes: size of its weights; 0 when not known.
+        window_values: numbers (float32) that its network holds at its peak for each voxel of its window; None when not
+            known.
         licence, authors, data_source, intended_use, references, warnings: what its author wrote.
 
     Raises:
@@ -55,6 +58,8 @@ class ModelSpec:
     intended_use: str = ""
     references: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    weights_bytes: int = 0
+    window_values: float | None = None
 
     def __post_init__(self) -> None:
         if not self.channels:

@@ -1,7 +1,7 @@
 """One image through one segmentation network: prepare, slide, restore, clean up."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,13 +9,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from MedAILib.errors import InputError, ModelError
+from MedAILib.estimate import Demand, demand
 from MedAILib.inference.cleanup import Cleanup
+from MedAILib.inference.frame import Frame
+from MedAILib.inference.ladder import Rung, climb_down, rungs
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.prepare import Step, prepare
 from MedAILib.inference.restore import Decision, Restored, restore
 from MedAILib.inference.window import Windows, slide
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
+from MedAILib.spec import ModelSpec
 from MedAILib.volume import Volume
 
 
@@ -30,6 +34,9 @@ class Recipe:
         cleanups: post-processing of the labels, in order.
         in_channels, out_channels: of the network.
         mirror_axes: axes along which its author says it may be mirrored.
+        spec: what foretells the memory that it takes; None where that can't be foretold.
+        window_multiple: sizes of windows that the network takes are multiples of these; None where it takes its own
+            alone, and whole images where it has none.
     """
 
     steps: tuple[Step, ...]
@@ -39,22 +46,34 @@ class Recipe:
     in_channels: int
     out_channels: int
     mirror_axes: tuple[int, ...] = ()
+    spec: ModelSpec | None = None
+    window_multiple: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Segmented:
-    """Labels and probabilities on the input's grid, and the number format of the sums in between."""
+    """Labels and probabilities on the input's grid, and how they came about.
+
+    Args:
+        layers, probabilities: as `Restored` has them, for the whole input.
+        accumulation: the number format of the sums in between.
+        device: where the network ran.
+        gave_way: what was done otherwise than usual, as memory was short.
+    """
 
     layers: NDArray[np.unsignedinteger]
     probabilities: NDArray[np.float32] | None
     accumulation: str
+    device: torch.device
+    gave_way: tuple[str, ...] = ()
 
 
 def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOptions, progress: Progress) -> Segmented:
-    """Segment one image, on the device that the network is on.
+    """Segment one image, on the device that the network is on, or as `ladder` says where memory is short.
 
     Raises:
-        InputError: the image does not suit (see `prepare`), or an option does not suit the model.
+        InputError: the image does not suit (see `prepare`), an option does not suit the model, or there is too little
+            memory.
         ModelError: the network's output is not what its description says, or not finite.
         Cancelled: by `progress`.
     """
@@ -67,18 +86,17 @@ def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOpti
         raise InputError("This model's description names no axes along which it may be mirrored; run it without.")
     box = volume.geometry.box_of_roi(options.roi) if options.roi else None
     part = volume.cropped(box) if box else volume
-    image, frame = prepare(part, recipe.steps, progress)
-    device = next(network.parameters()).device
-    planes = slide(
-        _checked(network, recipe.out_channels, device),
-        image,
-        _windows(recipe.windows, options),
-        recipe.mirror_axes if options.mirror else (),
-        recipe.out_channels,
-        progress,
-    )
-    with torch.inference_mode():
-        restored = restore(planes, frame, part.geometry.shape_kji, recipe.decision, options.probabilities)
+    pass_ = _Pass(part, network, recipe, options, progress)
+    home = next(network.parameters()).device
+    try:
+        (restored, accumulation), rung = climb_down(
+            rungs(home, pass_.window, recipe.window_multiple if recipe.windows.roi else None),
+            pass_.need if recipe.spec is not None else None,
+            pass_.run,
+            progress,
+        )
+    finally:
+        network.to(home)
     if options.postprocess:
         voxel_ml = volume.geometry.voxel_volume_ml
         for done, cleanup in enumerate(recipe.cleanups):
@@ -88,20 +106,50 @@ def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOpti
     if not restored.layers.any():
         progress.warn(f"The model found nothing in {volume.name}: everything is background.")
     whole = _pasted(restored, volume, box) if box else restored
-    return Segmented(whole.layers, whole.probabilities, planes.accumulation)
+    return Segmented(whole.layers, whole.probabilities, accumulation, rung.device, rung.steps)
+
+
+class _Pass:
+    """One image before one network; prepared once, whatever way it is run in."""
+
+    def __init__(
+        self, part: Volume, network: nn.Module, recipe: Recipe, options: RunOptions, progress: Progress
+    ) -> None:
+        self.part, self.network, self.recipe, self.options, self.progress = part, network, recipe, options, progress
+        self._prepared: tuple[Tensor, Frame] | None = None
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """The model's own window; 0 stands for the image's size."""
+        return tuple(max(n, 0) for n in self.recipe.windows.roi or (0, 0, 0))
+
+    def need(self, rung: Rung) -> Demand:
+        """What it takes to run in a way, with the box already cut out."""
+        assert self.recipe.spec is not None
+        inside = replace(self.options, roi=None)
+        return demand(self.recipe.spec, self.part.geometry, self.part.data.dtype, inside, rung.window)
+
+    def run(self, rung: Rung) -> tuple[Restored, str]:
+        """The result on the part's grid, and the number format of the sums."""
+        if self._prepared is None:
+            self._prepared = prepare(self.part, self.recipe.steps, self.progress)
+        image, frame = self._prepared
+        planes = slide(
+            _checked(self.network.to(rung.device), self.recipe.out_channels, rung.device),
+            image,
+            _windows(replace(self.recipe.windows, roi=rung.window), self.options),
+            self.recipe.mirror_axes if self.options.mirror else (),
+            self.recipe.out_channels,
+            self.progress,
+            sums=rung.sums,
+        )
+        shape, wanted = self.part.geometry.shape_kji, self.options.probabilities
+        with torch.inference_mode():
+            return restore(planes, frame, shape, self.recipe.decision, wanted), planes.accumulation
 
 
 def _windows(windows: Windows, options: RunOptions) -> Windows:
-    if options.overlap is None:
-        return windows
-    return Windows(
-        windows.roi,
-        (options.overlap,) * 3,
-        windows.gaussian,
-        windows.sigma_scale,
-        windows.padding_mode,
-        windows.padding_value,
-    )
+    return windows if options.overlap is None else replace(windows, overlap=(options.overlap,) * 3)
 
 
 def _checked(network: nn.Module, channels: int, device: torch.device) -> Callable[[Tensor], Tensor]:

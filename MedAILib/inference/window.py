@@ -63,7 +63,14 @@ class Planes:
 
 
 def slide(
-    network: Network, image: Tensor, windows: Windows, mirror_axes: tuple[int, ...], channels: int, progress: Progress
+    network: Network,
+    image: Tensor,
+    windows: Windows,
+    mirror_axes: tuple[int, ...],
+    channels: int,
+    progress: Progress,
+    *,
+    sums: torch.device | None = None,
 ) -> Planes:
     """Run the network over an image.
 
@@ -74,6 +81,7 @@ def slide(
         mirror_axes: also run every window mirrored along each combination of these axes, and average.
         channels: number of the network's output channels.
         progress: told of each window; may cancel between two.
+        sums: where overlapping windows are added up; None is the CPU. Planes come on the CPU all the same.
     """
     shape = tuple(image.shape[1:])
     roi = windows.size_for(shape)
@@ -87,7 +95,8 @@ def slide(
     axis = min(range(3), key=lambda a: channels * roi[a] * padded[0] * padded[1] * padded[2] // padded[a])
     plane = tuple(n for a, n in enumerate(padded) if a != axis)
     dtype = accumulator_dtype(channels * roi[axis] * plane[0] * plane[1])
-    run = _Sliding(network, image, roi, _weights(roi, windows), _flips(mirror_axes), progress)
+    weights = _weights(roi, windows).to(sums or "cpu")
+    run = _Sliding(network, image, roi, weights, _flips(mirror_axes), progress)
     values = run.planes(axis, starts, channels, dtype)
     inner = tuple(slice(before[a], before[a] + shape[a]) for a in range(3) if a != axis)
     kept = (value[:, inner[0], inner[1]] for z, value in values if before[axis] <= z < before[axis] + shape[axis])
@@ -112,8 +121,9 @@ class _Sliding:
         others = [a for a in range(3) if a != axis]
         depth = self.roi[axis]
         plane = [self.image.shape[a + 1] for a in others]
-        sums = torch.zeros((depth, channels, *plane), dtype=dtype)
-        counts = torch.zeros((depth, *plane))
+        place = self.weights.device
+        sums = torch.zeros((depth, channels, *plane), dtype=dtype, device=place)
+        counts = torch.zeros((depth, *plane), device=place)
         weights = self.weights.permute(axis, *others)
         total, done, finished = len(starts[0]) * len(starts[1]) * len(starts[2]), 0, 0
         for first in starts[axis]:
@@ -133,13 +143,13 @@ class _Sliding:
         yield from _finish(sums, counts, finished, finished + depth)
 
     def window(self, corner: list[int]) -> Tensor:
-        """The network's output (C, X, Y, Z), float32 on the CPU, for the window at a corner."""
+        """The network's output (C, X, Y, Z), float32 where sums are kept, for the window at a corner."""
         x, y, z = (slice(c, c + size) for c, size in zip(corner, self.roi, strict=True))
         patch = self.image[None, :, x, y, z].contiguous()
         output = self.network(patch)
         for flip in self.flips:
             output = output + self.network(patch.flip(flip)).flip(flip)
-        return (output[0] / (1 + len(self.flips)) if self.flips else output[0]).float().cpu()
+        return (output[0] / (1 + len(self.flips)) if self.flips else output[0]).to(self.weights.device).float()
 
 
 def _padded(image: Tensor, pads: list[int], windows: Windows) -> Tensor:
@@ -157,7 +167,7 @@ def _finish(sums: Tensor, counts: Tensor, start: int, stop: int) -> Iterator[tup
     """Hand on the planes `start` to `stop` - 1 and clear their places in the ring."""
     depth = len(sums)
     for z in range(start, stop):
-        plane = torch.div(sums[z % depth], counts[z % depth])
+        plane = torch.div(sums[z % depth], counts[z % depth]).cpu()
         if not bool(torch.isfinite(plane).all()):
             raise ModelError(
                 "The sums of the network's output are not finite; its outputs are too large to be added up."

@@ -13,7 +13,7 @@ from MedAILib.bundle_plan import BundlePlan, read_plan
 from MedAILib.errors import InputError, SpecError
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.segment import Recipe, Segmented, segment
-from MedAILib.models.networks import build_network
+from MedAILib.models.networks import build_network, window_multiple
 from MedAILib.models.steps import postprocessing_plan, preprocessing_steps, window_plan
 from MedAILib.models.trust import tree_sha256
 from MedAILib.models.weights import load_weights, network_weights, require_fit
@@ -67,9 +67,16 @@ class BundleModel:
             len(self.spec.channels),
             classes,
             self.spec.mirror_axes,
+            self.spec,
+            window_multiple(plan.network),
         )
         self._device = device
         self._network = network.eval().requires_grad_(False).to(device)
+
+    @property
+    def weights_bytes(self) -> int:
+        """What its network's weights hold on their device."""
+        return sum(part.nbytes for part in (*self._network.parameters(), *self._network.buffers()))
 
     def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation:
         """Segment a volume (C, K, J, I); the result stands on the volume's own grid.
@@ -111,7 +118,8 @@ class BundleModel:
             "sha256": self._sha256,
             "input": volume.name,
             **{f"input.{key}": volume.provenance[key] for key in SOURCE_KEYS if key in volume.provenance},
-            "device": str(self._device) if self._device.type == "cpu" else torch.cuda.get_device_name(self._device),
+            "device": str(done.device) if done.device.type == "cpu" else torch.cuda.get_device_name(done.device),
+            "memory": "; ".join(done.gave_way) or "enough",
             **{f"option.{key}": str(value) for key, value in said.items()},
             "accumulation": done.accumulation,
             "medai": VERSION,

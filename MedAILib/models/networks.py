@@ -1,10 +1,12 @@
 """The networks that a model's description may name, and nothing else."""
 
+import math
 from typing import Any
 
 from monai.networks.nets import BasicUNet, DynUNet, SegResNet, UNet
 from torch import nn
 
+from MedAILib.config import Component
 from MedAILib.errors import ModelError, SpecError
 
 NETWORKS: dict[str, type[nn.Module]] = {
@@ -38,3 +40,19 @@ def build_network(target: str, arguments: dict[str, Any]) -> nn.Module:
     ) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise ModelError(f"The network {name} can't be built from the model's description: {reason}.") from error
+
+
+def window_multiple(network: Component) -> tuple[int, ...] | None:
+    """Along each axis, what the size of a window must be a multiple of for a network to take it; None: not known."""
+    arguments = network.arguments
+    try:
+        if network.name in ("DynUNet", "UNet"):
+            strides = [(n,) * 3 if isinstance(n, int) else tuple(n) for n in arguments["strides"]]
+            return tuple(math.prod(stride[axis] for stride in strides) for axis in range(3))
+        if network.name == "BasicUNet":
+            return (16, 16, 16)
+        if network.name == "SegResNet":
+            return (2 ** (len(arguments.get("blocks_down", (1, 2, 2, 4))) - 1),) * 3
+    except (KeyError, TypeError, IndexError):
+        return None
+    return None

@@ -1,6 +1,8 @@
 """A worker process with a model that does what the request's model name says; started by the worker's tests.
 
-Usage: python standin.py
+Usage: python standin.py [BYTES]
+
+BYTES is what warm models may hold; a model called "holds:N" says that it holds N bytes.
 
 Model names: "threshold", "slow", and the ways to misbehave that `BEHAVIOURS` lists. Anything after a colon in the name
 is the behaviour's own parameter.
@@ -21,7 +23,7 @@ from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.results import Code, Label, Segmentation, Terminology
 from MedAILib.volume import Volume
-from MedAILib.worker.server import main
+from MedAILib.worker.server import Library, main
 
 BRAIN = Terminology(Code("SCT", "123037004", "Anatomical Structure"), Code("SCT", "12738006", "Brain"))
 
@@ -32,6 +34,7 @@ class Behaviour:
     def __init__(self, name: str, opened: int) -> None:
         self.name, _, self.parameter = name.partition(":")
         self.opened = opened
+        self.weights_bytes = int(self.parameter or 0) if self.name == "holds" else 0
 
     def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation:
         BEHAVIOURS[self.name](self, progress)
@@ -65,6 +68,10 @@ def blobs(volume: Volume, count: int) -> Segmentation:
 
 def threshold(model: Behaviour, progress: Progress) -> None:
     progress.step(1, 1, "Thresholding")
+
+
+def holds(model: Behaviour, progress: Progress) -> None:
+    progress.step(1, 1, "Holding")
 
 
 def slow(model: Behaviour, progress: Progress) -> None:
@@ -154,7 +161,7 @@ def torn(model: Behaviour, progress: Progress) -> None:
 BEHAVIOURS = {
     function.__name__: function
     for function in (
-        threshold, slow, stuck, kernel, children, leave, die, chatty, user_error, private_error, defect,
+        threshold, holds, slow, stuck, kernel, children, leave, die, chatty, user_error, private_error, defect,
         leave_politely, allocate, warn, torn,
     )
 } | {"blobs": compute}  # fmt: skip
@@ -172,4 +179,5 @@ class Opener:
 
 
 if __name__ == "__main__":
-    main(Opener(), Path)
+    BYTES = int(sys.argv[1]) if len(sys.argv) > 1 else 2**30
+    main(Library(Opener(), Path, {"auto": "cpu", "cpu": "cpu", "cuda": "cuda:0"}.__getitem__, lambda device: BYTES))
