@@ -25,9 +25,10 @@ SOURCE_TREE = Path(__file__).resolve().parents[1]
 if (SOURCE_TREE / "MedAILib").is_dir() and str(SOURCE_TREE) not in sys.path:
     sys.path.append(str(SOURCE_TREE))
 
-from MedAILib.errors import InputError
 from MedAILib.request import RunOptions, RunRequest
 from MedAILib.results import Segmentation
+from MedAILib.scene.into import require_segmentation
+from MedAILib.scene.origin import find_origin, origin_of
 from MedAILib.scene.read import roi_from_node, volume_from_nodes
 from MedAILib.scene.write import Outputs, write_result
 from MedAILib.volume import Volume
@@ -120,6 +121,7 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
         surfaces=False,
         table=True,
         mirror=False,
+        segmentationNode=None,
     ):
         """Segment an image and wait for the result.
 
@@ -134,6 +136,7 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
             surfaces: also make the segments' surfaces, for the 3D views.
             table: also make a table node: voxels, volume and intensities of each segment.
             mirror: average over mirrored copies, as the model allows; slower, often a little better.
+            segmentationNode: takes the new segments, beside those that it has; None makes a new one.
 
         Returns:
             The new nodes, the segmentation node first.
@@ -146,16 +149,16 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
         volume = volume_from_nodes(nodes)
         roi = None if roiNode is None else roi_from_node(roiNode, nodes[0])
         request = RunRequest(model, device, RunOptions(roi=roi, probabilities=probabilities, mirror=mirror))
-        outputs = Outputs(label_map=labelMap, probabilities=probabilities, surfaces=surfaces, table=table)
+        into = None if segmentationNode is None else segmentationNode.GetID()
+        outputs = Outputs(label_map=labelMap, probabilities=probabilities, surfaces=surfaces, table=table, into=into)
 
-        # The node may go while the worker computes: between asking and writing, its ID stands for it.
-        scene, nodeID = nodes[0].GetScene(), nodes[0].GetID()
-        del nodes, volumeNode
+        # Nodes may go while the worker computes: between asking and writing, what is remembered stands for them.
+        scene, origin = nodes[0].GetScene(), origin_of(nodes[0])
+        if into is not None:
+            require_segmentation(scene, into, nodes[0])
+        del nodes, volumeNode, segmentationNode
         result = self._run(request, volume)
-        source = scene.GetNodeByID(nodeID)
-        if source is None:
-            raise InputError(f"{volume.name} was removed from the scene before its result came; load it and run again.")
-        return write_result(result, source, outputs)
+        return write_result(result, find_origin(scene, origin), outputs)
 
     def close(self):
         """End the worker; the next run starts a new one."""

@@ -2,8 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    import slicer
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,6 +25,15 @@ def shared_data() -> Path:
 def hippocampus() -> Path:
     """The built-in model's folder."""
     return ROOT / "Resources" / "Models" / "hippocampus"
+
+
+@pytest.fixture
+def scene() -> "Iterator[slicer.vtkMRMLScene]":
+    """A fresh scene of MRML, without Slicer's window."""
+    from MedAILib.scene.headless import headless_scene  # a second that tests without a scene need not wait for
+
+    with headless_scene() as owner:
+        yield owner.scene
 
 
 @pytest.fixture(autouse=True)

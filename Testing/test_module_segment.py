@@ -20,7 +20,6 @@ from MedAILib.errors import InputError
 from MedAILib.models.store import builtin_models
 from MedAILib.progress import Cancelled
 from MedAILib.request import RunRequest
-from MedAILib.scene.headless import headless_scene
 from MedAILib.volume import Volume
 from MedAILib.worker.client import Job, JobState, WorkerClient
 
@@ -55,12 +54,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
 def two_channel_bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The same with two channels."""
     return str(random_bundle(tmp_path_factory.mktemp("bundle"), network_entry("UNet", classes=3, channels=2)))
-
-
-@pytest.fixture
-def scene() -> Iterator[slicer.vtkMRMLScene]:
-    with headless_scene() as owner:
-        yield owner.scene
 
 
 def add_volume(scene: slicer.vtkMRMLScene, name: str = "Head", seed: int = 0) -> slicer.vtkMRMLScalarVolumeNode:
@@ -160,6 +153,23 @@ def test_volume_removed_while_the_worker_computes_leaves_nothing_behind(module, 
     waiting = Meanwhile(client, lambda: scene.RemoveNode(volume))
     with pytest.raises(InputError, match="Head was removed from the scene"):
         module.MedAISegmentLogic(waiting).segment(volume, model=bundle, device="cpu")
+    assert node_ids(scene) == before
+
+
+def test_segments_go_into_the_segmentation_that_is_given(module, client, bundle, scene) -> None:
+    mine = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
+    nodes = module.MedAISegmentLogic(client).segment(add_volume(scene), bundle, "cpu", segmentationNode=mine)
+    assert nodes[0] is mine
+    assert mine.GetSegmentation().GetNumberOfSegments() > 0
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
+
+
+def test_segmentation_removed_while_the_worker_computes_leaves_nothing_behind(module, client, bundle, scene) -> None:
+    volume, mine = add_volume(scene), scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
+    waiting = Meanwhile(client, lambda: scene.RemoveNode(mine))
+    before = [node_id for node_id in node_ids(scene) if node_id != mine.GetID()]
+    with pytest.raises(InputError, match="is not in the scene"):
+        module.MedAISegmentLogic(waiting).segment(volume, bundle, "cpu", segmentationNode=mine)
     assert node_ids(scene) == before
 
 
