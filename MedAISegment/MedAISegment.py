@@ -4,6 +4,7 @@ The work is done in MedAILib; this process never imports PyTorch.
 """
 
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import qt
 import slicer
 import slicer.util
 import vtk
-from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
@@ -39,19 +40,23 @@ from MedAILib.gui.follow import Arrival, FollowedRun, Follower, Listener
 from MedAILib.gui.models import ModelEntry, ModelPicker, known_models
 from MedAILib.gui.packages import ensure_packages, slicer_tools, slow_torch
 from MedAILib.gui.show import center_3d_views, edit_segmentation, show_image, show_table
-from MedAILib.gui.words import progress_text
+from MedAILib.gui.words import progress_text, worker_text
 from MedAILib.request import RunOptions, RunRequest
 from MedAILib.results import Segmentation
+from MedAILib.scene.into import require_segmentation
+from MedAILib.scene.origin import find_origin, origin_of
 from MedAILib.scene.read import roi_from_node, volume_from_nodes
 from MedAILib.scene.surfaces import add_surfaces
 from MedAILib.scene.write import Outputs, write_result
 from MedAILib.volume import Volume
-from MedAILib.worker.client import Job, JobState, WorkerClient, WorkerDefect
+from MedAILib.worker.client import Job, JobState, WorkerClient, WorkerDefect, WorkerStatus
 
 # How many input channels the panel has a selector for; the Python console has no such limit.
 MAX_CHANNELS = 8
 # How long a message that no run follows is given to reach the worker.
 MESSAGE_S = 1.0
+# Where the user's own command for the worker is kept: in the settings, never in a scene.
+COMMAND_SETTING = "MedAI/WorkerCommand"
 
 
 class MedAISegment(ScriptedLoadableModule):
@@ -103,6 +108,7 @@ class MedAISegmentParameterNode:
     inputVolume8: vtkMRMLScalarVolumeNode
     roi: vtkMRMLMarkupsROINode
     device: str = "auto"
+    outputSegmentation: vtkMRMLSegmentationNode
     surfaces: bool = True
     table: bool = True
     labelMap: bool = False
@@ -140,6 +146,8 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._picker = ModelPicker(self.ui.modelSearchBox, self.ui.modelList, self.ui.modelDetails, self._onModelPicked)
         self._picker.fill(self.logic.models())
         self._fillDevices()
+        self.ui.workerCommandLineEdit.text = self.logic.workerCommand()
+        self._sayDestination()
 
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
@@ -154,6 +162,7 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.deviceComboBox.connect("currentIndexChanged(int)", self._onDevicePicked)
         self.ui.freeMemoryButton.connect("clicked(bool)", self.onFreeMemoryButton)
         self.ui.restartWorkerButton.connect("clicked(bool)", self.onRestartWorkerButton)
+        self.ui.workerCommandLineEdit.connect("editingFinished()", self.onWorkerCommandEdited)
         self.ui.copyDiagnosticsButton.connect("clicked(bool)", self.onCopyDiagnosticsButton)
         self.initializeParameterNode()
 
@@ -235,6 +244,14 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.restartWorker()
         self._log(_("The worker was ended; the next run starts a new one."))
 
+    def onWorkerCommandEdited(self):
+        with slicer.util.tryWithErrorDisplay(_("The worker command could not be taken.")):
+            try:
+                self.logic.setWorkerCommand(self.ui.workerCommandLineEdit.text.strip())
+            except MedAIError as error:
+                self._show(error)
+            self._sayDestination()
+
     def onCopyDiagnosticsButton(self):
         text = self.logic.diagnostics(self._modelName(), self.ui.logText.toPlainText())
         qt.QApplication.clipboard().setText(text)
@@ -256,7 +273,7 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         with slicer.util.tryWithErrorDisplay(_("The run could not be started."), waitCursor=True):
             try:
-                if ensure_packages(slicer_tools()):
+                if not self.logic.workerCommand() and ensure_packages(slicer_tools()):
                     self._log(_("Packages were installed."))
                 arguments = makeArguments()
                 self._run = self.logic.segmentAsync(
@@ -275,12 +292,13 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _arguments(self) -> "dict[str, Any]":
         """What the panel says, as arguments of the logic; nodes by their ID."""
         parameters = self._parameterNode
-        percent = parameters.overlapPercent
+        percent, output = parameters.overlapPercent, parameters.outputSegmentation
         return {
             "volumeNode": [node.GetID() for node in self._inputNodes()],
             "model": parameters.model,
             "device": parameters.device,
             "roiNode": parameters.roi.GetID() if _present(parameters.roi) else None,
+            "segmentationNode": output.GetID() if _present(output) else None,
             "labelMap": parameters.labelMap,
             "probabilities": parameters.probabilities,
             "surfaces": parameters.surfaces,
@@ -305,8 +323,7 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onDone(self, nodes):
         with slicer.util.tryWithErrorDisplay(_("The result is in the scene but could not be shown.")):
             segmentationNode = nodes[0]
-            role = segmentationNode.GetReferenceImageGeometryReferenceRole()
-            volumeNode = segmentationNode.GetNodeReference(role)
+            volumeNode = slicer.mrmlScene.GetNodeByID((self._lastArguments or {})["volumeNode"][0])
             self._resultIDs = segmentationNode.GetID(), volumeNode.GetID()
             names = ", ".join(node.GetName() for node in nodes)
             self._log(_("Done: {names}").format(names=names))
@@ -390,14 +407,23 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 label.text = f"{channels[number]}:"
 
     def _fillDevices(self):
-        told = self.logic.versions().get("devices") or ()
+        status = self.logic.workerStatus()
+        self.ui.workerStateLabel.text = worker_text(status)
         self.ui.deviceComboBox.blockSignals(True)
         self.ui.deviceComboBox.clear()
-        for name, text in device_choices(nvidia_cards(), told):
+        for name, text in device_choices(nvidia_cards(), status.devices):
             self.ui.deviceComboBox.addItem(text, name)
         self.ui.deviceComboBox.blockSignals(False)
         if self._parameterNode is not None:
             self._chooseDevice(self._parameterNode.device)
+
+    def _sayDestination(self):
+        """Whoever sends images to another computer sees it before each run."""
+        destination = self.logic.destination()
+        text = _("For research use only. Not a medical device.")
+        if destination:
+            text = _("{notice} Images are sent to {destination}.").format(notice=text, destination=destination)
+        self.ui.researchUseLabel.text = text
 
     def _chooseDevice(self, name):
         combo = self.ui.deviceComboBox
@@ -459,7 +485,8 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
             options: `roiNode`, a markups ROI node or its ID, inside of whose box alone the model runs;
                 `labelMap`, `probabilities`, `surfaces`, `table` (all False but `table`), which nodes to make besides
                 the segmentation; `mirror`, to average over mirrored copies as the model allows; `overlap` of windows,
-                0 to below 1, None for the model's own; `postprocess` (True), to clean up as the model asks.
+                0 to below 1, None for the model's own; `postprocess` (True), to clean up as the model asks;
+                `segmentationNode`, one that takes the new segments beside those that it has.
 
         Returns:
             The new nodes, the segmentation node first.
@@ -531,7 +558,7 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
     def freeMemory(self):
         """Let the worker forget the models that it keeps ready."""
         if self._client is not None:
-            self._client.free()
+            self._client.free_memory()
             self._breathe()
 
     def restartWorker(self):
@@ -539,6 +566,32 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
         if self._client is not None:
             self._client.restart()
             self._breathe()
+
+    def workerStatus(self) -> WorkerStatus:
+        """What the worker last said of its memory, devices and warm models."""
+        return self._client.status() if self._client is not None else WorkerStatus()
+
+    def workerCommand(self) -> str:
+        """The user's own command for the worker; empty for this computer's own."""
+        return str(slicer.app.settings().value(COMMAND_SETTING, "") or "")
+
+    def setWorkerCommand(self, command: str):
+        """Run models by this command from the next run on, such as "ssh gpu-box /opt/python -m MedAILib.worker.server".
+
+        It is kept for the user. Images are sent to where it leads; empty runs models on this computer.
+
+        Raises:
+            MedAIError: the command's quotes don't match.
+        """
+        if command == self.workerCommand():
+            return
+        _words(command)
+        slicer.app.settings().setValue(COMMAND_SETTING, command)
+        self.close()
+
+    def destination(self) -> str:
+        """Where images go: empty for this computer, else the host or the command."""
+        return self._worker().destination
 
     def versions(self) -> "dict[str, Any]":
         """What the worker last said of itself; empty before it started."""
@@ -559,7 +612,7 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
 
     def _worker(self) -> WorkerClient:
         if self._client is None:
-            self._client = WorkerClient()
+            self._client = WorkerClient(_words(self.workerCommand()) or None)
         return self._client
 
     def _breathe(self):
@@ -569,10 +622,7 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
 
 
 class _Run:
-    """What one run needs of the scene: read at its beginning, found again at its end, by ID and never by pointer.
-
-    A node that has the image's ID but is another one (the scene was closed, a new one loaded) is not taken for it.
-    """
+    """What one run needs of the scene: read at its beginning, found again at its end, never kept by pointer."""
 
     def __init__(
         self,
@@ -585,6 +635,7 @@ class _Run:
         labelMap=False,
         surfaces=False,
         table=True,
+        segmentationNode=None,
         mirror=False,
         overlap=None,
         postprocess=True,
@@ -594,11 +645,12 @@ class _Run:
         self._volume: Volume | None = volume_from_nodes(nodes)
         roi = None if roiNode is None else roi_from_node(_node(roiNode, _("region of interest")), nodes[0])
         self._request = RunRequest(model, device, RunOptions(roi, probabilities, mirror, postprocess, overlap))
-        self._outputs = Outputs(label_map=labelMap, probabilities=probabilities, table=table)
+        into = None if segmentationNode is None else _node(segmentationNode, _("segmentation")).GetID()
+        self._outputs = Outputs(label_map=labelMap, probabilities=probabilities, table=table, into=into)
         self._surfaces = surfaces
-        self._scene, self._nodeID, self._name = nodes[0].GetScene(), nodes[0].GetID(), nodes[0].GetName()
-        self._alive = vtk.vtkWeakReference()
-        self._alive.Set(nodes[0])
+        self._scene, self._origin = nodes[0].GetScene(), origin_of(nodes[0])
+        if into is not None:
+            require_segmentation(self._scene, into, nodes[0])
 
     def submit(self, client: WorkerClient) -> Job:
         """Hand the image over; the job lets it go when it ends."""
@@ -608,9 +660,13 @@ class _Run:
 
     def obstacle(self) -> InputError | None:
         """Why the result has no place any more."""
-        if self._source() is not None:
-            return None
-        return InputError(f"{self._name} was removed from the scene before its result came; load it and run again.")
+        try:
+            source = find_origin(self._scene, self._origin)
+            if self._outputs.into is not None:
+                require_segmentation(self._scene, self._outputs.into, source)
+        except InputError as error:
+            return error
+        return None
 
     def arrive(self, result: Segmentation) -> Arrival:
         """Put the result into the scene, in steps; returns the new nodes.
@@ -621,7 +677,7 @@ class _Run:
         obstacle = self.obstacle()
         if obstacle is not None:
             raise obstacle
-        nodes = write_result(result, self._source(), self._outputs)
+        nodes = write_result(result, find_origin(self._scene, self._origin), self._outputs)
         ids = [node.GetID() for node in nodes]
         if self._surfaces:
             for done, total in add_surfaces(nodes[0]):
@@ -629,10 +685,6 @@ class _Run:
                 if self._scene.GetNodeByID(ids[0]) is None:
                     raise InputError("The segmentation was removed from the scene before it was complete.")
         return [node for node in map(self._scene.GetNodeByID, ids) if node is not None]
-
-    def _source(self):
-        node = self._scene.GetNodeByID(self._nodeID)
-        return node if node is not None and node is self._alive.Get() else None
 
 
 def _node(nodeOrID, what: str):
@@ -643,6 +695,14 @@ def _node(nodeOrID, what: str):
     if node is None:
         raise InputError(f"The {what} {nodeOrID} is not in the scene any more; choose another.")
     return node
+
+
+def _words(command: str) -> "list[str]":
+    """A command line in its parts, as a shell takes it."""
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise InputError(f"The worker command {command} can't be read ({error}); check its quotes.") from error
 
 
 def _present(node) -> bool:

@@ -3,11 +3,14 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from MedAILib.worker.client import WorkerClient
+
+if TYPE_CHECKING:
+    import slicer
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,6 +55,15 @@ def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     yield session
     session.close()
     assert sessions.slot_errors() == []
+
+
+@pytest.fixture
+def scene() -> "Iterator[slicer.vtkMRMLScene]":
+    """A fresh scene of MRML, without Slicer's window."""
+    from MedAILib.scene.headless import headless_scene  # a second that tests without a scene need not wait for
+
+    with headless_scene() as owner:
+        yield owner.scene
 
 
 @pytest.fixture(autouse=True)

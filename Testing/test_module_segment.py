@@ -124,6 +124,23 @@ def test_volume_removed_while_the_worker_computes_leaves_nothing_behind(session,
     assert session.node_ids() == before
 
 
+def test_segments_go_into_the_segmentation_that_is_given(session, client, bundle) -> None:
+    mine = session.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
+    nodes = session.logic(client).segment(session.add_volume(), bundle, "cpu", segmentationNode=mine)
+    assert nodes[0] is mine
+    assert mine.GetSegmentation().GetNumberOfSegments() > 0
+    assert session.nodes("vtkMRMLSegmentationNode") == [mine]
+
+
+def test_segmentation_removed_while_the_worker_computes_leaves_nothing_behind(session, client, bundle) -> None:
+    volume, mine = session.add_volume(), session.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
+    waiting = Meanwhile(client, lambda: session.scene.RemoveNode(mine))
+    before = [node_id for node_id in session.node_ids() if node_id != mine.GetID()]
+    with pytest.raises(InputError, match="is not in the scene"):
+        session.logic(waiting).segment(volume, bundle, "cpu", segmentationNode=mine)
+    assert session.node_ids() == before
+
+
 def test_interrupted_waiting_ends_the_run(session, client, bundle) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt

@@ -8,6 +8,7 @@ import pytest
 from bundles import configs, network_entry, write_configs
 
 from MedAILib.gui.devices import device_choices
+from MedAILib.worker.status import Device
 
 pytest.importorskip("PySide6.QtUiTools", reason="PySide6 or a library of its is not here", exc_type=ImportError)
 
@@ -176,6 +177,27 @@ def test_diagnostics_are_copied(session) -> None:
         assert part in text
 
 
+def test_command_of_another_computer_is_kept_and_said(session) -> None:
+    widget = session.open()
+    line = widget.ui.workerCommandLineEdit
+    line.text = "ssh gpu-box /opt/python -m MedAILib.worker.server"
+    line.editingFinished.emit()
+    assert "Images are sent to gpu-box" in widget.ui.researchUseLabel.text
+    assert session.open().ui.workerCommandLineEdit.text == line.text
+    line.text = ""
+    line.editingFinished.emit()
+    assert "sent" not in widget.ui.researchUseLabel.text
+
+
+def test_command_that_can_not_be_read_is_refused(session) -> None:
+    widget = session.open()
+    widget.ui.workerCommandLineEdit.text = "ssh 'gpu-box"
+    widget.ui.workerCommandLineEdit.editingFinished.emit()
+    session.until(session.messages)
+    assert "check its quotes" in session.messages()[0]
+    assert widget.logic.workerCommand() == ""
+
+
 def test_device_of_another_computer_is_kept(session) -> None:
     session.add_volume()
     widget = session.open()
@@ -186,7 +208,7 @@ def test_device_of_another_computer_is_kept(session) -> None:
 
 def test_devices_are_named_with_their_free_memory_once_the_worker_says_so() -> None:
     assert [name for name, _ in device_choices(2)] == ["auto", "cpu", "cuda:0", "cuda:1"]
-    told = [{"name": "cuda:0", "title": "H200", "free_bytes": 139e9}]
+    told = [Device("cpu", "CPU", 1, 2), Device("cuda:0", "H200", 139_000_000_000, 141_000_000_000)]
     assert device_choices(2, told)[-1] == ("cuda:0", "cuda:0: H200, 139.0 GB free")
 
 
@@ -208,7 +230,7 @@ def test_every_control_has_a_tooltip_and_a_place_in_the_tab_order() -> None:
 
 
 # Labels that say something by themselves.
-FREE = ("researchUseLabel", "statusLabel")
+FREE = ("researchUseLabel", "statusLabel", "workerStateLabel")
 
 
 def test_research_use_is_said_where_it_is_seen(session) -> None:

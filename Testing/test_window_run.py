@@ -163,7 +163,7 @@ def test_image_of_another_scene_with_the_same_id_does_not_get_the_result(session
     assert session.add_volume("Other").GetID() == old
     session.until(lambda: widget._run.finished)
     assert session.nodes("vtkMRMLSegmentationNode") == []
-    assert "Head was removed" in widget.ui.statusLabel.text
+    assert "its scene was closed" in widget.ui.statusLabel.text
 
 
 def test_image_deleted_during_a_run_drops_the_result(session, behaving_client, tmp_path) -> None:
@@ -200,6 +200,30 @@ def test_image_with_another_grid_than_at_the_start_is_refused(session, behaving_
     session.until(lambda: widget._run.finished)
     session.until(session.messages)
     assert "another grid" in session.messages()[0]
+    assert session.nodes("vtkMRMLSegmentationNode") == []
+
+
+def test_segments_go_into_the_segmentation_that_is_chosen(session, behaving_client, tmp_path) -> None:
+    session.add_volume()
+    mine = session.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
+    widget = open_with(session, behaving_client, behaviour(tmp_path, "threshold"))
+    widget.ui.outputSegmentationSelector.setCurrentNode(mine)
+    run_to_end(widget)
+    assert session.nodes("vtkMRMLSegmentationNode") == [mine]
+    assert mine.GetSegmentation().GetNumberOfSegments() == 1
+    widget.ui.editButton.click()
+    assert slicer.modules.segmenteditor.widgetRepresentation().self().editor.source.GetName() == "Head"
+
+
+def test_chosen_segmentation_that_goes_during_a_run_drops_the_result(session, behaving_client, tmp_path) -> None:
+    session.add_volume()
+    mine = session.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
+    widget = open_with(session, behaving_client, behaviour(tmp_path, "slow:5000"))
+    widget.ui.outputSegmentationSelector.setCurrentNode(mine)
+    start(session, widget)
+    session.scene.RemoveNode(mine)
+    session.until(lambda: widget._run.finished, seconds=4)
+    assert "is not in the scene" in widget.ui.statusLabel.text
     assert session.nodes("vtkMRMLSegmentationNode") == []
 
 

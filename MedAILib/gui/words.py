@@ -1,6 +1,6 @@
 """How sizes, times and the state of a run are put in words."""
 
-from MedAILib.worker.client import JobState
+from MedAILib.worker.client import JobState, WorkerStatus
 
 
 def size_text(size_bytes: float) -> str:
@@ -26,3 +26,12 @@ def progress_text(state: JobState) -> str:
     if state.seconds_left is not None and state.seconds_left >= 1:
         text = f"{text}, about {time_text(state.seconds_left)} left"
     return text
+
+
+def worker_text(status: WorkerStatus) -> str:
+    """What the worker holds: "Worker: 1.2 GB of memory; ready: hippocampus (cpu)"."""
+    if not status.alive:
+        return "Worker: not started"
+    ready = ", ".join(f"{model.name} ({model.device})" for model in status.models) or "no model"
+    memory = f"{size_text(status.rss_bytes)} of memory; " if status.rss_bytes else ""
+    return f"Worker: {memory}ready: {ready}"

@@ -14,9 +14,9 @@ _GENERIC_COLORS = "vtkMRMLColorTableNodeFileGenericColors.txt"
 _GOLDEN_RATIO = 0.618034
 
 
-def label_colors(scene: "slicer.vtkMRMLScene", labels: Sequence[Label]) -> list[Color]:
-    """One colour for each label, red, green, blue, 0 to 1: its own, or one that no other label has."""
-    taken = {_rounded(x.color) for x in labels if x.color is not None}
+def label_colors(scene: "slicer.vtkMRMLScene", labels: Sequence[Label], others: Sequence[Color] = ()) -> list[Color]:
+    """One colour for each label, red, green, blue, 0 to 1: its own, or one that neither a label nor `others` have."""
+    taken = {_rounded(color) for color in [*others, *(x.color for x in labels)] if color is not None}
     choices = _choices(scene)
     colors = []
     for label in labels:

@@ -27,6 +27,7 @@ class Session:
     def __init__(self, patch: pytest.MonkeyPatch, folder: Path) -> None:
         self._owner = headless_scene()
         self._panels: list[Any] = []
+        self._logics: list[Any] = []
         self.scene = self._owner.scene
         self.scene.AddNewNodeByClass("vtkMRMLSelectionNode")
         view = self.scene.CreateNodeByClass("vtkMRMLSliceCompositeNode")
@@ -63,9 +64,13 @@ class Session:
         return widget
 
     def logic(self, client: Any = None) -> Any:
-        return self.module.MedAISegmentLogic(client)
+        self._logics.append(self.module.MedAISegmentLogic(client))
+        return self._logics[-1]
 
     def close(self) -> None:
+        for logic in self._logics:
+            if logic._follower is not None:
+                logic._follower.stop()
         for widget, client, client_close in self._panels:
             if widget._run is not None:
                 widget._run.cancel()
