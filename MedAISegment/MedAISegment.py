@@ -25,11 +25,13 @@ SOURCE_TREE = Path(__file__).resolve().parents[1]
 if (SOURCE_TREE / "MedAILib").is_dir() and str(SOURCE_TREE) not in sys.path:
     sys.path.append(str(SOURCE_TREE))
 
+from MedAILib.progress import Progress
 from MedAILib.request import RunOptions, RunRequest
 from MedAILib.results import Segmentation
 from MedAILib.scene.into import require_segmentation
 from MedAILib.scene.origin import find_origin, origin_of
 from MedAILib.scene.read import roi_from_node, volume_from_nodes
+from MedAILib.scene.sequences import SequenceRun
 from MedAILib.scene.write import Outputs, write_result
 from MedAILib.volume import Volume
 from MedAILib.worker.client import WorkerClient
@@ -159,6 +161,43 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
         del nodes, volumeNode, segmentationNode
         result = self._run(request, volume)
         return write_result(result, find_origin(scene, origin), outputs)
+
+    def segmentSequence(
+        self,
+        sequenceNode,
+        model="hippocampus",
+        device="auto",
+        *,
+        roiNode=None,
+        outputs=None,
+        mirror=False,
+        progress=None,
+    ):
+        """Segment every frame of a sequence of volumes, one after the other, and wait for the results.
+
+        Playback is not touched: what the views show stays as it is, and may be played meanwhile.
+
+        Args:
+            sequenceNode: a sequence node of scalar volumes, or a sequence browser node of one.
+            model: a model's name, or the path of a bundle.
+            device: "auto", "cpu", "cuda" or "cuda:1".
+            roiNode: a markups ROI node; the model runs inside of its box alone, as it lies to the volume shown.
+            outputs: a `SequenceOutputs`; None makes a sequence of segmentations, a table of volumes and its plot.
+            mirror: average over mirrored copies, as the model allows.
+            progress: a `Progress` that hears of each frame before it is run, and can cancel between them.
+
+        Returns:
+            The new nodes, the sequence of segmentations first; the sequence's browser shows it in step.
+
+        Raises:
+            MedAIError: the input, an option or the model is at fault, with the frame's number; or the sequence was
+                removed in the meantime. Nothing has been added to the scene then.
+            Cancelled: by `progress`, likewise.
+        """
+        frames = SequenceRun(sequenceNode, outputs)
+        roi = None if roiNode is None else roi_from_node(roiNode, frames.shown_volume())
+        request = RunRequest(model, device, RunOptions(roi=roi, mirror=mirror))
+        return frames.run(lambda volume: self._run(request, volume), progress or Progress())
 
     def close(self):
         """End the worker; the next run starts a new one."""

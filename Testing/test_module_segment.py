@@ -173,6 +173,38 @@ def test_segmentation_removed_while_the_worker_computes_leaves_nothing_behind(mo
     assert node_ids(scene) == before
 
 
+def add_sequence(scene: slicer.vtkMRMLScene) -> slicer.vtkMRMLSequenceNode:
+    """Two frames over time, shown by a browser."""
+    sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "Cine")
+    for time in ("0.5", "1"):
+        volume = add_volume(scene, seed=int(float(time) * 2))
+        sequence.SetDataNodeAtValue(volume, time)
+        scene.RemoveNode(volume)
+    browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode")
+    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+    return sequence
+
+
+def test_sequence_becomes_a_sequence_of_segmentations(module, client, bundle, scene) -> None:
+    sequence = add_sequence(scene)
+    browser = scene.GetFirstNodeByClass("vtkMRMLSequenceBrowserNode")
+    roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
+    roi.SetCenter(8, 12, 15)
+    roi.SetSize(8, 8, 8)
+    nodes = module.MedAISegmentLogic(client).segmentSequence(sequence, bundle, "cpu", roiNode=roi)
+    assert [nodes[0].GetNthIndexValue(n) for n in range(2)] == ["0.5", "1"]
+    assert browser.GetProxyNode(nodes[0]).GetSegmentation().GetNumberOfSegments() > 0
+    assert {"vtkMRMLTableNode", "vtkMRMLPlotChartNode"} <= classes_of(nodes)
+
+
+def test_sequence_with_a_model_that_is_not_there_names_the_frame(module, client, scene) -> None:
+    sequence = add_sequence(scene)
+    before = node_ids(scene)
+    with pytest.raises(InputError, match=r"Cine, Frame 1 of 2 .*no-such-model"):
+        module.MedAISegmentLogic(client).segmentSequence(sequence, "no-such-model")
+    assert node_ids(scene) == before
+
+
 def test_interrupted_waiting_ends_the_run(module, client, bundle, scene) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
