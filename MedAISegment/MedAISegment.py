@@ -41,11 +41,13 @@ from MedAILib.gui.models import ModelEntry, ModelPicker, known_models
 from MedAILib.gui.packages import ensure_packages, slicer_tools, slow_torch
 from MedAILib.gui.show import center_3d_views, edit_segmentation, show_image, show_table
 from MedAILib.gui.words import progress_text, worker_text
+from MedAILib.progress import Progress
 from MedAILib.request import RunOptions, RunRequest
 from MedAILib.results import Segmentation
 from MedAILib.scene.into import require_segmentation
 from MedAILib.scene.origin import find_origin, origin_of
 from MedAILib.scene.read import roi_from_node, volume_from_nodes
+from MedAILib.scene.sequences import SequenceRun
 from MedAILib.scene.surfaces import add_surfaces
 from MedAILib.scene.write import Outputs, write_result
 from MedAILib.volume import Volume
@@ -496,19 +498,50 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
                 removed in the meantime. Nothing has been added to the scene then.
         """
         run = _Run(volumeNode, model, device, **options)
-        job = run.submit(self._worker())
-        try:
-            result = job.result()
-            for text in job.poll().warnings:
-                logging.warning(text)
-        finally:
-            job.cancel()  # for who interrupts the waiting; a run that has ended takes no notice
+        result = self._wait(run.submit(self._worker()))
         arrival = run.arrive(result)
         while True:
             try:
                 next(arrival)
             except StopIteration as stop:
                 return stop.value
+
+    def segmentSequence(
+        self,
+        sequenceNode,
+        model="hippocampus",
+        device="auto",
+        *,
+        roiNode=None,
+        outputs=None,
+        mirror=False,
+        progress=None,
+    ):
+        """Segment every frame of a sequence of volumes, one after the other, and wait for the results.
+
+        Playback is not touched: what the views show stays as it is, and may be played meanwhile.
+
+        Args:
+            sequenceNode: a sequence node of scalar volumes, or a sequence browser node of one.
+            model: a model's name, or the path of a bundle.
+            device: "auto", "cpu", "cuda" or "cuda:1".
+            roiNode: a markups ROI node; the model runs inside of its box alone, as it lies to the volume shown.
+            outputs: a `SequenceOutputs`; None makes a sequence of segmentations, a table of volumes and its plot.
+            mirror: average over mirrored copies, as the model allows.
+            progress: a `Progress` that hears of each frame before it is run, and can cancel between them.
+
+        Returns:
+            The new nodes, the sequence of segmentations first; the sequence's browser shows it in step.
+
+        Raises:
+            MedAIError: the input, an option or the model is at fault, with the frame's number; or the sequence was
+                removed in the meantime. Nothing has been added to the scene then.
+            Cancelled: by `progress`, likewise.
+        """
+        frames = SequenceRun(sequenceNode, outputs)
+        roi = None if roiNode is None else roi_from_node(roiNode, frames.shown_volume())
+        request = RunRequest(model, device, RunOptions(roi=roi, mirror=mirror))
+        return frames.run(lambda volume: self._wait(self._worker().submit(request, volume)), progress or Progress())
 
     def segmentAsync(
         self,
@@ -609,6 +642,16 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
         client, self._client = self._client, None
         if client is not None:
             client.close()
+
+    @staticmethod
+    def _wait(job: Job) -> Segmentation:
+        try:
+            result = job.result()
+            for text in job.poll().warnings:
+                logging.warning(text)
+            return result
+        finally:
+            job.cancel()  # for who interrupts the waiting; a run that has ended takes no notice
 
     def _worker(self) -> WorkerClient:
         if self._client is None:

@@ -141,6 +141,38 @@ def test_segmentation_removed_while_the_worker_computes_leaves_nothing_behind(se
     assert session.node_ids() == before
 
 
+def add_sequence(session) -> slicer.vtkMRMLSequenceNode:
+    """Two frames over time, shown by a browser."""
+    sequence = session.scene.AddNewNodeByClass("vtkMRMLSequenceNode", "Cine")
+    for time in ("0.5", "1"):
+        volume = session.add_volume(seed=int(float(time) * 2))
+        sequence.SetDataNodeAtValue(volume, time)
+        session.scene.RemoveNode(volume)
+    browser = session.scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode")
+    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+    return sequence
+
+
+def test_sequence_becomes_a_sequence_of_segmentations(session, client, bundle) -> None:
+    sequence = add_sequence(session)
+    browser = session.scene.GetFirstNodeByClass("vtkMRMLSequenceBrowserNode")
+    roi = session.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
+    roi.SetCenter(8, 12, 15)
+    roi.SetSize(8, 8, 8)
+    nodes = session.logic(client).segmentSequence(sequence, bundle, "cpu", roiNode=roi)
+    assert [nodes[0].GetNthIndexValue(n) for n in range(2)] == ["0.5", "1"]
+    assert browser.GetProxyNode(nodes[0]).GetSegmentation().GetNumberOfSegments() > 0
+    assert {"vtkMRMLTableNode", "vtkMRMLPlotChartNode"} <= classes_of(nodes)
+
+
+def test_sequence_with_a_model_that_is_not_there_names_the_frame(session, client) -> None:
+    sequence = add_sequence(session)
+    before = session.node_ids()
+    with pytest.raises(InputError, match=r"Cine, Frame 1 of 2 .*no-such-model"):
+        session.logic(client).segmentSequence(sequence, "no-such-model")
+    assert session.node_ids() == before
+
+
 def test_interrupted_waiting_ends_the_run(session, client, bundle) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt

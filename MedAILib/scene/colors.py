@@ -28,6 +28,26 @@ def label_colors(scene: "slicer.vtkMRMLScene", labels: Sequence[Label], others: 
     return colors
 
 
+def fill_label_colors(
+    table_node: "slicer.vtkMRMLColorTableNode", labels: Sequence[Label], colors: Sequence[Color], layer: int
+) -> None:
+    """Names and colours of one layer's labels, each at its value; values between are without name and colour.
+
+    Args:
+        table_node: becomes a table of the user's own.
+        labels: of all layers.
+        colors: one for each of them.
+        layer: whose labels the table is for.
+    """
+    own = [(x, color) for x, color in zip(labels, colors, strict=True) if x.layer == layer]
+    table_node.SetTypeToUser()
+    table_node.SetHideFromEditors(False)
+    table_node.SetNumberOfColors(max((x.value for x, _ in own), default=0) + 1)
+    table_node.SetColor(0, "background", 0.0, 0.0, 0.0, 0.0)
+    for label, color in own:
+        table_node.SetColor(label.value, label.name, *color, 1.0)
+
+
 def _choices(scene: "slicer.vtkMRMLScene") -> Iterator[Color]:
     """Slicer's generic colours, then hues that each lie far from those before, without end."""
     table = scene.GetNodeByID(_GENERIC_COLORS)

@@ -11,10 +11,11 @@ import vtk
 from MedAILib.errors import InputError
 from MedAILib.results import Segmentation
 from MedAILib.scene.arrays import matrix_of, set_voxels, voxels_of
-from MedAILib.scene.colors import Color, label_colors
+from MedAILib.scene.beside import put_beside
+from MedAILib.scene.colors import Color, fill_label_colors, label_colors
 from MedAILib.scene.into import add_segments, kept_on_failure, require_segmentation
 from MedAILib.scene.read import geometry_of, require_image
-from MedAILib.scene.segments import PROVENANCE_PREFIX, fill_segmentation
+from MedAILib.scene.segments import fill_segmentation
 from MedAILib.scene.tables import fill_statistics
 from MedAILib.statistics import segment_statistics
 from MedAILib.volume import Volume
@@ -133,20 +134,10 @@ class _Writer:
         for layer, voxels in enumerate(self._result.layers):
             suffix = f" layer {layer + 1}" if layer else ""
             table = self._add("vtkMRMLColorTableNode", "label colours" + suffix)
-            self._fill_colors(table, layer)
+            fill_label_colors(table, self._result.labels, self._colors, layer)
             node = self._add_volume("vtkMRMLLabelMapVolumeNode", "label map" + suffix, voxels)
             node.CreateDefaultDisplayNodes()
             node.GetDisplayNode().SetAndObserveColorNodeID(table.GetID())
-
-    def _fill_colors(self, table: Any, layer: int) -> None:
-        """Names and colours of one layer's labels, each at its value; values between are without name and colour."""
-        labels = [(x, color) for x, color in zip(self._result.labels, self._colors, strict=True) if x.layer == layer]
-        table.SetTypeToUser()
-        table.SetHideFromEditors(False)
-        table.SetNumberOfColors(max((x.value for x, _ in labels), default=0) + 1)
-        table.SetColor(0, "background", 0.0, 0.0, 0.0, 0.0)
-        for label, color in labels:
-            table.SetColor(label.value, label.name, *color, 1.0)
 
     def add_probabilities(self) -> None:
         probabilities = self._result.probabilities
@@ -177,23 +168,8 @@ class _Writer:
         name = self._scene.GenerateUniqueName(f"{self._prefix} {what}")
         node = self._scene.AddNewNodeByClass(class_name, name)
         self.nodes.append(node)
-        if node.IsA("vtkMRMLTransformableNode"):
-            node.SetAndObserveTransformNodeID(self._source.GetTransformNodeID())
-        for key, value in self._result.provenance.items():
-            node.SetAttribute(PROVENANCE_PREFIX + key, value)
-        if not node.IsA("vtkMRMLColorNode"):
-            self._place_in_hierarchy(node)
+        put_beside(node, self._source, self._result.provenance)
         return node
-
-    def _place_in_hierarchy(self, node: Any) -> None:
-        """Beside the source, where the hierarchy knows the source: outside of Slicer it may not."""
-        hierarchy = self._scene.GetSubjectHierarchyNode()
-        source_item = hierarchy.GetItemByDataNode(self._source) if hierarchy else 0
-        if not source_item:
-            return
-        parent = hierarchy.GetItemParent(source_item)
-        item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(parent, node)
-        hierarchy.SetItemParent(item, parent)
 
 
 @contextmanager
