@@ -76,7 +76,8 @@ class Strict:
 
     def __setattr__(self, name: str, value: Any) -> None:
         cls = type(self)
-        if QUiLoader.loading:  # PySide6 puts a panel's children in its attributes; PythonQt does not
+        # PySide6 puts a panel's children in its attributes; PythonQt does not.
+        if QUiLoader.loading and isinstance(value, QtCore.QObject):
             return
         name = "objectName" if name == "name" else name
         if name in properties_of(cls):
