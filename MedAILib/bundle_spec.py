@@ -9,6 +9,7 @@ from MedAILib.bundle_plan import BundlePlan, argument
 from MedAILib.config import read_text
 from MedAILib.config_values import Component, Name, Unknown
 from MedAILib.errors import SpecError
+from MedAILib.estimate import network_values
 from MedAILib.results import Code, Label, Terminology
 from MedAILib.spec import ModelSpec
 
@@ -62,6 +63,8 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
             references=tuple(str(text) for text in data.get("references", ())),
             warnings=tuple(str(text) for text in own.get("warnings", ())),
             obstacle=obstacle(plan),
+            weights_bytes=plan.weights.stat().st_size if plan.weights.is_file() else 0,
+            window_values=network_values(plan.network, int(outputs["num_channels"])),
         )
     except (KeyError, TypeError, AttributeError, StopIteration, ValueError) as error:
         if isinstance(error, SpecError):

@@ -29,6 +29,9 @@ class ModelSpec:
             whole.
         mirror_axes: network axes along which its author says it may be mirrored.
         steps: its preprocessing, inference and post-processing in words, in order.
+        weights_bytes: size of its weights; 0 when not known.
+        window_values: numbers (float32) that its network holds at its peak for each voxel of its window; None when not
+            known.
         licence, authors, data_source, intended_use, references, warnings: what its author wrote.
         obstacle: why it can't be run, in a sentence, as far as its description tells; empty where nothing is known.
 
@@ -57,6 +60,8 @@ class ModelSpec:
     references: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
     obstacle: str = ""
+    weights_bytes: int = 0
+    window_values: float | None = None
 
     def __post_init__(self) -> None:
         if not self.channels:

@@ -17,12 +17,6 @@ RAMP = np.arange(120, dtype=np.int16).reshape(SHAPE)
 
 
 @pytest.fixture
-def scene():
-    with headless_scene() as owner:
-        yield owner.scene
-
-
-@pytest.fixture
 def node(scene):
     return add(scene, RAMP, "first")
 

@@ -1,7 +1,7 @@
 """One image through one segmentation network: prepare, slide, restore, clean up."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from MedAILib.errors import InputError, ModelError
+from MedAILib.estimate import Demand, demand
 from MedAILib.inference.cleanup import Cleanup
+from MedAILib.inference.frame import Frame
+from MedAILib.inference.ladder import Rung, climb_down, rungs
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.prepare import Step, prepared, require_usable
 from MedAILib.inference.restore import Decision, Restored, restore
 from MedAILib.inference.window import Windows, slide
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
+from MedAILib.spec import ModelSpec
 from MedAILib.volume import Volume
 
 
@@ -37,6 +41,9 @@ class Recipe:
         by_slice: a volume's slices (along K) are images of their own, prepared and restored each by itself.
         notes: warnings that each run gives.
         values: label value of each class but the background; empty where they are 1, 2 and so on.
+        spec: what foretells the memory that it takes; None where that can't be foretold.
+        window_multiple: sizes of windows that the network takes are multiples of these; None where it takes its own
+            alone, and whole images where it has none.
     """
 
     steps: tuple[Step, ...]
@@ -51,22 +58,34 @@ class Recipe:
     by_slice: bool = False
     notes: tuple[str, ...] = ()
     values: tuple[int, ...] = ()
+    spec: ModelSpec | None = None
+    window_multiple: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Segmented:
-    """Labels and probabilities on the input's grid, and the number format of the sums in between."""
+    """Labels and probabilities on the input's grid, and how they came about.
+
+    Args:
+        layers, probabilities: as `Restored` has them, for the whole input.
+        accumulation: the number format of the sums in between.
+        device: where the network ran.
+        gave_way: what was done otherwise than usual, as memory was short.
+    """
 
     layers: NDArray[np.unsignedinteger]
     probabilities: NDArray[np.float32] | None
     accumulation: str
+    device: torch.device
+    gave_way: tuple[str, ...] = ()
 
 
 def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOptions, progress: Progress) -> Segmented:
-    """Segment one image, on the device that the network is on.
+    """Segment one image, on the device that the network is on, or as `ladder` says where memory is short.
 
     Raises:
-        InputError: the image does not suit (see `prepare`), or an option does not suit the model.
+        InputError: the image does not suit (see `prepare`), an option does not suit the model, or there is too little
+            memory.
         ModelError: the network's output is not what its description says, or not finite.
         Cancelled: by `progress`.
     """
@@ -82,12 +101,18 @@ def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOpti
     for note in recipe.notes:
         progress.warn(note)
     require_usable(part, progress)
-    sliced = recipe.by_slice and part.geometry.shape_kji[0] > 1
-    if sliced:
-        restored, accumulation = _slice_by_slice(part, network, recipe, options, progress)
-    else:
-        restored, accumulation = _one(part, network, recipe, options, progress)
-    if not sliced:
+    way = _Way(part, network, recipe, options, progress)
+    home = next(network.parameters()).device
+    try:
+        (restored, accumulation), rung = climb_down(
+            rungs(home, way.window, recipe.window_multiple if recipe.windows.roi else None),
+            way.need if recipe.spec is not None and not way.sliced else None,
+            way.run,
+            progress,
+        )
+    finally:
+        network.to(home)
+    if not way.sliced:
         _clean_up(recipe.cleanups, restored.layers, volume.geometry.voxel_volume_ml, options, progress)
     if recipe.values:
         numbers = np.array([0, *recipe.values], np.uint8 if max(recipe.values) < 256 else np.uint16)
@@ -95,50 +120,77 @@ def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOpti
     if not restored.layers.any():
         progress.warn(f"The model found nothing in {volume.name}: everything is background.")
     whole = pasted(restored, volume.geometry.shape_kji, box) if box else restored
-    return Segmented(whole.layers, whole.probabilities, accumulation)
+    return Segmented(whole.layers, whole.probabilities, accumulation, rung.device, rung.steps)
 
 
-def _one(
-    part: Volume, network: nn.Module, recipe: Recipe, options: RunOptions, progress: Progress
-) -> tuple[Restored, str]:
-    """An image, or a slice of one, on its way there and back: labels, and the number format of the sums in between."""
-    image, frame = prepared(part, recipe.steps, progress)
-    device = next(network.parameters()).device
-    planes = slide(
-        checked(network, recipe.out_channels, device, recipe.slice_axis),
-        image,
-        _windows(recipe.windows, options),
-        recipe.mirror_axes if options.mirror else (),
-        recipe.out_channels,
-        progress,
-    )
-    voxel_ml = abs(float(np.linalg.det(frame.affine(part.geometry.ijk_to_ras)[:3, :3]))) / 1000
+class _Way:
+    """An image before a network, there and back in the way that a rung says; a whole volume is prepared once."""
 
-    def tidy(labels: NDArray[np.unsignedinteger]) -> None:
-        _clean_up(recipe.cleanups_before, labels, voxel_ml, options, progress)
+    def __init__(
+        self, part: Volume, network: nn.Module, recipe: Recipe, options: RunOptions, progress: Progress
+    ) -> None:
+        self.part, self.network, self.recipe, self.options, self.progress = part, network, recipe, options, progress
+        self.sliced = recipe.by_slice and part.geometry.shape_kji[0] > 1
+        self._prepared: tuple[Tensor, Frame] | None = None
 
-    with torch.inference_mode():
-        shape = part.geometry.shape_kji
-        return restore(planes, frame, shape, recipe.decision, options.probabilities, tidy), planes.accumulation
+    @property
+    def window(self) -> tuple[int, ...]:
+        """The model's own window; 0 stands for the image's size."""
+        return tuple(max(n, 0) for n in self.recipe.windows.roi or (0, 0, 0))
 
+    def need(self, rung: Rung) -> Demand:
+        """What it takes to run in a way, with the box already cut out."""
+        assert self.recipe.spec is not None
+        inside = replace(self.options, roi=None)
+        return demand(self.recipe.spec, self.part.geometry, self.part.data.dtype, inside, rung.window)
 
-def _slice_by_slice(
-    part: Volume, network: nn.Module, recipe: Recipe, options: RunOptions, progress: Progress
-) -> tuple[Restored, str]:
-    """A volume for a model of slices: each slice along K is an image of its own."""
-    layers, probabilities, accumulation = [], [], ""
-    k, j, i = part.geometry.shape_kji
-    for number in range(k):
-        progress.step(number, k, "Segmenting")
-        one = part.cropped((slice(number, number + 1), slice(0, j), slice(0, i)))
-        restored, accumulation = _one(one, network, recipe, options, _OfSlice(progress, number, k))
-        _clean_up(recipe.cleanups, restored.layers, part.geometry.voxel_volume_ml, options, Progress())
-        layers.append(restored.layers)
-        if restored.probabilities is not None:
-            probabilities.append(restored.probabilities)
-    progress.step(k, k, "Segmenting")
-    shown = np.concatenate(probabilities, axis=1) if probabilities else None
-    return Restored(np.concatenate(layers, axis=1), shown), accumulation
+    def run(self, rung: Rung) -> tuple[Restored, str]:
+        """The result on the part's grid, and the number format of the sums."""
+        if self.sliced:
+            return self._slice_by_slice(rung)
+        if self._prepared is None:
+            self._prepared = prepared(self.part, self.recipe.steps, self.progress)
+        return self._one(self.part, *self._prepared, rung, self.progress)
+
+    def _one(self, part: Volume, image: Tensor, frame: Frame, rung: Rung, progress: Progress) -> tuple[Restored, str]:
+        """A prepared image through the network and back."""
+        recipe = self.recipe
+        planes = slide(
+            checked(self.network.to(rung.device), recipe.out_channels, rung.device, recipe.slice_axis),
+            image,
+            _windows(replace(recipe.windows, roi=rung.window), self.options),
+            recipe.mirror_axes if self.options.mirror else (),
+            recipe.out_channels,
+            progress,
+            sums=rung.sums,
+        )
+        voxel_ml = abs(float(np.linalg.det(frame.affine(part.geometry.ijk_to_ras)[:3, :3]))) / 1000
+
+        def tidy(labels: NDArray[np.unsignedinteger]) -> None:
+            _clean_up(recipe.cleanups_before, labels, voxel_ml, self.options, progress)
+
+        shape, wanted = part.geometry.shape_kji, self.options.probabilities
+        with torch.inference_mode():
+            return restore(planes, frame, shape, recipe.decision, wanted, tidy), planes.accumulation
+
+    def _slice_by_slice(self, rung: Rung) -> tuple[Restored, str]:
+        """A volume for a model of slices: each slice along K is an image of its own."""
+        layers, probabilities, accumulation = [], [], ""
+        k, j, i = self.part.geometry.shape_kji
+        for number in range(k):
+            self.progress.step(number, k, "Segmenting")
+            one = self.part.cropped((slice(number, number + 1), slice(0, j), slice(0, i)))
+            progress = _OfSlice(self.progress, number, k)
+            image, frame = prepared(one, self.recipe.steps, progress)
+            restored, accumulation = self._one(one, image, frame, rung, progress)
+            voxel_ml = self.part.geometry.voxel_volume_ml
+            _clean_up(self.recipe.cleanups, restored.layers, voxel_ml, self.options, Progress())
+            layers.append(restored.layers)
+            if restored.probabilities is not None:
+                probabilities.append(restored.probabilities)
+        self.progress.step(k, k, "Segmenting")
+        shown = np.concatenate(probabilities, axis=1) if probabilities else None
+        return Restored(np.concatenate(layers, axis=1), shown), accumulation
 
 
 class _OfSlice(Progress):
@@ -167,16 +219,7 @@ def _clean_up(
 
 
 def _windows(windows: Windows, options: RunOptions) -> Windows:
-    if options.overlap is None:
-        return windows
-    return Windows(
-        windows.roi,
-        (options.overlap,) * 3,
-        windows.gaussian,
-        windows.sigma_scale,
-        windows.padding_mode,
-        windows.padding_value,
-    )
+    return windows if options.overlap is None else replace(windows, overlap=(options.overlap,) * 3)
 
 
 def checked(

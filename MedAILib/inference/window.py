@@ -82,6 +82,7 @@ def slide(
     progress: Progress,
     *,
     half: bool = False,
+    sums: torch.device | None = None,
 ) -> Planes:
     """Run the network over an image.
 
@@ -93,6 +94,7 @@ def slide(
         channels: number of the network's output channels.
         progress: told of each window; may cancel between two.
         half: sum in float16 and in the order of the axes, so that every bit is nnU-Net's.
+        sums: where overlapping windows are added up; None is the CPU. Planes come on the CPU all the same.
     """
     shape = tuple(image.shape[1:])
     roi = windows.size_for(shape)
@@ -106,7 +108,7 @@ def slide(
     axis = 0 if half else min(range(3), key=lambda a: roi[a] * padded[0] * padded[1] * padded[2] // padded[a])
     plane = tuple(n for a, n in enumerate(padded) if a != axis)
     dtype = torch.float16 if half else accumulator_dtype(channels * roi[axis] * plane[0] * plane[1])
-    weights = windows.weights(roi)
+    weights = windows.weights(roi).to(sums or "cpu")
     run = _Sliding(network, image, roi, weights.half() if half else weights, _flips(mirror_axes), progress)
     values = run.planes(axis, starts, channels, dtype)
     inner = tuple(slice(before[a], before[a] + shape[a]) for a in range(3) if a != axis)
@@ -132,9 +134,10 @@ class _Sliding:
         others = [a for a in range(3) if a != axis]
         depth = self.roi[axis]
         plane = [self.image.shape[a + 1] for a in others]
-        sums = torch.zeros((depth, channels, *plane), dtype=dtype)
+        place = self.weights.device
+        sums = torch.zeros((depth, channels, *plane), dtype=dtype, device=place)
         weights = self.weights.permute(axis, *others)
-        counts = torch.zeros((depth, *plane), dtype=weights.dtype)
+        counts = torch.zeros((depth, *plane), dtype=weights.dtype, device=place)
         total, done, finished = len(starts[0]) * len(starts[1]) * len(starts[2]), 0, 0
         for first in starts[axis]:
             yield from _finish(sums, counts, finished, first)
@@ -153,13 +156,13 @@ class _Sliding:
         yield from _finish(sums, counts, finished, finished + depth)
 
     def window(self, corner: list[int]) -> Tensor:
-        """The network's output (C, X, Y, Z), float32 on the CPU, for the window at a corner."""
+        """The network's output (C, X, Y, Z), float32 where sums are kept, for the window at a corner."""
         x, y, z = (slice(c, c + size) for c, size in zip(corner, self.roi, strict=True))
         patch = self.image[None, :, x, y, z].contiguous()
         output = self.network(patch)
         for flip in self.flips:
             output = output + self.network(patch.flip(flip)).flip(flip)
-        return (output[0] / (1 + len(self.flips)) if self.flips else output[0]).float().cpu()
+        return (output[0] / (1 + len(self.flips)) if self.flips else output[0]).to(self.weights.device).float()
 
 
 def _padded(image: Tensor, pads: list[int], windows: Windows) -> Tensor:
@@ -177,7 +180,7 @@ def _finish(sums: Tensor, counts: Tensor, start: int, stop: int) -> Iterator[tup
     """Hand on the planes `start` to `stop` - 1 and clear their places in the ring."""
     depth = len(sums)
     for z in range(start, stop):
-        plane = torch.div(sums[z % depth], counts[z % depth])
+        plane = torch.div(sums[z % depth], counts[z % depth]).cpu()
         if not bool(torch.isfinite(plane).all()):
             raise ModelError(
                 "The sums of the network's output are not finite; its outputs are too large to be added up."

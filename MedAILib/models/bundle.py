@@ -16,7 +16,14 @@ from MedAILib.errors import InputError, ModelError, SpecError, UntrustedCodeErro
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.segment import Recipe, Segmented, segment
 from MedAILib.models.inferers import laying
-from MedAILib.models.networks import Prompted, build_network, network_axes, require_network, sketched
+from MedAILib.models.networks import (
+    Prompted,
+    build_network,
+    network_axes,
+    require_network,
+    sketched,
+    window_multiple,
+)
 from MedAILib.models.postprocess import finish_plan
 from MedAILib.models.steps import preprocessing_steps
 from MedAILib.models.trust import tree_sha256
@@ -66,6 +73,11 @@ class BundleModel:
         self._device = device
         self._network = network.eval().requires_grad_(False).to(device)
 
+    @property
+    def weights_bytes(self) -> int:
+        """What its network's weights hold on their device."""
+        return sum(part.nbytes for part in (*self._network.parameters(), *self._network.buffers()))
+
     def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation:
         """Segment a volume (C, K, J, I); the result stands on the volume's own grid.
 
@@ -101,7 +113,8 @@ class BundleModel:
             "sha256": self._sha256,
             "input": volume.name,
             **{f"input.{key}": volume.provenance[key] for key in SOURCE_KEYS if key in volume.provenance},
-            "device": str(self._device) if self._device.type == "cpu" else torch.cuda.get_device_name(self._device),
+            "device": str(done.device) if done.device.type == "cpu" else torch.cuda.get_device_name(done.device),
+            "memory": "; ".join(done.gave_way) or "enough",
             **{f"option.{key}": str(value) for key, value in said.items()},
             "accumulation": done.accumulation,
             "medai": VERSION,
@@ -146,6 +159,8 @@ def bundle_recipe(plan: BundlePlan, spec: ModelSpec) -> Recipe:
         laid.by_slice,
         finish.notes,
         plan.prompts if is_prompted(plan) else (),
+        spec,
+        window_multiple(plan.network),
     )
 
 

@@ -1,5 +1,6 @@
 """The networks that a model's description may name, and nothing else."""
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -207,3 +208,19 @@ def _stored(stored: Stored, folder: Path | None) -> torch.Tensor:
     if not isinstance(value, torch.Tensor):
         raise SpecError(f"The file {folder / path} holds no array under {' / '.join(stored.keys) or 'its top'}.")
     return value
+
+
+def window_multiple(network: Component) -> tuple[int, ...] | None:
+    """Along each axis, what the size of a window must be a multiple of for a network to take it; None: not known."""
+    arguments = network.arguments
+    try:
+        if network.name in ("DynUNet", "UNet"):
+            strides = [(n,) * 3 if isinstance(n, int) else tuple(n) for n in arguments["strides"]]
+            return tuple(math.prod(stride[axis] for stride in strides) for axis in range(3))
+        if network.name == "BasicUNet":
+            return (16, 16, 16)
+        if network.name == "SegResNet":
+            return (2 ** (len(arguments.get("blocks_down", (1, 2, 2, 4))) - 1),) * 3
+    except (KeyError, TypeError, IndexError):
+        return None
+    return None

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import slicer
+import vtk
 
 from MedAILib.scene.arrays import matrix_of, set_voxels
 from MedAILib.volume import Volume
@@ -23,7 +24,7 @@ def add_volume_nodes(scene: "slicer.vtkMRMLScene", volume: Volume) -> "list[slic
     nodes = []
     for name, data in zip(names, volume.data, strict=True):
         node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", scene.GenerateUniqueName(name))
-        image = slicer.vtkOrientedImageData()
+        image = vtk.vtkImageData()
         set_voxels(image, data.astype(_STAND_INS.get(data.dtype.name, data.dtype.newbyteorder("=")), copy=False))
         node.SetIJKToRASMatrix(matrix_of(volume.geometry.ijk_to_ras))
         node.SetAndObserveImageData(image)

@@ -1,23 +1,24 @@
 """From a model's result to nodes of the scene that its image is in: all of them, or none."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import slicer
+import vtk
 
 from MedAILib.errors import InputError
 from MedAILib.results import Segmentation
 from MedAILib.scene.arrays import matrix_of, set_voxels, voxels_of
-from MedAILib.scene.colors import Color, label_colors
+from MedAILib.scene.beside import put_beside
+from MedAILib.scene.colors import Color, fill_label_colors, label_colors
+from MedAILib.scene.into import add_segments, kept_on_failure, require_segmentation
 from MedAILib.scene.read import geometry_of, require_image
 from MedAILib.scene.segments import fill_segmentation
 from MedAILib.scene.tables import fill_statistics
 from MedAILib.statistics import segment_statistics
 from MedAILib.volume import Volume
-
-PROVENANCE_PREFIX = "MedAI."
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,10 @@ class Outputs:
         probabilities: a volume node for each class's probability, if the result has them.
         surfaces: closed surfaces of the segments, in the segmentation node, for 3D views.
         table: a table node: voxels, volume and intensities of each segment.
+        into: the ID of a segmentation node of the source's scene that takes the segments, in place of a new node.
 
     Raises:
-        InputError: surfaces without the segmentation node that they belong to.
+        InputError: surfaces, or a segmentation to add to, without asking for the segmentation.
     """
 
     segmentation: bool = True
@@ -40,8 +42,11 @@ class Outputs:
     probabilities: bool = False
     surfaces: bool = False
     table: bool = True
+    into: str | None = None
 
     def __post_init__(self) -> None:
+        if self.into is not None and not self.segmentation:
+            raise InputError("A segmentation to add to was given, but no segmentation asked for; ask for it too.")
         if self.surfaces and not self.segmentation:
             raise InputError("Surfaces are a part of the segmentation; ask for the segmentation too.")
 
@@ -52,8 +57,11 @@ def write_result(
     """Make nodes of a result, beside the volume node that it was computed from.
 
     Each node lies under the source's parent transform, beside the source in the subject hierarchy where that has it,
-    and carries the result's provenance as attributes that begin with "MedAI.". Labels that were not found get no
-    segment, but a line in the table.
+    and carries the result's provenance as attributes that begin with "MedAI."; so does each segment as tags. Labels
+    that were not found get no segment, but a line in the table.
+
+    A segmentation that is there already (`outputs.into`) keeps its segments, its reference geometry and its parent
+    transform; the new segments lie in the world where the source does.
 
     Args:
         result: on the grid of `source_node`.
@@ -62,11 +70,13 @@ def write_result(
         name: what the nodes' names begin with; None takes the source's name and the model's.
 
     Returns:
-        The new nodes: segmentation, label maps each after its colour table, probabilities, table.
+        The new nodes: segmentation (or the one that was added to), label maps each after its colour table,
+        probabilities, table.
 
     Raises:
-        InputError: the source has left its scene or was changed to another grid, or the result lacks what is asked
-            for. No node is left behind then, nor on any other failure.
+        InputError: the source has left its scene or was changed to another grid, the result lacks what is asked for,
+            or `outputs.into` is no segmentation that can take the segments. No node is left behind then, nor on any
+            other failure, and the segmentation to add to is as it was.
     """
     require_image(source_node)
     if not geometry_of(source_node).same_grid_as(result.geometry):
@@ -76,9 +86,15 @@ def write_result(
     if outputs.probabilities and result.probabilities is None:
         raise InputError("The result has no probabilities; run the model again and ask for them.")
     prefix = name or " ".join(x for x in (source_node.GetName(), result.provenance.get("model")) if x)
-    with _all_or_nothing(source_node.GetScene()):
+    scene = source_node.GetScene()
+    into = None if outputs.into is None else require_segmentation(scene, outputs.into, source_node)
+    with ExitStack() as whole:
+        whole.enter_context(all_or_nothing(scene))
         writer = _Writer(result, source_node, prefix)
-        if outputs.segmentation:
+        if into is not None:
+            whole.enter_context(kept_on_failure(into))
+            writer.extend_segmentation(into, outputs.surfaces)
+        elif outputs.segmentation:
             writer.add_segmentation(outputs.surfaces)
         if outputs.label_map:
             writer.add_label_maps()
@@ -106,24 +122,22 @@ class _Writer:
         if surfaces:
             node.CreateClosedSurfaceRepresentation()
 
+    def extend_segmentation(self, node: Any, surfaces: bool) -> None:
+        self.nodes.append(node)
+        add_segments(node, self._result, self._source)
+        if node.GetDisplayNode() is None:
+            node.CreateDefaultDisplayNodes()
+        if surfaces:
+            node.CreateClosedSurfaceRepresentation()
+
     def add_label_maps(self) -> None:
         for layer, voxels in enumerate(self._result.layers):
             suffix = f" layer {layer + 1}" if layer else ""
             table = self._add("vtkMRMLColorTableNode", "label colours" + suffix)
-            self._fill_colors(table, layer)
+            fill_label_colors(table, self._result.labels, self._colors, layer)
             node = self._add_volume("vtkMRMLLabelMapVolumeNode", "label map" + suffix, voxels)
             node.CreateDefaultDisplayNodes()
             node.GetDisplayNode().SetAndObserveColorNodeID(table.GetID())
-
-    def _fill_colors(self, table: Any, layer: int) -> None:
-        """Names and colours of one layer's labels, each at its value; values between are without name and colour."""
-        labels = [(x, color) for x, color in zip(self._result.labels, self._colors, strict=True) if x.layer == layer]
-        table.SetTypeToUser()
-        table.SetHideFromEditors(False)
-        table.SetNumberOfColors(max((x.value for x, _ in labels), default=0) + 1)
-        table.SetColor(0, "background", 0.0, 0.0, 0.0, 0.0)
-        for label, color in labels:
-            table.SetColor(label.value, label.name, *color, 1.0)
 
     def add_probabilities(self) -> None:
         probabilities = self._result.probabilities
@@ -143,7 +157,7 @@ class _Writer:
 
     def _add_volume(self, class_name: str, what: str, voxels: Any) -> Any:
         node = self._add(class_name, what)
-        image = slicer.vtkOrientedImageData()
+        image = vtk.vtkImageData()
         set_voxels(image, voxels)
         node.SetIJKToRASMatrix(matrix_of(self._result.geometry.ijk_to_ras))
         node.SetAndObserveImageData(image)
@@ -154,27 +168,12 @@ class _Writer:
         name = self._scene.GenerateUniqueName(f"{self._prefix} {what}")
         node = self._scene.AddNewNodeByClass(class_name, name)
         self.nodes.append(node)
-        if node.IsA("vtkMRMLTransformableNode"):
-            node.SetAndObserveTransformNodeID(self._source.GetTransformNodeID())
-        for key, value in self._result.provenance.items():
-            node.SetAttribute(PROVENANCE_PREFIX + key, value)
-        if not node.IsA("vtkMRMLColorNode"):
-            self._place_in_hierarchy(node)
+        put_beside(node, self._source, self._result.provenance)
         return node
-
-    def _place_in_hierarchy(self, node: Any) -> None:
-        """Beside the source, where the hierarchy knows the source: outside of Slicer it may not."""
-        hierarchy = self._scene.GetSubjectHierarchyNode()
-        source_item = hierarchy.GetItemByDataNode(self._source) if hierarchy else 0
-        if not source_item:
-            return
-        parent = hierarchy.GetItemParent(source_item)
-        item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(parent, node)
-        hierarchy.SetItemParent(item, parent)
 
 
 @contextmanager
-def _all_or_nothing(scene: "slicer.vtkMRMLScene") -> Iterator[None]:
+def all_or_nothing(scene: "slicer.vtkMRMLScene") -> Iterator[None]:
     """Take every node that appears in the block out of the scene again if the block fails."""
     before = {node.GetID() for node in _nodes(scene)}
     try:
