@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.worker_kills import ordeal
 from test_worker import LIMIT_S, STANDIN, alive, make_volume, members, running, start, until, workers
 
 from MedAILib.errors import MedAIError
@@ -176,3 +177,12 @@ def test_scrubbing_leaves_the_rest_alone() -> None:
     environment = {"MONAI_ALLOW_PICKLE": "1", "NNUNET_RAW": "x", "nnUNet_results": "y", "PATH": "/bin"}
     scrub(environment)
     assert environment == {"PATH": "/bin"}
+
+
+@pytest.mark.slow
+def test_kills_and_cancels_at_random_moments_leave_nothing_and_the_next_run_is_right() -> None:
+    tally = ordeal("children:25", kills=20, cancels=10, seed=3)
+    assert (tally.kills, tally.cancels) == (20, 10)
+    assert tally.failed > 0 and tally.cancelled > 0
+    assert tally.slowest_death_s < 1
+    assert tally.slowest_cancel_s < 2
