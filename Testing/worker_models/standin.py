@@ -22,10 +22,13 @@ from MedAILib.errors import DeviceError, UntrustedCodeError
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.results import Code, Label, Segmentation, Terminology
+from MedAILib.spec import ModelSpec
 from MedAILib.volume import Volume
 from MedAILib.worker.server import Library, main
 
 BRAIN = Terminology(Code("SCT", "123037004", "Anatomical Structure"), Code("SCT", "12738006", "Brain"))
+
+GREEDY = ModelSpec("greedy", "1", "segmentation", Path("greedy"), "", "", ("image",), (), window_values=1e15)
 
 
 class Behaviour:
@@ -35,6 +38,7 @@ class Behaviour:
         self.name, _, self.parameter = name.partition(":")
         self.opened = opened
         self.weights_bytes = int(self.parameter or 0) if self.name == "holds" else 0
+        self.spec = GREEDY if self.name == "greedy" else None
 
     def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation:
         BEHAVIOURS[self.name](self, progress)
@@ -55,6 +59,10 @@ def threshold(model: Behaviour, progress: Progress) -> None:
 
 def holds(model: Behaviour, progress: Progress) -> None:
     progress.step(1, 1, "Holding")
+
+
+def greedy(model: Behaviour, progress: Progress) -> None:
+    progress.step(1, 1, "Needing, by its own account, more memory than there is")
 
 
 def slow(model: Behaviour, progress: Progress) -> None:
@@ -138,7 +146,7 @@ def torn(model: Behaviour, progress: Progress) -> None:
 BEHAVIOURS = {
     function.__name__: function
     for function in (
-        threshold, holds, slow, stuck, kernel, children, leave, die, chatty, user_error, private_error, defect,
+        threshold, holds, greedy, slow, stuck, kernel, children, leave, die, chatty, user_error, private_error, defect,
         leave_politely, allocate, warn, torn,
     )
 }  # fmt: skip
