@@ -29,7 +29,15 @@ from MedAILib.system_memory import available_memory, process_memory, total_memor
 from MedAILib.volume import Volume
 from MedAILib.worker import protocol, wire
 from MedAILib.worker.foreign import ProtocolError
-from MedAILib.worker.hosting import claim_streams, end_tree, end_with_parent, keep_freed_memory, scrub, trim_memory
+from MedAILib.worker.hosting import (
+    claim_streams,
+    end_tree,
+    end_with_parent,
+    keep_freed_memory,
+    own_folder,
+    scrub,
+    trim_memory,
+)
 from MedAILib.worker.protocol import ByteSink, ByteSource, Kind, Message
 from MedAILib.worker.status import Device, WarmModel, WorkerStatus, pack_status
 from MedAILib.worker.warm import Limit, Model, Opener, Warm, memory_share, room_on
@@ -303,16 +311,17 @@ def main(library: Library | None = None) -> NoReturn:
     """Be a worker process until standard input closes; then end it and all its children."""
     faulthandler.enable(all_threads=False)
     scrub(os.environ)
+    folder = own_folder()
     keep_freed_memory()
     stdin, stdout = claim_streams()
-    end_with_parent(stdin.fileno())
+    end_with_parent(stdin.fileno(), folder)
     try:
         serve(stdin, stdout, library or Library())
     except ProtocolError as error:
         print(error, file=sys.stderr)
     except Exception:  # noqa: BLE001  printed here, as the process ends before Python would print it
         traceback.print_exc()
-    end_tree()
+    end_tree(folder)
 
 
 def _devices() -> tuple[Device, ...]:

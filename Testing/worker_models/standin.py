@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -88,6 +89,12 @@ def children(model: Behaviour, progress: Progress) -> None:
     slow(model, progress)
 
 
+def litter(model: Behaviour, progress: Progress) -> None:
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        progress.warn(file.name)
+    slow(model, progress)
+
+
 def leave(model: Behaviour, progress: Progress) -> None:
     print("about to leave", file=sys.stderr, flush=True)
     os._exit(int(model.parameter))
@@ -146,7 +153,8 @@ def torn(model: Behaviour, progress: Progress) -> None:
 BEHAVIOURS = {
     function.__name__: function
     for function in (
-        threshold, holds, greedy, slow, stuck, kernel, children, leave, die, chatty, user_error, private_error, defect,
+        threshold, holds, greedy, slow, stuck, kernel, children, litter, leave, die, chatty, user_error,
+        private_error, defect,
         leave_politely, allocate, warn, torn,
     )
 }  # fmt: skip
