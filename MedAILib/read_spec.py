@@ -7,6 +7,7 @@ from typing import Any
 from MedAILib.bundle_plan import BundlePlan, is_bundle, read_plan
 from MedAILib.config import Component, read_text
 from MedAILib.errors import SpecError
+from MedAILib.read_classes import read_classes
 from MedAILib.results import Code, Label, Terminology
 from MedAILib.spec import ModelSpec
 
@@ -54,15 +55,17 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
         spacing = _triple(_argument(plan.preprocessing, "Spacing", "pixdim"))
         roi = _triple(plan.inferer.arguments.get("roi_size"))
         _require_channels(plan, inputs, outputs)
+        classes = read_classes(plan, outputs)
+        task = "segmentation" if outputs.get("format", "segmentation") == "segmentation" else outputs["format"]
         return ModelSpec(
             name=plan.folder.resolve().name,
             version=str(data.get("version", "")),
-            task="segmentation" if outputs.get("format", "segmentation") == "segmentation" else outputs["format"],
+            task="classification" if classes else task,
             source=plan.folder,
             title=str(data.get("name") or plan.folder.resolve().name),
             description=str(data.get("description", "")),
             channels=tuple(channels.get(str(n), f"channel {n}") for n in range(int(inputs["num_channels"]))),
-            labels=_labels(outputs, own.get("labels", {}), plan.postprocessing),
+            labels=() if classes else _labels(outputs, own.get("labels", {}), plan.postprocessing),
             modality=str(inputs.get("modality", "")),
             orientation=_argument(plan.preprocessing, "Orientation", "axcodes"),
             spacing_mm=None if spacing is None else tuple(float(mm) for mm in spacing),
@@ -75,6 +78,7 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
             intended_use=str(data.get("intended_use", "")),
             references=tuple(str(text) for text in data.get("references", ())),
             warnings=tuple(str(text) for text in own.get("warnings", ())),
+            classes=classes,
         )
     except (KeyError, TypeError, AttributeError, StopIteration, ValueError) as error:
         if isinstance(error, SpecError):

@@ -5,7 +5,82 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from MedAILib.errors import SpecError
-from MedAILib.results import Label
+from MedAILib.results import CLASSIFICATION_KINDS, Label
+
+# Scores that say how unlike its training data an image looks to a classifier, both from its output alone.
+OUT_OF_DISTRIBUTION_METHODS = ("energy", "entropy")
+
+
+@dataclass(frozen=True)
+class OutOfDistribution:
+    """A score of how unlike the training data an image looks, higher is stranger; above the threshold: "not sure".
+
+    Args:
+        method: "energy" (minus the log of the sum of exponentials of the scores), or "entropy" (of the probabilities,
+            as a share of the largest possible).
+        threshold: above it the model does not decide.
+        validated_on: the data on which the threshold was chosen, in the author's words.
+    """
+
+    method: str
+    threshold: float
+    validated_on: str = ""
+
+
+@dataclass(frozen=True)
+class Covariate:
+    """A number beside the image, such as an age; the network sees (value - mean) / sd."""
+
+    name: str
+    mean: float = 0.0
+    sd: float = 1.0
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What a classifier decides between, and how its numbers become decisions.
+
+    Args:
+        names: in the order of its probabilities.
+        kind: "binary" (the second of two is the positive one), "multiclass", "multilabel" or "ordinal" (in order).
+        dimensions: 2 for a network of single pictures, 3 for one of volumes.
+        thresholds: per class; see `Classification`.
+        temperature: scores are divided by it before they become probabilities.
+        unsure_below: the least probability of a decision.
+        out_of_distribution: None where the model brings no such score.
+        covariates: numbers that it takes beside the image, in order.
+        sequence: it takes the frames of a sequence together.
+
+    Raises:
+        SpecError: numbers or texts that make no sense, or not one threshold for each class.
+    """
+
+    names: tuple[str, ...]
+    kind: str
+    dimensions: int
+    thresholds: tuple[float, ...]
+    temperature: float = 1.0
+    unsure_below: float = 0.0
+    out_of_distribution: OutOfDistribution | None = None
+    covariates: tuple[Covariate, ...] = ()
+    sequence: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in CLASSIFICATION_KINDS or (self.kind == "binary" and len(self.names) != 2):
+            raise SpecError(f"{len(self.names)} classes can't be decided by '{self.kind}'.")
+        if len(self.names) < 1 + (self.kind != "multilabel") or len(set(self.names)) != len(self.names):
+            raise SpecError(f"The classes {', '.join(self.names)} are too few or not all different.")
+        if len(self.thresholds) != len(self.names) or not all(0 <= value <= 1 for value in self.thresholds):
+            raise SpecError(f"{list(self.thresholds)} are no thresholds of 0 to 1 for {len(self.names)} classes.")
+        if self.dimensions not in (2, 3) or not 0 <= self.unsure_below <= 1:
+            raise SpecError("A classifier takes images of 2 or 3 dimensions, and is unsure below 0 to 1.")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise SpecError(f"A temperature is a number above 0, not {self.temperature}.")
+        strange = self.out_of_distribution
+        if strange and (strange.method not in OUT_OF_DISTRIBUTION_METHODS or not math.isfinite(strange.threshold)):
+            raise SpecError(f"The out-of-distribution score '{strange.method}' is none that MedAI works out.")
+        if not all(math.isfinite(x.mean) and math.isfinite(x.sd) and x.sd > 0 for x in self.covariates):
+            raise SpecError("A covariate has a mean or a standard deviation that is none.")
 
 
 @dataclass(frozen=True)
@@ -15,12 +90,12 @@ class ModelSpec:
     Args:
         name: what the user calls it: the name of its folder.
         version: the author's version of it.
-        task: "segmentation" (other tasks follow).
+        task: "segmentation" or "classification" (other tasks follow).
         source: its folder or file.
         title: its full name for people.
         description: a sentence or more.
         channels: one name per input channel, in order.
-        labels: the structures it finds, background left out.
+        labels: the structures it finds, background left out; none for a classifier.
         modality: such as "MR" or "CT"; empty when unknown.
         orientation: three letters of the network's axes, such as "RAS"; None when it takes images as they lie.
         spacing_mm: voxel spacing along these axes in mm, 0 or less for the image's own; None when it takes images as
@@ -30,6 +105,7 @@ class ModelSpec:
         mirror_axes: network axes along which its author says it may be mirrored.
         steps: its preprocessing, inference and post-processing in words, in order.
         licence, authors, data_source, intended_use, references, warnings: what its author wrote.
+        classes: what a classifier decides between; None for other tasks.
 
     Raises:
         SpecError: no channels; label values or names that are not unique; sizes that are none.
@@ -55,6 +131,7 @@ class ModelSpec:
     intended_use: str = ""
     references: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    classes: Classes | None = None
 
     def __post_init__(self) -> None:
         if not self.channels:

@@ -1,19 +1,17 @@
 """A MONAI bundle as a model that runs, built by our own interpreter from an allow-list; nothing in it is executed."""
 
-import platform
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 
-import monai
-import numpy as np
 import torch
+from torch import nn
 
 from MedAILib.bundle_plan import BundlePlan, read_plan
 from MedAILib.errors import InputError, SpecError
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.segment import Recipe, Segmented, segment
 from MedAILib.models.networks import build_network
+from MedAILib.models.provenance import run_provenance
 from MedAILib.models.steps import postprocessing_plan, preprocessing_steps, window_plan
 from MedAILib.models.trust import tree_sha256
 from MedAILib.models.weights import load_weights, network_weights, require_fit
@@ -21,11 +19,7 @@ from MedAILib.progress import Progress
 from MedAILib.read_spec import bundle_spec
 from MedAILib.request import RunOptions
 from MedAILib.results import Segmentation
-from MedAILib.version import VERSION
 from MedAILib.volume import Volume
-
-# What a result says of the image it came from, where the image says so itself.
-SOURCE_KEYS = ("Modality", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 
 
 class BundleModel:
@@ -54,11 +48,6 @@ class BundleModel:
         decision, cleanups = postprocessing_plan(plan.postprocessing)
         classes = len(self.spec.labels) + (decision.threshold is None)
         _require_channels(plan, len(self.spec.channels), classes)
-        weights = network_weights(load_weights(plan.weights), plan.weights)
-        with torch.device("meta"):  # without memory: a network of another size than its weights is never made
-            require_fit(build_network(plan.network.target, plan.network.arguments), weights, plan.weights)
-        network = build_network(plan.network.target, plan.network.arguments)
-        network.load_state_dict(weights)
         self._recipe = Recipe(
             preprocessing_steps(plan.preprocessing),
             window_plan(plan.inferer),
@@ -69,7 +58,7 @@ class BundleModel:
             self.spec.mirror_axes,
         )
         self._device = device
-        self._network = network.eval().requires_grad_(False).to(device)
+        self._network = open_network(plan, device)
 
     def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation:
         """Segment a volume (C, K, J, I); the result stands on the volume's own grid.
@@ -79,6 +68,8 @@ class BundleModel:
             ModelError: the network fails on it.
             Cancelled: by `progress`.
         """
+        if not isinstance(options, RunOptions):
+            raise SpecError(f"The model {self.spec.name} segments images; it does not classify them.")
         try:
             with torch.inference_mode():
                 done = segment(volume, self._network, self._recipe, options, progress)
@@ -104,23 +95,23 @@ class BundleModel:
         )
 
     def _provenance(self, volume: Volume, options: RunOptions, done: Segmented) -> dict[str, str]:
-        said = asdict(options)
-        return {
-            "model": self.spec.name,
-            "version": self.spec.version,
-            "sha256": self._sha256,
-            "input": volume.name,
-            **{f"input.{key}": volume.provenance[key] for key in SOURCE_KEYS if key in volume.provenance},
-            "device": str(self._device) if self._device.type == "cpu" else torch.cuda.get_device_name(self._device),
-            **{f"option.{key}": str(value) for key, value in said.items()},
-            "accumulation": done.accumulation,
-            "medai": VERSION,
-            "numpy": np.__version__,
-            "torch": torch.__version__,
-            "monai": monai.__version__,
-            "python": platform.python_version(),
-            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        }
+        said = {f"option.{key}": str(value) for key, value in asdict(options).items()}
+        return run_provenance(self.spec, self._sha256, self._device, volume, said | {"accumulation": done.accumulation})
+
+
+def open_network(plan: BundlePlan, device: torch.device) -> nn.Module:
+    """A bundle's network with its weights, on a device, ready to run.
+
+    Raises:
+        SpecError: the network is none that MedAI builds.
+        ModelError: it can't be built, or the weights are missing, damaged or don't fit.
+    """
+    weights = network_weights(load_weights(plan.weights), plan.weights)
+    with torch.device("meta"):  # without memory: a network of another size than its weights is never made
+        require_fit(build_network(plan.network.target, plan.network.arguments), weights, plan.weights)
+    network = build_network(plan.network.target, plan.network.arguments)
+    network.load_state_dict(weights)
+    return network.eval().requires_grad_(False).to(device)
 
 
 def _require_channels(plan: BundlePlan, channels: int, classes: int) -> None:

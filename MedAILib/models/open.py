@@ -1,27 +1,39 @@
 """From a folder or file to a model that runs, whatever format it has."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast, overload
 
 from MedAILib.models.bundle import BundleModel
+from MedAILib.models.classifier import ClassifierModel
 from MedAILib.models.device import find_device
 from MedAILib.progress import Progress
-from MedAILib.read_spec import require_model
-from MedAILib.request import RunOptions
-from MedAILib.results import Segmentation
+from MedAILib.read_spec import read_spec, require_model
+from MedAILib.request import ClassifyOptions, RunOptions
+from MedAILib.results import Classification, Segmentation
 from MedAILib.spec import ModelSpec
 from MedAILib.volume import Volume
 
 
 class Model(Protocol):
-    """A model in memory: what it is, and how to run it on a volume."""
+    """A model in memory that segments: what it is, and how to run it on a volume."""
 
     spec: ModelSpec
 
     def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation: ...
 
 
-def open_model(source: Path, device: str) -> Model:
+class OpenedModel(Protocol):
+    """A model of any task; the options are those of its task, and it refuses others with a `SpecError`."""
+
+    spec: ModelSpec
+
+    @overload
+    def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation: ...
+    @overload
+    def run(self, volume: Volume, options: ClassifyOptions, progress: Progress) -> Classification: ...
+
+
+def open_model(source: Path, device: str) -> OpenedModel:
     """Open the model in a folder or file, its network on a device ("auto", "cpu", "cuda", "cuda:1").
 
     Raises:
@@ -31,4 +43,5 @@ def open_model(source: Path, device: str) -> Model:
     """
     place = find_device(device)
     require_model(source)
-    return BundleModel(source, place)
+    classifies = read_spec(source).classes is not None
+    return cast(OpenedModel, ClassifierModel(source, place) if classifies else BundleModel(source, place))

@@ -113,6 +113,25 @@ def window_plan(inferer: Component) -> Windows:
     return windows
 
 
+def activation_plan(components: tuple[Component, ...]) -> str | None:
+    """What a classifier's post-processing makes of its output: "softmax", "sigmoid" or None where it does not say.
+
+    How the class is chosen (AsDiscrete) is told by the model's spec, not here.
+
+    Raises:
+        SpecError: a transform or an argument that is not supported.
+    """
+    activation = None
+    for component in components:
+        name = step_name(component)
+        if name == "Activations":
+            with _sense(component):
+                activation = _activation(_Arguments(component))
+        elif name not in (*WITHOUT_EFFECT, "AsDiscrete", "SaveClassification"):
+            raise SpecError(f"The model's post-processing uses '{component.target}', which MedAI does not do.")
+    return activation
+
+
 def postprocessing_plan(components: tuple[Component, ...]) -> tuple[Decision, tuple[Cleanup, ...]]:
     """Translate a bundle's post-processing to how labels are decided and what is done to them.
 
@@ -252,8 +271,12 @@ def _space(arguments: _Arguments) -> Step:
 
 
 def _resize(arguments: _Arguments) -> Step:
-    step = Resize(_three(arguments.take("spatial_size", None), _size))
-    _require_linear(arguments, "area")
+    area = arguments.left.get("mode", "area") == "area"
+    step = Resize(_three(arguments.take("spatial_size", None), _size), area)
+    if area:
+        arguments.drop("mode")
+    else:
+        _require_linear(arguments, "area")
     if arguments.take("size_mode", "all") != "all" or arguments.take("anti_aliasing", False):
         raise SpecError("The model's Resize works in a way that MedAI does not do.")
     if arguments.take("align_corners", None):
