@@ -1,7 +1,5 @@
 """From a model's result to nodes of the scene that its image is in: all of them, or none."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,15 +7,14 @@ import slicer
 
 from MedAILib.errors import InputError
 from MedAILib.results import Segmentation
-from MedAILib.scene.arrays import matrix_of, set_voxels, voxels_of
+from MedAILib.scene.arrays import voxels_of
 from MedAILib.scene.colors import Color, label_colors
+from MedAILib.scene.nodes import NodeWriter, all_or_nothing
 from MedAILib.scene.read import geometry_of, require_image
 from MedAILib.scene.segments import fill_segmentation
 from MedAILib.scene.tables import fill_statistics
 from MedAILib.statistics import segment_statistics
 from MedAILib.volume import Volume
-
-PROVENANCE_PREFIX = "MedAI."
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ def write_result(
     if outputs.probabilities and result.probabilities is None:
         raise InputError("The result has no probabilities; run the model again and ask for them.")
     prefix = name or " ".join(x for x in (source_node.GetName(), result.provenance.get("model")) if x)
-    with _all_or_nothing(source_node.GetScene()):
+    with all_or_nothing(source_node.GetScene()):
         writer = _Writer(result, source_node, prefix)
         if outputs.segmentation:
             writer.add_segmentation(outputs.surfaces)
@@ -89,29 +86,29 @@ def write_result(
     return writer.nodes
 
 
-class _Writer:
+class _Writer(NodeWriter):
     """Makes the nodes of one result, one kind a method, and collects them in `nodes`."""
 
     def __init__(self, result: Segmentation, source: Any, prefix: str) -> None:
-        self.nodes: list[Any] = []
-        self._result, self._source, self._prefix = result, source, prefix
-        self._scene = source.GetScene()
-        self._colors: list[Color] = label_colors(self._scene, result.labels)
+        super().__init__(source, prefix, result.provenance)
+        self._result = result
+        self._colors: list[Color] = label_colors(self.scene, result.labels)
 
     def add_segmentation(self, surfaces: bool) -> None:
-        node = self._add("vtkMRMLSegmentationNode", "segmentation")
-        node.SetReferenceImageGeometryParameterFromVolumeNode(self._source)
+        node = self.add("vtkMRMLSegmentationNode", "segmentation")
+        node.SetReferenceImageGeometryParameterFromVolumeNode(self.source)
         fill_segmentation(node.GetSegmentation(), self._result, self._colors)
         node.CreateDefaultDisplayNodes()
         if surfaces:
             node.CreateClosedSurfaceRepresentation()
 
     def add_label_maps(self) -> None:
+        geometry = self._result.geometry
         for layer, voxels in enumerate(self._result.layers):
             suffix = f" layer {layer + 1}" if layer else ""
-            table = self._add("vtkMRMLColorTableNode", "label colours" + suffix)
+            table = self.add("vtkMRMLColorTableNode", "label colours" + suffix)
             self._fill_colors(table, layer)
-            node = self._add_volume("vtkMRMLLabelMapVolumeNode", "label map" + suffix, voxels)
+            node = self.add_volume("vtkMRMLLabelMapVolumeNode", "label map" + suffix, voxels, geometry)
             node.CreateDefaultDisplayNodes()
             node.GetDisplayNode().SetAndObserveColorNodeID(table.GetID())
 
@@ -128,66 +125,16 @@ class _Writer:
     def add_probabilities(self) -> None:
         probabilities = self._result.probabilities
         assert probabilities is not None
+        geometry = self._result.geometry
         for class_name, voxels in zip(self._result.probability_names, probabilities, strict=True):
-            node = self._add_volume("vtkMRMLScalarVolumeNode", f"probability of {class_name}", voxels)
+            node = self.add_volume("vtkMRMLScalarVolumeNode", f"probability of {class_name}", voxels, geometry)
             node.CreateDefaultDisplayNodes()
             display = node.GetScalarVolumeDisplayNode()
             display.AutoWindowLevelOff()
             display.SetWindowLevelMinMax(0.0, 1.0)
 
     def add_table(self) -> None:
-        channel = voxels_of(self._source.GetImageData())[:1]
-        image = Volume(channel, self._result.geometry, self._source.GetName())
+        channel = voxels_of(self.source.GetImageData())[:1]
+        image = Volume(channel, self._result.geometry, self.source.GetName())
         rows = segment_statistics(self._result, image)
-        fill_statistics(self._add("vtkMRMLTableNode", "statistics"), rows)
-
-    def _add_volume(self, class_name: str, what: str, voxels: Any) -> Any:
-        node = self._add(class_name, what)
-        image = slicer.vtkOrientedImageData()
-        set_voxels(image, voxels)
-        node.SetIJKToRASMatrix(matrix_of(self._result.geometry.ijk_to_ras))
-        node.SetAndObserveImageData(image)
-        return node
-
-    def _add(self, class_name: str, what: str) -> Any:
-        """A new node with its name, place in the world and in the hierarchy, and provenance."""
-        name = self._scene.GenerateUniqueName(f"{self._prefix} {what}")
-        node = self._scene.AddNewNodeByClass(class_name, name)
-        self.nodes.append(node)
-        if node.IsA("vtkMRMLTransformableNode"):
-            node.SetAndObserveTransformNodeID(self._source.GetTransformNodeID())
-        for key, value in self._result.provenance.items():
-            node.SetAttribute(PROVENANCE_PREFIX + key, value)
-        if not node.IsA("vtkMRMLColorNode"):
-            self._place_in_hierarchy(node)
-        return node
-
-    def _place_in_hierarchy(self, node: Any) -> None:
-        """Beside the source, where the hierarchy knows the source: outside of Slicer it may not."""
-        hierarchy = self._scene.GetSubjectHierarchyNode()
-        source_item = hierarchy.GetItemByDataNode(self._source) if hierarchy else 0
-        if not source_item:
-            return
-        parent = hierarchy.GetItemParent(source_item)
-        item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(parent, node)
-        hierarchy.SetItemParent(item, parent)
-
-
-@contextmanager
-def _all_or_nothing(scene: "slicer.vtkMRMLScene") -> Iterator[None]:
-    """Take every node that appears in the block out of the scene again if the block fails."""
-    before = {node.GetID() for node in _nodes(scene)}
-    try:
-        yield
-    except BaseException:
-        hierarchy = scene.GetSubjectHierarchyNode()
-        for node in [node for node in _nodes(scene) if node.GetID() not in before]:
-            item = hierarchy.GetItemByDataNode(node) if hierarchy else 0
-            if item:
-                hierarchy.RemoveItem(item, False, False)
-            scene.RemoveNode(node)
-        raise
-
-
-def _nodes(scene: "slicer.vtkMRMLScene") -> list[Any]:
-    return [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
+        fill_statistics(self.add("vtkMRMLTableNode", "statistics"), rows)
