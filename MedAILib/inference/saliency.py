@@ -1,7 +1,8 @@
 """Which voxels speak for a class: MONAI's and Captum's methods, brought back onto the input's own grid.
 
-Every map is of one class's score before the softmax (of an ordinal class: of the log of its probability), and is scaled
-so that its largest magnitude is 1.
+Every map is of the log odds of one class's probability (of an ordinal class: of the log of its probability): a class's
+own score alone would miss what speaks for it by speaking against the others. It is scaled so that its largest magnitude
+is 1.
 """
 
 import math
@@ -25,16 +26,18 @@ from MedAILib.results import Saliency
 from MedAILib.volume import Geometry
 
 IG_STEPS = 32
-# Occluding boxes are this share of each side, moved by half of their size.
-OCCLUDED_SHARE = 1 / 8
+# Occluding boxes are this share of each side, by dimensions, moved by half of their size: 225 and 343 places.
+OCCLUDED_SHARE = {2: 1 / 8, 3: 1 / 4}
 # LIME and SHAP switch cells of a regular grid on and off: this many along each axis, by dimensions.
 CELLS = {2: 8, 3: 4}
 # Trials per cell.
-TRIALS = 8
+TRIALS = 4
+# Numbers in a batch of changed copies, above which images pass one by one.
+BATCH_ELEMENTS = 1 << 18
 _SAID = {
     "grad-cam": "Grad-CAM at the layer {layer}",
     "grad-cam++": "Grad-CAM++ at the layer {layer}",
-    "occlusion": "loss of score where a box of 1/8 of each side is replaced by the image's mean",
+    "occlusion": "loss of log odds where a box of {share} of each side is replaced by the image's mean",
     "integrated-gradients": "gradients integrated from the image's mean in {steps} steps, summed over channels",
     "lime": "LIME over a regular grid of {cells} cells along each axis, replaced by the image's mean",
     "shap": "Kernel SHAP over a regular grid of {cells} cells along each axis, replaced by the image's mean",
@@ -92,7 +95,8 @@ def explain(
         values /= np.float32(scale)
     else:
         progress.warn(f"{asked.method} found no voxel that speaks for {asked.class_name}.")
-    said = _SAID[asked.method].format(layer=layer, steps=IG_STEPS, cells=CELLS[recipe.classes.dimensions])
+    dims = recipe.classes.dimensions
+    said = _SAID[asked.method].format(layer=layer, steps=IG_STEPS, cells=CELLS[dims], share=OCCLUDED_SHARE[dims])
     return Saliency(
         np.clip(values, -1, 1),
         geometry,
@@ -104,7 +108,7 @@ def explain(
 
 
 class _Counted(nn.Module):
-    """The network as a function from a batch to each class's score, that reports each pass and lets it be cancelled."""
+    """The network as a function from a batch to each class's log odds; each pass is told, and can be cancelled."""
 
     def __init__(self, network: nn.Module, recipe: ClassifyRecipe, number: int, covariates: Tensor | None) -> None:
         super().__init__()
@@ -123,7 +127,7 @@ class _Counted(nn.Module):
         self._expected = max(images, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores (B, C) of a batch."""
+        """Log odds (B, C) of a batch."""
         done, parts = self._part
         passed = min(self._images, self._expected)
         self._progress.step(done * self._expected + passed, parts * self._expected, "Explaining")
@@ -133,7 +137,16 @@ class _Counted(nn.Module):
         output = output[0] if isinstance(output, (list, tuple)) else output
         if self._recipe.classes.kind == "ordinal":
             return probabilities_of(output, self._recipe).clamp_min(1e-12).log()
-        return output if self._recipe.outputs == len(self._recipe.classes.names) else torch.cat((-output, output), 1)
+        if self._recipe.outputs < len(self._recipe.classes.names):
+            return torch.cat((-output, output), dim=1)
+        return _against_others(output) if self._recipe.activation == "softmax" else output
+
+
+def _against_others(scores: Tensor) -> Tensor:
+    """Log odds (B, C) of the softmax of scores: each score less the log of the sum of exponentials of the others."""
+    count = scores.shape[1]
+    others = [torch.cat((scores[:, :n], scores[:, n + 1 :]), dim=1).logsumexp(dim=1) for n in range(count)]
+    return scores - torch.stack(others, dim=1)
 
 
 def _class_activation(counted: _Counted, layer: str, image: Tensor, method: str) -> Tensor:
@@ -144,7 +157,7 @@ def _class_activation(counted: _Counted, layer: str, image: Tensor, method: str)
 
 
 def _occlusion(counted: _Counted, image: Tensor) -> Tensor:
-    sizes = [max(round(side * OCCLUDED_SHARE), 1) for side in image.shape[2:]]
+    sizes = [max(round(side * OCCLUDED_SHARE[image.ndim - 2]), 1) for side in image.shape[2:]]
     strides = [max(size // 2, 1) for size in sizes]
     places = [math.ceil((n - size) / step) + 1 for n, size, step in zip(image.shape[2:], sizes, strides, strict=True)]
     counted.expect(math.prod(places) + 1)
@@ -156,6 +169,7 @@ def _occlusion(counted: _Counted, image: Tensor) -> Tensor:
             strides=(channels, *strides),
             baselines=_mean(image),
             target=counted.number,
+            perturbations_per_eval=_at_once(image),
         )
     return torch.as_tensor(found).mean(dim=1, keepdim=True)
 
@@ -163,7 +177,7 @@ def _occlusion(counted: _Counted, image: Tensor) -> Tensor:
 def _integrated_gradients(counted: _Counted, image: Tensor) -> Tensor:
     counted.expect(IG_STEPS)
     found = IntegratedGradients(counted).attribute(
-        image, baselines=_mean(image), target=counted.number, n_steps=IG_STEPS, internal_batch_size=1
+        image, baselines=_mean(image), target=counted.number, n_steps=IG_STEPS, internal_batch_size=_at_once(image)
     )
     return torch.as_tensor(found).sum(dim=1, keepdim=True)
 
@@ -176,7 +190,12 @@ def _by_cells(kind: Callable[..., Any]) -> Callable[[_Counted, Tensor], Tensor]:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)  # the same question has the same answer
             found = kind(counted).attribute(
-                image, baselines=_mean(image), target=counted.number, feature_mask=cells, n_samples=trials
+                image,
+                baselines=_mean(image),
+                target=counted.number,
+                feature_mask=cells,
+                n_samples=trials,
+                perturbations_per_eval=_at_once(image),
             )
         return torch.as_tensor(found)[:, :1].float()
 
@@ -189,6 +208,11 @@ _METHODS: dict[str, Callable[[_Counted, Tensor], Tensor]] = {
     "lime": _by_cells(Lime),
     "shap": _by_cells(KernelShap),
 }
+
+
+def _at_once(image: Tensor) -> int:
+    """How many changed copies of an image pass through the network together: more of small ones."""
+    return max(min(BATCH_ELEMENTS // image.numel(), 16), 1)
 
 
 def _mean(image: Tensor) -> Tensor:
