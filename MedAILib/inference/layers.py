@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from MedAILib.errors import InputError
 
@@ -39,8 +40,8 @@ def last_spatial_layer(network: nn.Module, image: Tensor, covariates: Tensor | N
         if name:
             hooks.append(module.register_forward_hook(note(name)))
     try:
-        with torch.no_grad():
-            network(*((image,) if covariates is None else (image, covariates)))
+        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as fake:  # shapes alone, nothing computed
+            network(*(fake.from_tensor(value) for value in (image, covariates) if value is not None))
     finally:
         for handle in hooks:
             handle.remove()

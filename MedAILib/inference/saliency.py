@@ -151,9 +151,16 @@ def _against_others(scores: Tensor) -> Tensor:
 
 def _class_activation(counted: _Counted, layer: str, image: Tensor, method: str) -> Tensor:
     kind = GradCAM if method == "grad-cam" else GradCAMpp
-    with _hooks_restored(counted.network.get_submodule(layer)):
+    module = counted.network.get_submodule(layer)
+    with _hooks_restored(module):
+        module.register_forward_pre_hook(_remember_from_here)
         activation = kind(counted, f"network.{layer}", postprocessing=lambda found: found)
-        return torch.as_tensor(activation(image.requires_grad_(True), class_idx=counted.number))
+        return torch.as_tensor(activation(image, class_idx=counted.number))
+
+
+def _remember_from_here(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Let gradients end at this layer, so that nothing before it takes the memory or the time of a backward pass."""
+    return tuple(value.detach().requires_grad_(True) for value in inputs)
 
 
 def _occlusion(counted: _Counted, image: Tensor) -> Tensor:
@@ -235,7 +242,8 @@ def _cells(image: Tensor) -> Tensor:
 @contextmanager
 def _hooks_restored(layer: nn.Module) -> Iterator[None]:
     """Take off what a method hangs onto a layer, and put back what it changes of it."""
-    kept = ("_forward_hooks", "_backward_hooks", "_forward_hooks_with_kwargs", "_is_full_backward_hook", "inplace")
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_forward_hooks_with_kwargs")
+    kept = (*hooks, "_is_full_backward_hook", "inplace")
     before = {name: layer.__dict__[name] for name in kept if name in layer.__dict__}
     copies = {name: value.copy() if hasattr(value, "copy") else value for name, value in before.items()}
     try:
