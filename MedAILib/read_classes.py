@@ -6,6 +6,7 @@ from typing import Any
 from MedAILib.bundle_plan import BundlePlan
 from MedAILib.config import Component
 from MedAILib.errors import SpecError
+from MedAILib.results import Code
 from MedAILib.spec import Classes, Covariate, OutOfDistribution
 
 # How the names of networks begin that give a vector for an image, whatever the metadata calls its task.
@@ -21,7 +22,8 @@ def read_classes(plan: BundlePlan, outputs: dict[str, Any]) -> Classes | None:
     """The classes of a bundle, from its metadata's `outputs` and its own entry "medai"; None where it is no classifier.
 
     "medai" may hold "classification": kind, classes, thresholds (by class name), temperature, unsure_below,
-    out_of_distribution (method, threshold, validated_on), covariates (name, mean, sd), sequence.
+    out_of_distribution (method, threshold, validated_on), covariates (name, mean, sd), sequence, codes (by class name:
+    scheme, value, meaning).
 
     Raises:
         SpecError: a list of classes of the wrong length; entries that make no sense.
@@ -33,11 +35,13 @@ def read_classes(plan: BundlePlan, outputs: dict[str, Any]) -> Classes | None:
     kind = own.get("kind") or _kind(plan.postprocessing, count)
     names = _names(plan, outputs, own, kind)
     thresholds = own.get("thresholds") or {}
-    unknown = sorted(set(thresholds) - set(names))
-    if unknown:
-        raise SpecError(
-            f"The model {plan.folder.name} has a threshold for '{unknown[0]}', which is none of its classes."
-        )
+    codes = own.get("codes") or {}
+    for what, told in (("threshold", thresholds), ("code", codes)):
+        unknown = sorted(set(told) - set(names))
+        if unknown:
+            raise SpecError(
+                f"The model {plan.folder.name} has a {what} for '{unknown[0]}', which is none of its classes."
+            )
     default = _DEFAULT_THRESHOLDS.get(kind, 0.0)
     strange = own.get("out_of_distribution")
     try:
@@ -51,6 +55,7 @@ def read_classes(plan: BundlePlan, outputs: dict[str, Any]) -> Classes | None:
             None if strange is None else OutOfDistribution(**strange),
             tuple(Covariate(**entry) for entry in own.get("covariates", ())),
             bool(own.get("sequence", False)),
+            tuple(Code(*codes[name]) if name in codes else None for name in names) if codes else (),
         )
     except SpecError as error:
         raise SpecError(f"The model {plan.folder.name} contradicts itself: {error}") from error

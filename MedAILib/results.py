@@ -173,6 +173,7 @@ class Classification:
         strangeness: (R,), how unlike the training data each row looks; None where the model has no such score.
         strange_above: above this no decision is made; None with `strangeness`.
         saliency: which voxels speak for a class, if that was asked for.
+        codes: a terminology's code of each class, None for those that have none; empty where no class has one.
         provenance: as `Segmentation`'s.
 
     Raises:
@@ -190,6 +191,7 @@ class Classification:
     strangeness: NDArray[np.float64] | None = None
     strange_above: float | None = None
     saliency: Saliency | None = None
+    codes: tuple[Code | None, ...] = ()
     provenance: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -207,6 +209,8 @@ class Classification:
             )
         if not ((self.probabilities >= 0) & (self.probabilities <= 1)).all() or not np.isfinite(self.scores).all():
             raise InputError("Probabilities are numbers from 0 to 1, and scores are finite.")
+        if self.codes and len(self.codes) != count:
+            raise InputError(f"There are {len(self.codes)} codes for {count} classes.")
         if (self.strangeness is None) != (self.strange_above is None):
             raise InputError("An out-of-distribution score comes with its threshold.")
         if self.strangeness is not None and self.strangeness.shape != (rows,):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from MedAILib.errors import SpecError
-from MedAILib.results import CLASSIFICATION_KINDS, Label
+from MedAILib.results import CLASSIFICATION_KINDS, Code, Label
 
 # Scores that say how unlike its training data an image looks to a classifier, both from its output alone.
 OUT_OF_DISTRIBUTION_METHODS = ("energy", "entropy")
@@ -50,6 +50,7 @@ class Classes:
         out_of_distribution: None where the model brings no such score.
         covariates: numbers that it takes beside the image, in order.
         sequence: it takes the frames of a sequence together.
+        codes: a terminology's code of each class, None for those that have none; empty where no class has one.
 
     Raises:
         SpecError: numbers or texts that make no sense, or not one threshold for each class.
@@ -64,6 +65,7 @@ class Classes:
     out_of_distribution: OutOfDistribution | None = None
     covariates: tuple[Covariate, ...] = ()
     sequence: bool = False
+    codes: tuple[Code | None, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in CLASSIFICATION_KINDS or (self.kind == "binary" and len(self.names) != 2):
@@ -72,6 +74,8 @@ class Classes:
             raise SpecError(f"The classes {', '.join(self.names)} are too few or not all different.")
         if len(self.thresholds) != len(self.names) or not all(0 <= value <= 1 for value in self.thresholds):
             raise SpecError(f"{list(self.thresholds)} are no thresholds of 0 to 1 for {len(self.names)} classes.")
+        if self.codes and len(self.codes) != len(self.names):
+            raise SpecError(f"There are {len(self.codes)} codes for {len(self.names)} classes.")
         if self.dimensions not in (2, 3) or not 0 <= self.unsure_below <= 1:
             raise SpecError("A classifier takes images of 2 or 3 dimensions, and is unsure below 0 to 1.")
         if not (math.isfinite(self.temperature) and self.temperature > 0):

@@ -1,5 +1,6 @@
 """Classification models: what they take and refuse, and what comes out, against stock MONAI and plain arithmetic."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -309,6 +310,29 @@ def test_each_frame_can_be_classified_by_itself(pictures: Path) -> None:
     assert [place.text for place in found.places] == [f"frame {n}" for n in range(4)]
     alone = run(pictures, Volume(clip.data[2:3], clip.geometry, "one"))
     assert np.allclose(found.probabilities[2], alone.probabilities[0], atol=1e-6)
+
+
+def test_the_entry_that_the_documentation_shows_is_read(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "classifiers.md").read_text(encoding="utf-8")
+    own = json.loads(text.partition("```json")[2].partition("```")[0])["medai"]["classification"]
+    network = {"_target_": "CovariateClassifier", "backbone": DENSENET | {"out_channels": 5}}
+    network |= {"features": 5, "covariates": 1, "out_channels": 1}
+    bundle = classifier_bundle(tmp_path / "model", network, [], own=own, outputs=1)
+    found = run(bundle, image(1, 1, 24, 24), covariates={"age": 40})
+    assert found.thresholds == (0.5, 0.35) and found.strange_above == 9.5 and found.unsure_below == 0.6
+    assert found.codes[1] is not None and found.codes[1].scheme == "SCT"
+
+
+def test_frames_that_the_model_cuts_to_different_sizes_are_refused(tmp_path: Path) -> None:
+    steps = [{"_target_": "CropForegroundd"}]
+    bundle = classifier_bundle(
+        tmp_path / "a", covariate_network(True), ["still", "moving"], own={"sequence": True}, steps=steps
+    )
+    clip = image(3, 1, 24, 24)
+    data = clip.data.copy()
+    data[1, :, :, 12:] = 0
+    with pytest.raises(ModelError, match="different sizes"):
+        run(bundle, Volume(data, clip.geometry, "clip"))
 
 
 def broken(folder: Path, **changes: Any) -> Path:

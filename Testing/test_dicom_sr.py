@@ -13,7 +13,7 @@ from test_dicom_series import ct, enhanced, save
 from MedAILib.errors import InputError
 from MedAILib.files.dicom import read_dicom
 from MedAILib.files.dicom_sr import write_dicom_sr
-from MedAILib.results import Classification, Place
+from MedAILib.results import Classification, Code, Place
 from MedAILib.volume import Volume
 
 
@@ -52,6 +52,14 @@ def test_probabilities_are_measurements_of_their_findings(tmp_path: Path, volume
     assert values == pytest.approx([0.25, 0.75])
     for group in found:
         assert [item.value.meaning for item in group.get_qualitative_evaluations()] == [result(volume).classes[1]]
+
+
+def test_a_class_with_a_code_is_found_by_it(tmp_path: Path, volume: Volume) -> None:
+    code = Code("SCT", "86049000", "Malignant neoplasm, primary")
+    write_dicom_sr(replace(result(volume), codes=(None, code)), volume, tmp_path / "sr.dcm")
+    benign, malignant = (groups(tmp_path / "sr.dcm")[n].finding_type for n in range(2))
+    assert (malignant.value, malignant.scheme_designator) == ("86049000", "SCT")
+    assert (benign.value, benign.scheme_designator) == ("benign", "99MEDAI")
 
 
 def test_report_belongs_to_the_study_and_says_it_is_for_research(tmp_path: Path, volume: Volume) -> None:

@@ -91,13 +91,13 @@ def _group(
             "research use only",
         ],
     )
-    decided = [_code(other) for other in verdict.classes] or [_NOT_SURE if verdict.unsure else _NONE]
+    decided = [_code(classification, other) for other in verdict.classes] or [_NOT_SURE if verdict.unsure else _NONE]
     images = None
     if place.axis == "K" and len(sources) == classification.geometry.shape_kji[0] and place.index is not None:
         images = [hd.sr.SourceImageForMeasurementGroup.from_source_image(sources[place.index])]
     return hd.sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(hd.UID(), f"{name}, {place.text}"),
-        finding_type=_code(name),
+        finding_type=_code(classification, name),
         algorithm_id=algorithm,
         measurements=[hd.sr.Measurement(name=codes.DCM.Probability, value=p, unit=codes.UCUM.NoUnits)],
         qualitative_evaluations=[hd.sr.QualitativeEvaluation(name=_DECISION, value=code) for code in decided],
@@ -105,6 +105,9 @@ def _group(
     )
 
 
-def _code(name: str) -> DicomCode:
-    """A class's name as a code of our own scheme: at most 16 signs, as DICOM wants of a code's value."""
+def _code(classification: Classification, name: str) -> DicomCode:
+    """A class's code as its author gave it; else its name in our own scheme, of at most 16 signs, as DICOM wants."""
+    told = classification.codes[classification.classes.index(name)] if classification.codes else None
+    if told is not None:
+        return DicomCode(value=told.value, scheme_designator=told.scheme, meaning=told.meaning)
     return DicomCode(re.sub(r"\W+", "_", name)[:16].strip("_") or "class", _SCHEME, name[:64])

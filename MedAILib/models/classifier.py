@@ -99,8 +99,8 @@ class ClassifierModel:
             self._classes.unsure_below,
             done.strangeness,
             None if strange is None else strange.threshold,
-            None,
-            run_provenance(self.spec, self._sha256, self._device, volume, said | calibration),
+            codes=self._classes.codes,
+            provenance=run_provenance(self.spec, self._sha256, self._device, volume, said | calibration),
         )
 
     def _explained(
