@@ -15,7 +15,7 @@ _NETWORKS = re.compile(
     r"TorchVisionFCModel|ViT$"
 )
 _FORMATS = ("classes", "classification")
-_DEFAULT_THRESHOLDS = {"binary": 0.5, "multiclass": 0.0, "multilabel": 0.5, "ordinal": 0.5}
+_DEFAULT_THRESHOLDS = {"multiclass": 0.0, "multilabel": 0.5, "ordinal": 0.5}
 
 
 def read_classes(plan: BundlePlan, outputs: dict[str, Any]) -> Classes | None:
@@ -42,14 +42,13 @@ def read_classes(plan: BundlePlan, outputs: dict[str, Any]) -> Classes | None:
             raise SpecError(
                 f"The model {plan.folder.name} has a {what} for '{unknown[0]}', which is none of its classes."
             )
-    default = _DEFAULT_THRESHOLDS.get(kind, 0.0)
     strange = own.get("out_of_distribution")
     try:
         return Classes(
             names,
             kind,
             _dimensions(plan),
-            tuple(float(thresholds.get(name, default)) for name in names),
+            _thresholds(names, kind, thresholds),
             float(own.get("temperature", 1.0)),
             float(own.get("unsure_below", 0.0)),
             None if strange is None else OutOfDistribution(**strange),
@@ -84,6 +83,15 @@ def _kind(postprocessing: tuple[Component, ...], count: int) -> str:
     if count > 1 and each and not largest:
         return "multilabel"
     return "binary" if count <= 2 else "multiclass"
+
+
+def _thresholds(names: tuple[str, ...], kind: str, told: dict[str, Any]) -> tuple[float, ...]:
+    """One for each class; of two that exclude each other, the first has what the second leaves."""
+    if kind == "binary" and len(names) == 2:
+        second = float(told.get(names[1], 1 - float(told.get(names[0], 0.5))))
+        return 1 - second, second
+    default = _DEFAULT_THRESHOLDS.get(kind, 0.0)
+    return tuple(float(told.get(name, default)) for name in names)
 
 
 def _names(plan: BundlePlan, outputs: dict[str, Any], own: dict[str, Any], kind: str) -> tuple[str, ...]:

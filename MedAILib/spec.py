@@ -83,6 +83,8 @@ class Classes:
         strange = self.out_of_distribution
         if strange and (strange.method not in OUT_OF_DISTRIBUTION_METHODS or not math.isfinite(strange.threshold)):
             raise SpecError(f"The out-of-distribution score '{strange.method}' is none that MedAI works out.")
+        if strange and strange.method == "energy" and self.kind == "ordinal":
+            raise SpecError("The energy of steps between ordered classes means nothing; use 'entropy'.")
         if not all(math.isfinite(x.mean) and math.isfinite(x.sd) and x.sd > 0 for x in self.covariates):
             raise SpecError("A covariate has a mean or a standard deviation that is none.")
 

@@ -224,7 +224,7 @@ def test_one_output_of_two_classes_is_the_second_ones_probability(tmp_path: Path
     p = 1 / (1 + np.exp(-found.scores[0, 0]))
     assert found.classes == ("not tumour", "tumour") and found.kind == "binary"
     assert found.probabilities[0] == pytest.approx([1 - p, p])
-    assert found.thresholds == (0.5, 0.2)
+    assert found.thresholds == (0.8, 0.2)
 
 
 def test_several_labels_are_independent(tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_the_entry_that_the_documentation_shows_is_read(tmp_path: Path) -> None:
     network |= {"features": 5, "covariates": 1, "out_channels": 1}
     bundle = classifier_bundle(tmp_path / "model", network, [], own=own, outputs=1)
     found = run(bundle, image(1, 1, 24, 24), covariates={"age": 40})
-    assert found.thresholds == (0.5, 0.35) and found.strange_above == 9.5 and found.unsure_below == 0.6
+    assert found.thresholds == (0.65, 0.35) and found.strange_above == 9.5 and found.unsure_below == 0.6
     assert found.codes[1] is not None and found.codes[1].scheme == "SCT"
 
 
@@ -352,6 +352,16 @@ def broken(folder: Path, **changes: Any) -> Path:
         ({"own": {"kind": "fuzzy"}}, "'fuzzy'"),
         ({"own": {"kind": "binary"}}, "'binary'"),
         ({"own": {"out_of_distribution": {"method": "magic", "threshold": 1}}}, "magic"),
+        (
+            {
+                "own": {
+                    "kind": "ordinal",
+                    "classes": list("abcd"),
+                    "out_of_distribution": {"method": "energy", "threshold": 1},
+                }
+            },
+            "entropy",
+        ),
         ({"own": {"covariates": [{"name": "age", "sd": 0}]}}, "standard deviation"),
         ({"network": DENSENET | {"in_channels": 2}}, "in_channels is 2"),
         ({"steps": [{"_target_": "Resized", "spatial_size": [8, 8, 8]}]}, "two numbers"),
