@@ -2,6 +2,6 @@
 
 import sys
 
-from MedAILib.cli import main
+from MedAILib.cli import console
 
-sys.exit(main())
+sys.exit(console())

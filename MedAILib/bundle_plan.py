@@ -1,13 +1,20 @@
 """A MONAI bundle's folder read as a plan: which network, weights and steps it asks for. Nothing is built here."""
 
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from MedAILib.config import Component, Config, read_config, read_json
+from MedAILib.config import Config, read_config, read_json
+from MedAILib.config_values import Component, Unknown, known
 from MedAILib.errors import SpecError
 
+CONFIGS = ("configs/inference.json", "configs/inference.yaml", "configs/inference.yml")
 WEIGHTS = ("models/model.safetensors", "models/model.pt")
+HANDLERS = ("handlers", "val_handlers", "evaluator#val_handlers")
+
+_IMPORT = re.compile(r"(?:from\s+([\w.]+)\s+)?import\s+(.+)")
 
 
 @dataclass(frozen=True)
@@ -21,6 +28,9 @@ class BundlePlan:
         weights: the file of its weights, inside the folder.
         preprocessing, postprocessing: steps in order, without those that the config disables.
         inferer: how the network is laid over an image.
+        imports: modules that the config would import, by the name that it has for each.
+        problems: parts of the config that were not worked out, and why; such a part is empty.
+        prompts: classes that a network of prompts is asked for by itself, by their numbers.
     """
 
     folder: Path
@@ -30,6 +40,22 @@ class BundlePlan:
     preprocessing: tuple[Component, ...]
     inferer: Component
     postprocessing: tuple[Component, ...]
+    imports: dict[str, str]
+    problems: tuple[str, ...] = ()
+    prompts: tuple[int, ...] = ()
+
+    def components(self) -> Iterator[tuple[str, Component]]:
+        """Everything that the config wants built, with what it is for."""
+        for what, component in (
+            ("network", self.network),
+            *(("preprocessing", step) for step in self.preprocessing),
+            ("inferer", self.inferer),
+            *(("post-processing", step) for step in self.postprocessing),
+        ):
+            yield what, component
+            for value in (*component.arguments.values(), *component.positional):
+                if isinstance(value, Component):
+                    yield what, value
 
 
 def is_bundle(folder: Path) -> bool:
@@ -41,50 +67,130 @@ def read_plan(folder: Path) -> BundlePlan:
     """Read a bundle's plan.
 
     Raises:
-        SpecError: a file is missing or unreadable, or asks for what is not done here; the sentence names it.
+        SpecError: a file is missing or unreadable, or its weights lie elsewhere; the sentence names it.
     """
     metadata = read_json(folder / "configs" / "metadata.json")
-    config = read_config(folder / "configs" / "inference.json", {"bundle_root": "."})
-    network = config.get("network_def" if "network_def" in config else "network")
-    if not isinstance(network, Component):
-        raise SpecError(f"{config.source}: 'network_def' describes no network.")
-    inferer = config.get("inferer") if "inferer" in config else Component("SimpleInferer")
-    if not isinstance(inferer, Component):
-        raise SpecError(f"{config.source}: 'inferer' describes no inferer.")
+    config = read_config(
+        next((folder / name for name in CONFIGS if (folder / name).is_file()), folder / CONFIGS[0]),
+        {"bundle_root": "."},
+    )
+    problems: list[str] = []
+
+    def part(read: Callable[[Config], Any], empty: Any) -> Any:
+        try:
+            return read(config)
+        except SpecError as error:
+            problems.append(str(error))
+            return empty
+
+    prompts = part(_prompts, ())
     return BundlePlan(
         folder,
         metadata,
-        network,
+        part(_network, Component("")),
         _weights(folder, config),
-        _steps(config, "preprocessing"),
-        inferer,
-        _steps(config, "postprocessing"),
+        part(lambda c: _steps(c, "preprocessing"), ()),
+        part(_inferer, Component("")),
+        part(lambda c: _steps(c, "postprocessing"), ()),
+        _imports(config),
+        tuple(problems),
+        prompts,
     )
+
+
+def _network(config: Config) -> Component:
+    network = config.get("network_def" if "network_def" in config else "network")
+    if not isinstance(network, Component):
+        raise SpecError(f"{config.source}: 'network_def' describes no network.")
+    return network
+
+
+def _inferer(config: Config) -> Component:
+    inferer = config.get("inferer") if "inferer" in config else Component("SimpleInferer")
+    if not isinstance(inferer, Component):
+        raise SpecError(f"{config.source}: 'inferer' describes no inferer.")
+    return inferer
+
+
+def _prompts(config: Config) -> tuple[int, ...]:
+    """The classes that VISTA3D's configs list for a run without prompts."""
+    numbers = config.get("everything_labels") if "everything_labels" in config else []
+    if not isinstance(numbers, list) or not all(isinstance(n, int) and 0 < n < 256 for n in numbers):
+        raise SpecError(f"{config.source}: 'everything_labels' is no list of class numbers.")
+    return tuple(sorted(set(numbers)))
 
 
 def _steps(config: Config, key: str) -> tuple[Component, ...]:
     if key not in config:
         raise SpecError(f"{config.source}: there is no '{key}', so that what the network wants is not known.")
-    value = config.get(key)
-    steps = value.arguments.get("transforms", []) if isinstance(value, Component) and value.name == "Compose" else value
-    steps = [steps] if isinstance(steps, Component) else steps
-    if not isinstance(steps, (list, tuple)) or not all(isinstance(step, Component) for step in steps):
+    return tuple(_flat(config.get(key), key, config))
+
+
+def _flat(value: Any, key: str, config: Config) -> Iterator[Component]:
+    """Transforms one by one, those within a `Compose` too."""
+    if isinstance(value, Component) and value.target.rpartition(".")[2] == "Compose":
+        arguments = dict(value.arguments)
+        transforms = known(arguments.pop("transforms", value.positional[0] if value.positional else []))
+        yield from _flat([] if transforms is None else transforms, key, config)
+    elif isinstance(value, Component):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for step in value:
+            yield from _flat(step, key, config)
+    else:
         raise SpecError(f"{config.source}: '{key}' is no list of transforms.")
-    return tuple(steps)
 
 
 def _weights(folder: Path, config: Config) -> Path:
     """The file that the config's checkpoint loader names; else the usual ones."""
-    written = None
-    if "checkpointloader" in config:
-        try:
-            written = config.get("checkpointloader#load_path")
-        except SpecError:
-            written = None  # an expression that is not evaluated here: the usual names are tried
-    if isinstance(written, str):
+    named: Path | None = None
+    for written in _load_paths(config):
+        if not isinstance(written, (str, PurePosixPath)):
+            continue
         path = PurePosixPath(written)
-        if path.is_absolute() or ".." in path.parts or "\\" in written or ":" in written:
+        if path.is_absolute() or ".." in path.parts or "\\" in str(written) or ":" in str(written):
             raise SpecError(f"{config.source}: the weights '{written}' lie outside the bundle.")
         if (folder / path).is_file():
             return folder / path
-    return next((folder / name for name in WEIGHTS if (folder / name).is_file()), folder / WEIGHTS[-1])
+        named = named or folder / path
+    return next((folder / name for name in WEIGHTS if (folder / name).is_file()), named or folder / WEIGHTS[-1])
+
+
+def _load_paths(config: Config) -> Iterator[Any]:
+    """What each checkpoint loader of the config names, as far as it can be worked out."""
+    places = ["checkpointloader"]
+    for handlers in HANDLERS:
+        try:
+            items = config.raw(handlers)
+        except SpecError:
+            continue
+        places += [f"{handlers}#{number}" for number in range(len(items) if isinstance(items, list) else 0)]
+    for place in places:
+        try:
+            entry = config.raw(place)
+            if isinstance(entry, dict) and str(entry.get("_target_", "")).endswith("CheckpointLoader"):
+                yield config.get(f"{place}#load_path")
+        except SpecError:
+            continue  # an expression that is not evaluated here: the usual names are tried
+
+
+def _imports(config: Config) -> dict[str, str]:
+    """Modules by the names that the config's imports give them; what is no import is left out."""
+    found: dict[str, str] = {}
+    for key in ("imports", "import"):
+        lines = config.raw(key) if key in config else []
+        for line in lines if isinstance(lines, list) else [lines]:
+            match = _IMPORT.fullmatch(str(line).lstrip("$ ").strip())
+            for name in match[2].split(",") if match else ():
+                module, _, alias = (part.strip() for part in name.partition(" as "))
+                prefix = f"{match[1]}." if match and match[1] else ""
+                found[alias or (module if prefix else module.split(".")[0])] = (
+                    prefix + module if alias or prefix else module.split(".")[0]
+                )
+    return found
+
+
+def argument(component: Component, key: str, default: Any = None) -> Any:
+    """A component's argument, or the default where it has none or one that was not worked out."""
+    value = component.arguments.get(key, default)
+    return default if isinstance(value, Unknown) else value

@@ -19,13 +19,22 @@ _NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 NOTICE = "For research use only. Not a medical device."
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def console() -> int:
+    """`medai` as a program of its own; see `main`."""
+    return main(own_process=True)
+
+
+def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> int:
     """Run one command.
+
+    Args:
+        arguments: the words after `medai`; None takes the program's own.
+        own_process: nothing but this command runs in this process, so that it may load less.
 
     Returns:
         0 done; 2 the input, an option or the model is at fault; 130 cancelled. A defect of MedAI's own raises.
     """
-    options = build_parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments, argparse.Namespace(own_process=own_process))
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end tidies up as Ctrl+C does
     progress = WarningsOnly(sys.stderr) if options.quiet else TerminalProgress(sys.stderr)
@@ -65,7 +74,11 @@ def _run(options: argparse.Namespace, progress: Progress) -> None:
         case "models":
             from MedAILib.commands.models import run_models
 
-            run_models(options)
+            run_models(options, progress)
+        case "batch":
+            from MedAILib.commands.batch import run_batch_command
+
+            run_batch_command(options, progress)
         case "evaluate":
             from MedAILib.commands.evaluate import run_evaluate
 
@@ -88,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_segment(commands)
     _add_classify(commands)
+    _add_batch(commands)
     _add_train(commands)
     _add_evaluate(commands)
     _add_models(commands)
@@ -134,10 +148,30 @@ def _add_segment(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command.add_argument("--probabilities", type=Path, metavar="FILE", help="also write each class's probability")
     command.add_argument("--surfaces", type=Path, metavar="DIR", help="also write each segment's surface")
     command.add_argument("--table", type=Path, metavar="FILE", help="also write volumes and intensities as CSV")
+    _add_run(command)
+    command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--mirror", action="store_true", help="average over mirrored copies, as the model allows")
     command.add_argument("--overlap", type=float, metavar="SHARE", help="overlap of windows, 0 to below 1")
     command.add_argument("--no-postprocess", action="store_true", help="leave out the model's own clean-up")
-    command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")
+
+
+def _add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = _command(commands, "batch", "segment every case of a folder or list")
+    command.add_argument("source", type=Path, metavar="DIR_OR_LIST", help="folder of images, or .txt or .csv list")
+    _add_model(command)
+    command.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder for the results")
+    command.add_argument(
+        "--kind",
+        action="append",
+        choices=(".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".seg.nrrd", ".mrb", ".dcm"),
+        help="what to write of each case; may be given several times (default: .nii.gz)",
+    )
+    command.add_argument("--resume", action="store_true", help="leave out cases that were done before")
+    command.add_argument("--workers", type=int, default=1, metavar="N", help="cases computed side by side")
+    _add_run(command)
 
 
 def _add_classify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -181,14 +215,28 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = _command(commands, "models", "show and check the models at hand")
+    command = _command(commands, "models", "show, add, remove and check models")
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for name, text in (("list", "a line for each model"), ("info", "all about one"), ("verify", "check their files")):
-        action = actions.add_parser(name, help=text)
-        action.add_argument("--json", action="store_true", help="JSON on standard output")
-        action.add_argument("--quiet", action="store_true", help="no progress on standard error")
-        if name != "list":
-            action.add_argument("name", nargs="?" if name == "verify" else None, metavar="NAME", help="name or path")
+    made = {}
+    for name, text in (
+        ("list", "a line for each model at hand or available"),
+        ("info", "all about one, and whether it runs here"),
+        ("add", "add a model to your store"),
+        ("remove", "remove an added model"),
+        ("clean", "remove unpacked archives and half downloads from your store"),
+        ("verify", "compare models with their recorded SHA-256 and open them"),
+    ):
+        made[name] = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {NOTICE}")
+        made[name].add_argument("--json", action="store_true", help="JSON on standard output")
+        made[name].add_argument("--quiet", action="store_true", help="no progress on standard error; warnings stay")
+    made["info"].add_argument("name", metavar="NAME", help="name or path")
+    made["remove"].add_argument("name", metavar="NAME", help="name of an added model")
+    made["verify"].add_argument("name", nargs="?", metavar="NAME", help="name or path; all models without it")
+    add = made["add"]
+    add.add_argument("source", metavar="PATH_OR_URL", help="folder, zip archive, https address, or an available name")
+    add.add_argument("--name", help="name in the store, instead of its own")
+    add.add_argument("--replace", action="store_true", help="replace the added model of that name")
+    add.add_argument("--sha256", metavar="HEX", help="refuse the archive unless its SHA-256 is this one")
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:

@@ -25,6 +25,10 @@ class UntrustedCodeError(ModelError):
     """A model that could only run by executing code that the user has not agreed to."""
 
 
+class DownloadError(MedAIError):
+    """A model can't be fetched from an address, or what came is not what was promised."""
+
+
 class DeviceError(MedAIError):
     """The computing device that was asked for does not exist here."""
 

@@ -1,25 +1,18 @@
-"""What a bundle's description says of a classifier: its classes and how they are decided; nothing for other models."""
+"""What a bundle's description says of a classifier: its classes and how they are decided."""
 
-import re
 from typing import Any
 
 from MedAILib.bundle_plan import BundlePlan
-from MedAILib.config import Component
+from MedAILib.config_values import Component
 from MedAILib.errors import SpecError
 from MedAILib.results import Code
 from MedAILib.spec import Classes, Covariate, OutOfDistribution
 
-# How the names of networks begin that give a vector for an image, whatever the metadata calls its task.
-_NETWORKS = re.compile(
-    r"Classifier|CovariateClassifier|DenseNet|EfficientNetBN|(?i:resnet\d*$)|SENet|SERes|SequenceClassifier|"
-    r"TorchVisionFCModel|ViT$"
-)
-_FORMATS = ("classes", "classification")
 _DEFAULT_THRESHOLDS = {"multiclass": 0.0, "multilabel": 0.5, "ordinal": 0.5}
 
 
-def read_classes(plan: BundlePlan, outputs: dict[str, Any]) -> Classes | None:
-    """The classes of a bundle, from its metadata's `outputs` and its own entry "medai"; None where it is no classifier.
+def read_classes(plan: BundlePlan, outputs: dict[str, Any]) -> Classes:
+    """The classes of a bundle, from its metadata's `outputs` and its own entry "medai".
 
     "medai" may hold "classification": kind, classes, thresholds (by class name), temperature, unsure_below,
     out_of_distribution (method, threshold, validated_on), covariates (name, mean, sd), sequence, codes (by class name:
@@ -28,8 +21,6 @@ def read_classes(plan: BundlePlan, outputs: dict[str, Any]) -> Classes | None:
     Raises:
         SpecError: a list of classes of the wrong length; entries that make no sense.
     """
-    if not _is_classifier(plan.network, outputs):
-        return None
     own = (plan.metadata.get("medai") or {}).get("classification") or {}
     count = int(outputs["num_channels"])
     kind = own.get("kind") or _kind(plan.postprocessing, count)
@@ -58,10 +49,6 @@ def read_classes(plan: BundlePlan, outputs: dict[str, Any]) -> Classes | None:
         )
     except SpecError as error:
         raise SpecError(f"The model {plan.folder.name} contradicts itself: {error}") from error
-
-
-def _is_classifier(network: Component, outputs: dict[str, Any]) -> bool:
-    return str(outputs.get("format", "")).lower() in _FORMATS or bool(_NETWORKS.match(network.name))
 
 
 def _dimensions(plan: BundlePlan) -> int:

@@ -96,12 +96,12 @@ class ModelSpec:
     Args:
         name: what the user calls it: the name of its folder.
         version: the author's version of it.
-        task: "segmentation" or "classification" (other tasks follow).
+        task: "segmentation", "classification", "detection" and others; MedAI runs the first two.
         source: its folder or file.
         title: its full name for people.
         description: a sentence or more.
         channels: one name per input channel, in order.
-        labels: the structures it finds, background left out; none for a classifier.
+        labels: the structures it finds, background left out.
         modality: such as "MR" or "CT"; empty when unknown.
         orientation: three letters of the network's axes, such as "RAS"; None when it takes images as they lie.
         spacing_mm: voxel spacing along these axes in mm, 0 or less for the image's own; None when it takes images as
@@ -110,8 +110,12 @@ class ModelSpec:
             whole.
         mirror_axes: network axes along which its author says it may be mirrored.
         steps: its preprocessing, inference and post-processing in words, in order.
+        weights_bytes: size of its weights; 0 when not known.
+        window_values: numbers (float32) that its network holds at its peak for each voxel of its window; None when not
+            known.
         licence, authors, data_source, intended_use, references, warnings: what its author wrote.
         classes: what a classifier decides between; None for other tasks.
+        obstacle: why it can't be run, in a sentence, as far as its description tells; empty where nothing is known.
 
     Raises:
         SpecError: no channels; label values or names that are not unique; sizes that are none.
@@ -137,7 +141,10 @@ class ModelSpec:
     intended_use: str = ""
     references: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    obstacle: str = ""
     classes: Classes | None = None
+    weights_bytes: int = 0
+    window_values: float | None = None
 
     def __post_init__(self) -> None:
         if not self.channels:

@@ -53,6 +53,23 @@ def segment_statistics(segmentation: Segmentation, volume: Volume) -> tuple[Segm
     return tuple(sums[x.layer].statistics(x.name, x.value, voxel_ml) for x in segmentation.labels)
 
 
+def segment_volumes_ml(segmentation: Segmentation) -> dict[str, float]:
+    """Volume in mL of each label by its name, those not found included; the image is not needed."""
+    counts = {}
+    for layer in {x.layer for x in segmentation.labels}:
+        flat = segmentation.layers[layer].reshape(-1)
+        counts[layer] = np.zeros(np.iinfo(flat.dtype).max + 1, np.int64)
+        for start in range(0, flat.size, _CHUNK):
+            counts[layer] += np.bincount(flat[start : start + _CHUNK], minlength=counts[layer].size)
+    voxel_ml = segmentation.geometry.voxel_volume_ml
+    return {x.name: _count(counts[x.layer], x.value) * voxel_ml for x in segmentation.labels}
+
+
+def _count(counts: NDArray[np.int64], value: int) -> int:
+    """A value beyond the layer's type has no voxels."""
+    return int(counts[value]) if value < counts.size else 0
+
+
 class _LayerSums:
     """Running sums of all labels of one layer, taken in one pass over its voxels.
 

@@ -1,11 +1,23 @@
 """What several test files share."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+from MedAILib.worker.client import WorkerClient
+
+if TYPE_CHECKING:
+    import slicer
 
 ROOT = Path(__file__).parents[1]
+
+# How fast a machine is says nothing about the code: shared ones stop for a second now and then.
+settings.register_profile("medai", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("medai")
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +33,50 @@ def shared_data() -> Path:
 def hippocampus() -> Path:
     """The built-in model's folder."""
     return ROOT / "Resources" / "Models" / "hippocampus"
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[WorkerClient]:
+    """A worker that stays warm for all tests that use it."""
+    with WorkerClient() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def behaving_client() -> Iterator[WorkerClient]:
+    """A worker whose models do what their name says: "slow:300", "die:SIGKILL" (see worker_models)."""
+    server = ROOT / "Testing" / "worker_models" / "standin.py"
+    with WorkerClient([sys.executable, str(server)]) as client:
+        yield client
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """A Slicer session on the stand-in for its window; tests that need it skip where Qt can't be loaded."""
+    pytest.importorskip("PySide6.QtUiTools", reason="PySide6 or a library of its is not here", exc_type=ImportError)
+    from standin import session as sessions
+
+    session = sessions.Session(monkeypatch, tmp_path)
+    yield session
+    session.close()
+    assert sessions.slot_errors() == []
+
+
+@pytest.fixture
+def scene() -> "Iterator[slicer.vtkMRMLScene]":
+    """A fresh scene of MRML, without Slicer's window."""
+    from MedAILib.scene.headless import headless_scene  # a second that tests without a scene need not wait for
+
+    with headless_scene() as owner:
+        yield owner.scene
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a model store of the test's own, which does not exist yet; the user's stays untouched."""
+    folder = tmp_path_factory.mktemp("store") / "models"
+    monkeypatch.setenv("MEDAI_MODELS", str(folder))
+    return folder
 
 
 @pytest.fixture(autouse=True)

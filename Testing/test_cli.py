@@ -106,6 +106,19 @@ def test_a_picture_gives_a_label_map_as_a_picture(place: Path, tmp_path: Path) -
     assert np.array_equal(np.asarray(PIL.Image.open(out)), pixels > 50)
 
 
+def test_the_program_loads_nothing_that_only_training_needs(place: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from MedAILib.cli import console; code = console(); "
+        "print([x for x in ('ignite', 'sklearn', 'pandas') if x in sys.modules]); "
+        "import ignite.engine; sys.exit(code)"
+    )
+    words = ["segment", place / "scan.nii.gz", "-m", place / "threshold", "-o", tmp_path / "l.nii.gz", "--quiet"]
+    command = [sys.executable, "-c", code, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert np.array_equal(np.asarray(nibabel.load(tmp_path / "l.nii.gz").dataobj), voxels() > 50)
+
+
 def test_json_is_the_only_thing_on_standard_output(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -209,12 +209,15 @@ def test_cleanups_change_only_what_they_name() -> None:
     labels[5, 0, 0] = 2
     labels[5, 0, 8] = 2
     kept, filled, large = labels.copy(), labels.copy(), labels.copy()
-    KeepLargest(values=(1,))(kept, 0.001)
+    KeepLargest(values=(1,))(kept[None], 0.001)
     assert kept[5, 8, 8] == 0 and (kept == 2).sum() == 2
-    FillHoles()(filled, 0.001)
+    FillHoles(connectivity=1)(filled[None], 0.001)
     assert filled[2, 3, 3] == 1 and (filled == 2).sum() == 2
-    RemoveSmall(0.002, in_ml=True)(large, 0.001)
-    assert set(np.unique(large)) == {0, 1} and large[5, 8, 8] == 0
+    RemoveSmall(3, in_mm3=True)(large[None], 0.001)
+    assert set(np.unique(large)) == {0, 1}
+    large[labels == 2] = 0
+    RemoveSmall(2)(large[None], 0.001)
+    assert large[5, 8, 8] == 0 and large[1, 1, 1] == 1
 
 
 def run(folder: Path, volume: Volume, **options: object) -> NDArray[np.uint8]:
@@ -267,7 +270,8 @@ def test_overlapping_structures_get_a_layer_each(tmp_path: Path) -> None:
         random_bundle(tmp_path, network, postprocessing={"_target_": "Compose", "transforms": post}), "cpu"
     )
     result = model.run(image_on(Geometry((16, 16, 16), np.eye(4))), RunOptions(probabilities=True), SILENT)
-    assert result.layers.shape[0] == 2 and [label.layer for label in result.labels] == [0, 1]
+    assert result.layers.shape[0] == 2
+    assert [(label.layer, label.name) for label in result.labels] == [(1, "part 1")]  # channel 0 is the background
     assert result.probabilities is not None
     assert np.array_equal(result.probabilities >= 0.5, result.layers == 1)
 

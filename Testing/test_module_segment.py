@@ -2,9 +2,8 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,37 +11,20 @@ import slicer
 import slicer.util
 import vtk
 from bundles import network_entry, random_bundle
-from standin.loading import STANDINS, load_module_file
-from standin.qt import QLabel
-from standin.ScriptedLoadableModule import Module, Panel
 
 from MedAILib.errors import InputError
 from MedAILib.models.store import builtin_models
 from MedAILib.progress import Cancelled
 from MedAILib.request import RunRequest
-from MedAILib.scene.headless import headless_scene
 from MedAILib.volume import Volume
 from MedAILib.worker.client import Job, JobState, WorkerClient
 
+pytest.importorskip("PySide6.QtUiTools", reason="PySide6 or a library of its is not here", exc_type=ImportError)
+
+from standin import SampleData
+from standin.session import MODULE_FILE
+
 ROOT = Path(__file__).parents[1]
-MODULE_FILE = ROOT / "MedAISegment" / "MedAISegment.py"
-SHAPE_KJI = (20, 24, 28)
-
-
-@pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The module file, loaded as Slicer loads it."""
-    for name, standin in STANDINS.items():
-        monkeypatch.setitem(sys.modules, name, standin)
-    monkeypatch.setitem(sys.modules, MODULE_FILE.stem, None)
-    return load_module_file(MODULE_FILE)
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[WorkerClient]:
-    """A worker that stays warm for all tests of this file."""
-    with WorkerClient() as client:
-        yield client
 
 
 @pytest.fixture(scope="module")
@@ -55,27 +37,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
 def two_channel_bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The same with two channels."""
     return str(random_bundle(tmp_path_factory.mktemp("bundle"), network_entry("UNet", classes=3, channels=2)))
-
-
-@pytest.fixture
-def scene() -> Iterator[slicer.vtkMRMLScene]:
-    with headless_scene() as owner:
-        yield owner.scene
-
-
-def add_volume(scene: slicer.vtkMRMLScene, name: str = "Head", seed: int = 0) -> slicer.vtkMRMLScalarVolumeNode:
-    """A volume of noise on an oblique, anisotropic grid."""
-    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
-    slicer.util.updateVolumeFromArray(node, np.random.default_rng(seed).normal(size=SHAPE_KJI).astype(np.float32))
-    transform = vtk.vtkTransform()
-    transform.RotateZ(20)
-    transform.Scale(1.0, 1.2, 1.5)
-    node.SetIJKToRASMatrix(transform.GetMatrix())
-    return node
-
-
-def node_ids(scene: slicer.vtkMRMLScene) -> list[str]:
-    return [scene.GetNthNode(n).GetID() for n in range(scene.GetNumberOfNodes())]
 
 
 def classes_of(nodes: list[slicer.vtkMRMLNode]) -> set[str]:
@@ -108,21 +69,21 @@ class Meanwhile:
         self.job.cancel()
 
 
-def test_console_call_gives_a_segmentation_on_its_volume(module, client, bundle, scene) -> None:
-    volume = add_volume(scene)
-    nodes = module.MedAISegmentLogic(client).segment(volume, model=bundle, device="cpu")
+def test_console_call_gives_a_segmentation_on_its_volume(session, client, bundle) -> None:
+    volume = session.add_volume()
+    nodes = session.logic(client).segment(volume, model=bundle, device="cpu")
     segmentation = nodes[0]
     assert segmentation.IsA("vtkMRMLSegmentationNode")
     assert segmentation.GetSegmentation().GetNumberOfSegments() == 2
     role = segmentation.GetReferenceImageGeometryReferenceRole()
     assert segmentation.GetNodeReferenceID(role) == volume.GetID()
     assert classes_of(nodes) == {"vtkMRMLSegmentationNode", "vtkMRMLTableNode"}
-    assert all(scene.IsNodePresent(node) for node in nodes)
+    assert all(session.scene.IsNodePresent(node) for node in nodes)
 
 
-def test_every_output_can_be_asked_for(module, client, bundle, scene) -> None:
-    nodes = module.MedAISegmentLogic(client).segment(
-        add_volume(scene), bundle, "cpu", labelMap=True, probabilities=True, surfaces=True, table=False
+def test_every_output_can_be_asked_for(session, client, bundle) -> None:
+    nodes = session.logic(client).segment(
+        session.add_volume(), bundle, "cpu", labelMap=True, probabilities=True, surfaces=True, table=False
     )
     assert classes_of(nodes) == {
         "vtkMRMLSegmentationNode",
@@ -133,63 +94,112 @@ def test_every_output_can_be_asked_for(module, client, bundle, scene) -> None:
     assert nodes[0].GetSegmentation().ContainsRepresentation("Closed surface")
 
 
-def test_several_nodes_are_the_channels_of_one_image(module, client, two_channel_bundle, scene) -> None:
-    first, second = add_volume(scene, "T1"), add_volume(scene, "T2", seed=1)
-    nodes = module.MedAISegmentLogic(client).segment([first, second], model=two_channel_bundle, device="cpu")
+def test_several_nodes_are_the_channels_of_one_image(session, client, two_channel_bundle) -> None:
+    first, second = session.add_volume("T1"), session.add_volume("T2", seed=1)
+    nodes = session.logic(client).segment([first, second], model=two_channel_bundle, device="cpu")
     role = nodes[0].GetReferenceImageGeometryReferenceRole()
     assert nodes[0].GetNodeReferenceID(role) == first.GetID()
 
 
-def test_nothing_is_found_outside_of_the_region_of_interest(module, client, bundle, scene) -> None:
-    volume = add_volume(scene)
-    roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
+def test_nothing_is_found_outside_of_the_region_of_interest(session, client, bundle) -> None:
+    volume = session.add_volume()
+    roi = session.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(matrix)
     roi.SetCenter(matrix.MultiplyPoint((14, 12, 10, 1))[:3])
     roi.SetSize(8, 8, 8)
-    nodes = module.MedAISegmentLogic(client).segment(volume, bundle, "cpu", roiNode=roi, labelMap=True)
+    nodes = session.logic(client).segment(volume, bundle, "cpu", roiNode=roi, labelMap=True)
     (labels,) = [node for node in nodes if node.IsA("vtkMRMLLabelMapVolumeNode")]
     found = np.argwhere(slicer.util.arrayFromVolume(labels))
     assert len(found) > 0
     assert (np.abs(found - (10, 12, 14)) <= 7).all()
 
 
-def test_volume_removed_while_the_worker_computes_leaves_nothing_behind(module, client, bundle, scene) -> None:
-    before = node_ids(scene)
-    volume = add_volume(scene)
-    waiting = Meanwhile(client, lambda: scene.RemoveNode(volume))
+def test_volume_removed_while_the_worker_computes_leaves_nothing_behind(session, client, bundle) -> None:
+    before = session.node_ids()
+    volume = session.add_volume()
+    waiting = Meanwhile(client, lambda: session.scene.RemoveNode(volume))
     with pytest.raises(InputError, match="Head was removed from the scene"):
-        module.MedAISegmentLogic(waiting).segment(volume, model=bundle, device="cpu")
-    assert node_ids(scene) == before
+        session.logic(waiting).segment(volume, model=bundle, device="cpu")
+    assert session.node_ids() == before
 
 
-def test_interrupted_waiting_ends_the_run(module, client, bundle, scene) -> None:
+def test_segments_go_into_the_segmentation_that_is_given(session, client, bundle) -> None:
+    mine = session.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
+    nodes = session.logic(client).segment(session.add_volume(), bundle, "cpu", segmentationNode=mine)
+    assert nodes[0] is mine
+    assert mine.GetSegmentation().GetNumberOfSegments() > 0
+    assert session.nodes("vtkMRMLSegmentationNode") == [mine]
+
+
+def test_segmentation_removed_while_the_worker_computes_leaves_nothing_behind(session, client, bundle) -> None:
+    volume, mine = session.add_volume(), session.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
+    waiting = Meanwhile(client, lambda: session.scene.RemoveNode(mine))
+    before = [node_id for node_id in session.node_ids() if node_id != mine.GetID()]
+    with pytest.raises(InputError, match="is not in the scene"):
+        session.logic(waiting).segment(volume, bundle, "cpu", segmentationNode=mine)
+    assert session.node_ids() == before
+
+
+def add_sequence(session) -> slicer.vtkMRMLSequenceNode:
+    """Two frames over time, shown by a browser."""
+    sequence = session.scene.AddNewNodeByClass("vtkMRMLSequenceNode", "Cine")
+    for time in ("0.5", "1"):
+        volume = session.add_volume(seed=int(float(time) * 2))
+        sequence.SetDataNodeAtValue(volume, time)
+        session.scene.RemoveNode(volume)
+    browser = session.scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode")
+    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+    return sequence
+
+
+def test_sequence_becomes_a_sequence_of_segmentations(session, client, bundle) -> None:
+    sequence = add_sequence(session)
+    browser = session.scene.GetFirstNodeByClass("vtkMRMLSequenceBrowserNode")
+    roi = session.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
+    roi.SetCenter(8, 12, 15)
+    roi.SetSize(8, 8, 8)
+    nodes = session.logic(client).segmentSequence(sequence, bundle, "cpu", roiNode=roi)
+    assert [nodes[0].GetNthIndexValue(n) for n in range(2)] == ["0.5", "1"]
+    assert browser.GetProxyNode(nodes[0]).GetSegmentation().GetNumberOfSegments() > 0
+    assert {"vtkMRMLTableNode", "vtkMRMLPlotChartNode"} <= classes_of(nodes)
+
+
+def test_sequence_with_a_model_that_is_not_there_names_the_frame(session, client) -> None:
+    sequence = add_sequence(session)
+    before = session.node_ids()
+    with pytest.raises(InputError, match=r"Cine, Frame 1 of 2 .*no-such-model"):
+        session.logic(client).segmentSequence(sequence, "no-such-model")
+    assert session.node_ids() == before
+
+
+def test_interrupted_waiting_ends_the_run(session, client, bundle) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
     waiting = Meanwhile(client, interrupt)
     with pytest.raises(KeyboardInterrupt):
-        module.MedAISegmentLogic(waiting).segment(add_volume(scene), model=bundle, device="cpu")
+        session.logic(waiting).segment(session.add_volume(), model=bundle, device="cpu")
     with pytest.raises(Cancelled):
         waiting.job.result(timeout=30)
 
 
-def test_failed_run_leaves_the_scene_as_it_was(module, client, scene) -> None:
-    volume = add_volume(scene)
-    before = node_ids(scene)
+def test_failed_run_leaves_the_scene_as_it_was(session, client) -> None:
+    volume = session.add_volume()
+    before = session.node_ids()
     with pytest.raises(InputError, match="no-such-model"):
-        module.MedAISegmentLogic(client).segment(volume, model="no-such-model")
-    assert node_ids(scene) == before
+        session.logic(client).segment(volume, model="no-such-model")
+    assert session.node_ids() == before
 
 
-def test_what_the_model_does_not_allow_is_refused(module, client, bundle, scene) -> None:
+def test_what_the_model_does_not_allow_is_refused(session, client, bundle) -> None:
     with pytest.raises(InputError, match="mirrored"):
-        module.MedAISegmentLogic(client).segment(add_volume(scene), model=bundle, device="cpu", mirror=True)
+        session.logic(client).segment(session.add_volume(), model=bundle, device="cpu", mirror=True)
 
 
-def test_closed_logic_starts_a_new_worker_with_the_next_run(module, scene) -> None:
-    logic = module.MedAISegmentLogic()
-    volume = add_volume(scene)
+def test_closed_logic_starts_a_new_worker_with_the_next_run(session) -> None:
+    logic = session.logic()
+    volume = session.add_volume()
     try:
         for _ in range(2):
             with pytest.raises(InputError, match="no-such-model"):  # the worker's own answer
@@ -199,27 +209,65 @@ def test_closed_logic_starts_a_new_worker_with_the_next_run(module, scene) -> No
         logic.close()
 
 
-def test_module_says_what_it_is_for(module) -> None:
-    parent = Module(str(MODULE_FILE))
-    module.MedAISegment(parent)
+def test_run_in_the_background_returns_at_once_and_brings_its_nodes(session, client, bundle) -> None:
+    done, states = [], []
+    run = session.logic(client).segmentAsync(
+        session.add_volume(), bundle, "cpu", onDone=done.extend, onProgress=states.append, surfaces=True
+    )
+    assert not run.poll().finished
+    session.until(lambda: run.finished)
+    assert classes_of(done) == {"vtkMRMLSegmentationNode", "vtkMRMLTableNode"}
+    assert done[0].GetSegmentation().ContainsRepresentation("Closed surface")
+    assert (states[-1].state, run.poll().state) == ("done", "done")
+
+
+def test_runs_in_the_background_wait_for_each_other(session, client, bundle) -> None:
+    logic, done = session.logic(client), []
+    volumes = [session.add_volume("First"), session.add_volume("Second", seed=1)]
+    runs = [logic.segmentAsync(volume, bundle, "cpu", onDone=done.append) for volume in volumes]
+    session.until(lambda: all(run.finished for run in runs))
+    assert [nodes[0].GetName().split()[0] for nodes in done] == ["First", "Second"]
+
+
+def test_error_in_the_background_goes_to_who_asked_for_errors(session, client) -> None:
+    errors = []
+    run = session.logic(client).segmentAsync(session.add_volume(), "no-such-model", onError=errors.append)
+    session.until(lambda: run.finished)
+    assert "no-such-model" in str(errors[0])
+    assert run.error is errors[0]
+
+
+def test_error_in_the_background_is_logged_for_who_did_not_ask(session, client, caplog) -> None:
+    run = session.logic(client).segmentAsync(session.add_volume(), "no-such-model")
+    session.until(lambda: run.finished)
+    assert "no-such-model" in caplog.text
+
+
+def test_console_can_do_what_the_panel_can(session, client) -> None:
+    logic = session.logic(client)
+    assert "hippocampus" in [model.name for model in logic.models()]
+    logic.freeMemory()
+    assert "MedAI 0." in logic.diagnostics()
+    assert "Slicer 5.12" in logic.diagnostics()
+
+
+def test_module_says_what_it_is_for(session) -> None:
+    parent = session.descriptor
     assert (parent.title, parent.categories) == ("MedAI Segment", ["Segmentation"])
     assert "research use only" in parent.helpText
     assert "Not a medical device" in parent.helpText
 
 
-def test_panel_holds_the_logic_and_says_how_to_call_it(module) -> None:
-    panel = Panel()
-    widget = module.MedAISegmentWidget(panel)
-    widget.setup()
-    (label,) = panel.layout().widgets
-    assert isinstance(label, QLabel)
-    assert 'slicer.util.getModuleLogic("MedAISegment")' in label.text
-    assert isinstance(widget.logic, module.MedAISegmentLogic)
+def test_sample_image_is_registered_with_its_checksum(session) -> None:
+    (sample,) = SampleData.registered
+    digest = sample["uris"].rpartition("/")[2]
+    assert sample["checksums"] == f"SHA256:{digest}"
+    assert Path(sample["thumbnailFileName"]).is_file()
 
 
-def test_reload_takes_the_library_along(module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reload_takes_the_library_along(session) -> None:
     kept = {name: value for name, value in sys.modules.items() if name.split(".")[0] == "MedAILib"}
-    widget = module.MedAISegmentWidget()
+    widget = session.open()
     try:
         widget.onReload()
         left = [name for name in sys.modules if name.split(".")[0] == "MedAILib"]
@@ -228,12 +276,14 @@ def test_reload_takes_the_library_along(module, monkeypatch: pytest.MonkeyPatch)
     assert left == []
 
 
-def test_slicers_process_never_imports_torch() -> None:
+def test_slicers_process_never_imports_torch(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from standin.loading import STANDINS, load_module_file\n"
-        "sys.modules.update(STANDINS)\n"
-        f"module = load_module_file(Path({str(MODULE_FILE)!r}))\n"
-        "module.MedAISegmentWidget()\n"
+        "import sys, slicer; from pathlib import Path; import standin.loading as loading\n"
+        f"file = Path({str(MODULE_FILE)!r})\n"
+        f"loading.put_in_place(slicer.vtkMRMLScene(), file, Path({str(tmp_path)!r}), loading.put_for_good)\n"
+        "module = loading.load_module_file(file)\n"
+        "widget = module.MedAISegmentWidget()\n"
+        "widget.cleanup()\n"
         "print(*sorted({'torch', 'monai', 'SimpleITK', 'pydicom'} & set(sys.modules)))"
     )
     # From the module file alone: the source tree is not on the path, as in Slicer.
@@ -243,15 +293,7 @@ def test_slicers_process_never_imports_torch() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 
-def test_standin_refuses_what_slicer_does_not_have() -> None:
-    with pytest.raises(AttributeError):
-        Module("x.py").titel = "MedAI"
-    with pytest.raises(AttributeError):
-        QLabel("text").wordwrap = True
-
-
-def test_modules_own_test_passes(module, scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modules_own_test_passes(session) -> None:
     if "hippocampus" not in builtin_models():
         pytest.skip("the built-in model is not here")
-    monkeypatch.setattr(slicer, "mrmlScene", scene, raising=False)
-    module.MedAISegmentTest().runTest()
+    session.module.MedAISegmentTest().runTest()

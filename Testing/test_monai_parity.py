@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import monai.transforms
 import nibabel
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from MedAILib.inference.cleanup import FillHoles, KeepLargest, RemoveSmall
 from MedAILib.models.open import open_model
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
@@ -144,3 +146,51 @@ def test_the_built_in_model_agrees_on_a_real_crop(hippocampus: Path, shared_data
     labels = ours(hippocampus, volume)
     assert set(np.unique(labels)) == {0, 1, 2}
     assert (labels == stock(hippocampus, tmp_path / "images")).mean() >= AGREEMENT
+
+
+def blobs(layers: int, values: int, seed: int, shape: tuple[int, ...] = (24, 26, 22)) -> NDArray[np.uint8]:
+    """Labels (L, X, Y, Z) of several parts and with holes: values up to `values`, or layers of 0 and 1."""
+    random = np.random.default_rng(seed)
+    smooth = ndimage.gaussian_filter(random.normal(size=(layers, values + 1, *shape)), (0, 0, 1.3, 1.3, 1.3))
+    smooth[:, 0] += 0.05 if layers == 1 else 0.02
+    labels = smooth.argmax(axis=1).astype(np.uint8)
+    labels[:, 5:12, 5:12, 5:12] = 1
+    labels[:, 7:9, 7:9, 7:9] = 0
+    return labels
+
+
+CLEANUPS = {
+    "fill": (FillHoles(), "FillHoles", {}),
+    "fill one over faces": (FillHoles((2,), 1), "FillHoles", {"applied_labels": [2], "connectivity": 1}),
+    "largest": (KeepLargest(), "KeepLargestConnectedComponent", {}),
+    "largest of one": (KeepLargest((1,), 1), "KeepLargestConnectedComponent", {"applied_labels": 1, "connectivity": 1}),
+    "two largest": (KeepLargest(components=2), "KeepLargestConnectedComponent", {"num_components": 2}),
+    "largest of all": (KeepLargest(independent=False), "KeepLargestConnectedComponent", {"independent": False}),
+    "small": (RemoveSmall(40), "RemoveSmallObjects", {"min_size": 40}),
+    "small over corners": (RemoveSmall(300, 3), "RemoveSmallObjects", {"min_size": 300, "connectivity": 3}),
+    "small of all": (
+        RemoveSmall(30, independent=False),
+        "RemoveSmallObjects",
+        {"min_size": 30, "independent_channels": False},
+    ),
+    "small by volume": (
+        RemoveSmall(100, in_mm3=True),
+        "RemoveSmallObjects",
+        {"min_size": 100, "by_measure": True, "pixdim": [1, 1.5, 2]},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", [(1, 1), (1, 3), (3, 1)])
+@pytest.mark.parametrize("name", CLEANUPS)
+def test_a_clean_up_does_what_monais_transform_does(name: str, kind: tuple[int, int]) -> None:
+    cleanup, transform, arguments = CLEANUPS[name]
+    changed = 0
+    for seed in range(3):
+        labels = blobs(*kind, seed)
+        theirs = np.asarray(getattr(monai.transforms, transform)(**arguments)(labels.copy()))
+        mine = labels.copy()
+        cleanup(mine, 0.003)
+        assert np.array_equal(mine, theirs)
+        changed += int((mine != labels).sum())
+    assert changed or name in ("fill one over faces", "small over corners") or kind == (1, 3)

@@ -57,7 +57,7 @@ def test_every_module_of_the_library_has_its_contract(project: dict) -> None:
 def test_base_inference_models_and_worker_are_checked_strictly(project: dict) -> None:
     (base,) = (c for c in project["tool"]["importlinter"]["contracts"] if c["name"].startswith("base:"))
     strict = {name for part in project["tool"]["mypy"]["overrides"] for name in part["module"]}
-    rooms = {"MedAILib.inference.*", "MedAILib.models.*", "MedAILib.worker.*"}
+    rooms = {"MedAILib.inference.*", "MedAILib.models.*", "MedAILib.store.*", "MedAILib.worker.*"}
     assert strict == {*base["source_modules"], *rooms}
 
 
@@ -70,7 +70,7 @@ def test_module_files_import_only_their_rooms() -> None:
         for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
     }
     base = {f"MedAILib.{name}" for name in ("errors", "progress", "request", "results", "spec", "volume")}
-    allowed = {"MedAILib.gui", "MedAILib.scene", "MedAILib.worker.client", *base}
+    allowed = {"MedAILib.gui", "MedAILib.scene", "MedAILib.store", "MedAILib.worker.client", *base}
     ours = {name for name in names if name.startswith("MedAILib")}
     assert {name for name in ours if not any(name == room or name.startswith(f"{room}.") for room in allowed)} == set()
     others = {name.split(".")[0] for name in names - ours}

@@ -17,12 +17,6 @@ RAMP = np.arange(120, dtype=np.int16).reshape(SHAPE)
 
 
 @pytest.fixture
-def scene():
-    with headless_scene() as owner:
-        yield owner.scene
-
-
-@pytest.fixture
 def node(scene):
     return add(scene, RAMP, "first")
 
@@ -259,3 +253,10 @@ def test_reading_leaves_the_scene_as_it_was(scene, node):
     before = scene.GetNumberOfNodes()
     volume_from_nodes([node, second])
     assert scene.GetNumberOfNodes() == before
+
+
+@pytest.mark.parametrize(
+    ("file", "node_name"), [("brain.nii.gz", "brain"), ("a.b.NRRD", "a.b"), ("t1", "t1"), (".nii", ".nii")]
+)
+def test_a_node_is_named_after_its_file_without_the_ending(scene, file, node_name):
+    assert add(scene, RAMP, file).GetName() == node_name

@@ -40,12 +40,6 @@ SEGMENTS = {"Segment_1": LAYERS[0] == 1, "Segment_300": LAYERS[0] == 300, "Segme
 
 
 @pytest.fixture
-def scene():
-    with headless_scene() as owner:
-        yield owner.scene
-
-
-@pytest.fixture
 def source(scene):
     image = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
     return add_volume_nodes(scene, Volume(image[None], GRID, "brain"))[0]

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import slicer
 import vtk
+from mrml import mask_of
 from vtk.util.numpy_support import vtk_to_numpy
 
 import MedAILib.scene.write
 from MedAILib.errors import InputError
 from MedAILib.results import Code, Label, Segmentation, Terminology
-from MedAILib.scene.headless import headless_scene
 from MedAILib.scene.volume_node import add_volume_nodes
 from MedAILib.scene.write import Outputs, write_result
 from MedAILib.volume import Geometry, Volume
@@ -28,12 +28,6 @@ LABELS = (
     Label(1000, "other"),
 )
 EVERYTHING = Outputs(label_map=True, probabilities=True, surfaces=True)
-
-
-@pytest.fixture
-def scene():
-    with headless_scene() as owner:
-        yield owner.scene
 
 
 @pytest.fixture
@@ -61,17 +55,6 @@ def result():
     )
 
 
-def mask_of(node, segment_id):
-    """The segment's voxels on the whole grid, as Slicer extracts them."""
-    image = slicer.vtkOrientedImageData()
-    assert node.GetBinaryLabelmapRepresentation(segment_id, image)
-    extent = image.GetExtent()
-    voxels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
-    mask = np.zeros(SHAPE, bool)
-    mask[tuple(slice(extent[2 * n], extent[2 * n + 1] + 1) for n in (2, 1, 0))] = voxels > 0
-    return mask
-
-
 def of_class(nodes, class_name):
     return [node for node in nodes if node.GetClassName() == class_name]
 
@@ -84,7 +67,7 @@ def column(table, title):
 def test_segments_have_exactly_their_voxels(source, result):
     node = write_result(result, source, Outputs())[0]
     for label in (LABELS[0], LABELS[2], LABELS[3]):
-        assert (mask_of(node, f"Segment_{label.value}") == (labels_array() == label.value)).all()
+        assert (mask_of(node, f"Segment_{label.value}", SHAPE) == (labels_array() == label.value)).all()
 
 
 def test_labels_not_found_get_no_segment(source, result):
@@ -141,8 +124,8 @@ def test_overlapping_labels_keep_their_voxels(source):
     labels = (Label(1, "organ"), Label(1, "tumour", layer=1))
     node = write_result(Segmentation(layers, labels, GRID), source, Outputs())[0]
     assert node.GetSegmentation().GetNumberOfLayers() == 2
-    assert (mask_of(node, "Segment_1") == layers[0]).all()
-    assert (mask_of(node, "Segment_1_1") == layers[1]).all()
+    assert (mask_of(node, "Segment_1", SHAPE) == layers[0]).all()
+    assert (mask_of(node, "Segment_1_1", SHAPE) == layers[1]).all()
 
 
 def test_source_is_the_reference_geometry(source, result):
@@ -165,15 +148,15 @@ def test_slicer_can_change_one_segment_of_a_shared_image(source, result):
     node.GetBinaryLabelmapRepresentation("Segment_1", image)
     vtk_to_numpy(image.GetPointData().GetScalars())[:] = 1
     image.Modified()
-    before = mask_of(node, "Segment_300")
+    before = mask_of(node, "Segment_300", SHAPE)
     slicer.vtkSlicerSegmentationsModuleLogic.SetBinaryLabelmapToSegment(image, node, "Segment_1")
-    assert (mask_of(node, "Segment_300") == before).all()
+    assert (mask_of(node, "Segment_300", SHAPE) == before).all()
 
 
 def test_removing_a_segment_leaves_the_others(source, result):
     node = write_result(result, source, Outputs())[0]
     node.GetSegmentation().RemoveSegment("Segment_1")
-    assert (mask_of(node, "Segment_300") == (labels_array() == 300)).all()
+    assert (mask_of(node, "Segment_300", SHAPE) == (labels_array() == 300)).all()
 
 
 def test_label_map_keeps_values_names_and_colours(source, result):

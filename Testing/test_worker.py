@@ -21,9 +21,9 @@ from MedAILib.models.open import open_model
 from MedAILib.progress import Cancelled, Progress
 from MedAILib.request import RunOptions, RunRequest
 from MedAILib.volume import Geometry, Volume
-from MedAILib.worker import client as client_module
+from MedAILib.worker import process as process_module
 from MedAILib.worker import protocol
-from MedAILib.worker.client import Job, WorkerClient, WorkerDefect, WorkerDied
+from MedAILib.worker.client import Job, WorkerClient, WorkerDefect, WorkerDied, WorkerStatus
 from MedAILib.worker.protocol import Kind
 
 ROOT = Path(__file__).parents[1]
@@ -134,12 +134,74 @@ def test_model_is_opened_again_when_its_file_changed(client: WorkerClient, volum
     assert answers == ["1", "1", "2"]
 
 
-def test_only_a_few_models_stay_warm(client: WorkerClient, volume: Volume) -> None:
-    opened = [
-        client.submit(RunRequest(f"threshold:{n}"), volume).result(LIMIT_S).provenance["opened"]
-        for n in (1, 2, 3, 4, 4, 1)
+@pytest.fixture
+def small_client() -> Iterator[WorkerClient]:
+    """A client of a worker whose warm models may hold 100 bytes."""
+    with WorkerClient([*STANDIN, "100"]) as client:
+        yield client
+
+
+def opened_by(client: WorkerClient, model: str, device: str = "auto") -> int:
+    """How many models the worker had opened when this one ran."""
+    done = client.submit(RunRequest(model, device), make_volume()).result(LIMIT_S)
+    return int(done.provenance["opened"])
+
+
+def test_models_stay_warm_as_far_as_their_bytes_allow(small_client: WorkerClient) -> None:
+    models = ("holds:40", "holds:50", "holds:40", "holds:30", "holds:40", "holds:50")
+    assert [opened_by(small_client, model) for model in models] == [1, 2, 1, 3, 1, 4]
+
+
+def test_model_over_the_limit_is_warm_alone(small_client: WorkerClient) -> None:
+    assert [opened_by(small_client, model) for model in ("holds:40", "holds:200", "holds:200", "holds:40")] == [
+        1,
+        2,
+        2,
+        3,
     ]
-    assert opened == ["1", "2", "3", "4", "4", "5"]
+
+
+def test_names_of_one_device_share_one_warm_model(small_client: WorkerClient) -> None:
+    assert [opened_by(small_client, "holds:60", device) for device in ("auto", "cpu", "cuda", "cpu")] == [1, 1, 2, 1]
+
+
+def test_status_lists_warm_models_memory_and_devices(small_client: WorkerClient) -> None:
+    assert small_client.status() == WorkerStatus()
+    opened_by(small_client, "holds:40")
+    opened_by(small_client, "holds:50")
+    until(lambda: len(small_client.status().models) == 2)
+    status = small_client.status()
+    assert [(model.name, model.device, model.bytes) for model in status.models] == [
+        ("holds:40", "cpu", 40),
+        ("holds:50", "cpu", 50),
+    ]
+    assert (status.alive, status.pid) == (True, small_client.versions["pid"])
+    assert 2**24 < status.rss_bytes < 2**32
+    assert [device.device for device in status.devices] == ["cpu"]
+    assert 0 < status.devices[0].free_bytes < status.devices[0].total_bytes
+    small_client.free_memory()
+    until(lambda: small_client.status().models == ())
+    small_client.restart()
+    assert small_client.status() == WorkerStatus()
+
+
+def test_status_is_fresh_while_a_run_computes(client: WorkerClient, volume: Volume) -> None:
+    start(client, "slow:500", volume)
+    until(lambda: client.status().alive)
+
+
+def test_relative_path_counts_from_the_client_s_folder_of_now(
+    client: WorkerClient, volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.submit(RunRequest("threshold"), volume).result(LIMIT_S)  # the worker starts in another folder
+    model = tmp_path / "models" / "holds"
+    model.parent.mkdir()
+    model.write_text("model")
+    monkeypatch.chdir(tmp_path)
+    client.submit(RunRequest("models/holds"), volume).result(LIMIT_S)
+    stamp = client.submit(RunRequest(str(model)), volume).result(LIMIT_S).provenance["opened"]
+    monkeypatch.undo()
+    assert stamp == "2"  # the relative and the absolute path are one model
 
 
 def test_stray_prints_go_to_the_log_and_not_into_the_stream(client: WorkerClient, volume: Volume) -> None:
@@ -481,16 +543,16 @@ LATE = """
 import sys, numpy as np
 from MedAILib.results import Segmentation
 from MedAILib.volume import Geometry
-from MedAILib.worker import protocol
+from MedAILib.worker import protocol, wire
 from MedAILib.worker.protocol import Kind, Message
 stdin, stdout = open(0, "rb", buffering=0), open(1, "wb", buffering=0)
 protocol.write_message(stdout, Message(Kind.HELLO, body={"pid": 0}))
 answers = []
 while (message := protocol.read_message(stdin)) is not None:
     if message.kind is Kind.RUN:
-        request, volume = protocol.unpack_run(message)
+        request, volume, _ = wire.unpack_run(message)
         layers = np.full((1, *volume.geometry.shape_kji), len(answers) + 1, np.uint8)
-        body, arrays = protocol.pack_result(Segmentation(layers, (), volume.geometry))
+        body, arrays = wire.pack_result(Segmentation(layers, (), volume.geometry))
         answers.append(Message(Kind.RESULT, message.run, body, arrays))
         protocol.write_message(stdout, Message(Kind.STARTED, message.run))
     if len(answers) == 2:  # the first run's answer only now, twice, and once for a run that never was
@@ -562,14 +624,14 @@ def test_kills_and_cancels_at_random_moments_end_every_run_rightly(client: Worke
 
 
 def test_python_of_the_worker_is_found_inside_slicer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert client_module.worker_python() == sys.executable
+    assert process_module.worker_python() == sys.executable
     slicer = tmp_path / "bin" / "PythonSlicer"
     slicer.parent.mkdir()
     slicer.write_text("#!/bin/sh\n")
     slicer.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "SlicerApp-real"))
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "lib" / "Python"))
-    assert client_module.worker_python() == str(slicer)
+    assert process_module.worker_python() == str(slicer)
     slicer.unlink()
     with pytest.raises(MedAIError, match="PythonSlicer"):
-        client_module.worker_python()
+        process_module.worker_python()

@@ -18,8 +18,9 @@ from MedAILib.errors import InputError, MedAIError
 from MedAILib.request import RunOptions, RunRequest
 from MedAILib.results import Code, Label, Segmentation, Terminology
 from MedAILib.volume import Geometry, Roi, Volume
-from MedAILib.worker import protocol
-from MedAILib.worker.protocol import Kind, Message, ProtocolError
+from MedAILib.worker import protocol, wire
+from MedAILib.worker.foreign import ProtocolError
+from MedAILib.worker.protocol import Kind, Message
 
 WIRE_TYPES = [np.dtype(name) for name in protocol.DTYPES]
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -113,10 +114,10 @@ def equal_geometry(one: Geometry, other: Geometry) -> bool:
 
 @given(volumes(), st.builds(RunRequest, texts, texts, options), texts)
 def test_run_arrives_as_it_was_sent(volume: Volume, request_: RunRequest, run: str) -> None:
-    body, arrays = protocol.pack_run(request_, volume)
+    body, arrays = wire.pack_run(request_, volume, "/hier/da")
     message = through(Message(Kind.RUN, run, body, arrays), Dribble())
-    request_there, volume_there = protocol.unpack_run(message)
-    assert (message.kind, message.run, request_there) == (Kind.RUN, run, request_)
+    request_there, volume_there, path_there = wire.unpack_run(message)
+    assert (message.kind, message.run, request_there, path_there) == (Kind.RUN, run, request_, "/hier/da")
     assert (volume_there.name, volume_there.provenance) == (volume.name, volume.provenance)
     assert equal_geometry(volume_there.geometry, volume.geometry)
     assert volume_there.data.dtype == volume.data.dtype.newbyteorder("=")
@@ -128,8 +129,8 @@ def test_run_arrives_as_it_was_sent(volume: Volume, request_: RunRequest, run: s
 
 @given(segmentations())
 def test_segmentation_arrives_as_it_was_sent(result: Segmentation) -> None:
-    body, arrays = protocol.pack_result(result)
-    there = protocol.unpack_result(through(Message(Kind.RESULT, "7", body, arrays)))
+    body, arrays = wire.pack_result(result)
+    there = wire.unpack_result(through(Message(Kind.RESULT, "7", body, arrays)))
     assert there.layers.dtype == result.layers.dtype
     assert np.array_equal(there.layers, result.layers)
     assert equal_geometry(there.geometry, result.geometry)
@@ -143,23 +144,23 @@ def test_segmentation_arrives_as_it_was_sent(result: Segmentation) -> None:
         assert np.array_equal(there.probabilities, result.probabilities)
 
 
-@pytest.mark.parametrize("kind", protocol.ERROR_KINDS.values())
+@pytest.mark.parametrize("kind", wire.ERROR_KINDS.values())
 def test_error_keeps_its_kind_and_sentence(kind: type[MedAIError]) -> None:
-    error = protocol.unpack_error(protocol.pack_error(kind("Tür zu.")))
+    error = wire.unpack_error(wire.pack_error(kind("Tür zu.")))
     assert type(error) is kind
     assert str(error) == "Tür zu."
 
 
 def test_error_of_a_kind_that_only_one_side_knows_arrives_as_its_closest_base() -> None:
     own = type("OwnError", (errors.SpecError,), {})
-    assert type(protocol.unpack_error(protocol.pack_error(own("x")))) is errors.SpecError
+    assert type(wire.unpack_error(wire.pack_error(own("x")))) is errors.SpecError
 
 
 @given(texts, st.integers(0, 10**9), st.integers(0, 10**9))
 def test_progress_and_warnings_arrive_as_they_were_sent(text: str, done: int, total: int) -> None:
-    step = protocol.Step("run", done, total, text)
-    assert protocol.unpack_step(through(Message(Kind.PROGRESS, "1", protocol.pack_step(step))).body) == step
-    assert protocol.unpack_text(through(Message(Kind.WARNING, "1", protocol.pack_text(text))).body) == text
+    step = wire.Step("run", done, total, text)
+    assert wire.unpack_step(through(Message(Kind.PROGRESS, "1", wire.pack_step(step))).body) == step
+    assert wire.unpack_text(through(Message(Kind.WARNING, "1", wire.pack_text(text))).body) == text
 
 
 def test_messages_follow_each_other_on_one_stream() -> None:
@@ -279,28 +280,28 @@ bad_bodies = st.recursive(
 def test_body_with_one_wrong_part_is_refused_or_read(data: st.DataObject) -> None:
     volume = Volume(np.zeros((1, 2, 2, 2)), Geometry((2, 2, 2), np.eye(4)))
     request = RunRequest("m", "cpu", RunOptions(roi=Roi((0, 0, 0), (1, 1, 1))))
-    body, arrays = protocol.pack_run(request, volume)
+    body, arrays = wire.pack_run(request, volume)
     body = json.loads(json.dumps(body))
     part = data.draw(st.sampled_from([body, body["request"], body["volume"], body["volume"]["geometry"]]))
     part[data.draw(st.sampled_from(sorted(part)))] = data.draw(bad_bodies)
     try:
-        protocol.unpack_run(Message(Kind.RUN, "1", body, arrays))
+        wire.unpack_run(Message(Kind.RUN, "1", body, arrays))
     except ProtocolError:
         return
     with pytest.raises(ProtocolError):
-        protocol.unpack_run(Message(Kind.RUN, "1", {**body, "volume": None}, arrays))
+        wire.unpack_run(Message(Kind.RUN, "1", {**body, "volume": None}, arrays))
 
 
 def test_result_whose_labels_do_not_fit_its_grid_is_refused() -> None:
     geometry = Geometry((2, 2, 2), np.eye(4))
-    body, _ = protocol.pack_result(Segmentation(np.zeros((1, 2, 2, 2), np.uint8), (), geometry))
+    body, _ = wire.pack_result(Segmentation(np.zeros((1, 2, 2, 2), np.uint8), (), geometry))
     wrong = np.zeros((1, 2, 2, 3), np.uint8)
     with pytest.raises(ProtocolError, match="result"):
-        protocol.unpack_result(Message(Kind.RESULT, "1", body, (wrong,)))
+        wire.unpack_result(Message(Kind.RESULT, "1", body, (wrong,)))
 
 
 def test_provenance_that_is_no_text_is_a_defect_of_the_sender() -> None:
     geometry = Geometry((1, 1, 1), np.eye(4))
     volume = replace(Volume(np.zeros((1, 1, 1, 1)), geometry), provenance={"n": 3})  # type: ignore[dict-item]
     with pytest.raises(TypeError):
-        protocol.pack_run(RunRequest("m"), volume)
+        wire.pack_run(RunRequest("m"), volume)

@@ -2,8 +2,8 @@
 
 import json
 
-from MedAILib.models.store import CHECKSUMS, builtin_models
-from MedAILib.models.trust import tree_sha256
+from MedAILib.store.content import tree_sha256
+from MedAILib.store.find import CHECKSUMS, builtin_models
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from MedAILib.commands.outputs import Outcome, write_outcome
 from MedAILib.commands.targets import Targets, files_of, targets_for, writable
 from MedAILib.errors import InputError, SpecError
 from MedAILib.files.images import read_channels
+from MedAILib.models.lean import import_monai_for_inference
 from MedAILib.models.store import find_model
 from MedAILib.progress import Progress
 from MedAILib.read_spec import read_spec
@@ -59,6 +60,8 @@ def run_segment(options: argparse.Namespace, progress: Progress) -> None:
 def _segment_to(
     targets: Targets, volume: Volume, run: RunOptions, options: argparse.Namespace, progress: Progress
 ) -> None:
+    if options.own_process:
+        import_monai_for_inference()
     from MedAILib.models.open import open_model  # PyTorch and MONAI: seconds that a wrong call need not wait for
 
     model = open_model(find_model(options.model), options.device)

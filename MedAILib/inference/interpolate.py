@@ -19,7 +19,7 @@ class Taps:
     @property
     def identity(self) -> bool:
         """Whether every sample is simply the voxel of the same number."""
-        return len(self.low) == self.size and torch.equal(self.low + self.share, torch.arange(self.size) + 0.0)
+        return len(self.low) == self.size and torch.equal(self.low + self.share, torch.arange(self.size).double())
 
     def apply(self, values: Tensor, axis: int) -> Tensor:
         """Interpolate a float tensor along one axis."""
@@ -41,13 +41,34 @@ def linear_taps(positions: NDArray[np.float64], size: int) -> Taps:
     """Neighbours for linear interpolation at fractional positions on an axis of `size` voxels, clamped to its ends."""
     clamped = np.clip(_snapped(positions), 0, size - 1)
     low = np.minimum(np.floor(clamped), max(size - 2, 0))
-    return Taps(torch.from_numpy(low.astype(np.int64)), torch.from_numpy((clamped - low).astype(np.float32)), size)
+    return Taps(torch.from_numpy(low.astype(np.int64)), torch.from_numpy(clamped - low), size)
 
 
 def nearest_taps(positions: NDArray[np.float64], size: int) -> Taps:
     """The nearest voxel at fractional positions (halves to the even one, as PyTorch's samplers do), clamped."""
     nearest = np.clip(np.rint(_snapped(positions)), 0, size - 1).astype(np.int64)
-    return Taps(torch.from_numpy(nearest), torch.zeros(len(nearest)), size)
+    return Taps(torch.from_numpy(nearest), torch.zeros(len(nearest), dtype=torch.float64), size)
+
+
+def stepped_taps(count: int, size: int) -> Taps:
+    """The nearest voxel (halves to the upper one) for each of `count` samples that span an axis of `size` voxels.
+
+    Outer faces are aligned; the arithmetic is SciPy's and nnU-Net's to the last bit, so that halves go the same way.
+    """
+    nearest = np.clip(np.floor(_spanning(count, size) + 0.5), 0, size - 1).astype(np.int64)
+    return Taps(torch.from_numpy(nearest), torch.zeros(count, dtype=torch.float64), size)
+
+
+def spanned_taps(count: int, size: int) -> Taps:
+    """Neighbours for linear interpolation at samples as in `stepped_taps`, with SciPy's rounding errors."""
+    positions = np.clip(_spanning(count, size), 0, size - 1)
+    low = np.minimum(np.floor(positions), max(size - 2, 0))
+    return Taps(torch.from_numpy(low.astype(np.int64)), torch.from_numpy(positions - low), size)
+
+
+def _spanning(count: int, size: int) -> NDArray[np.float64]:
+    positions = float(size) / count * (np.arange(count) + 0.5) - 0.5
+    return np.asarray(positions, dtype=np.float64)
 
 
 def _snapped(positions: NDArray[np.float64]) -> NDArray[np.float64]:

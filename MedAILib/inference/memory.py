@@ -2,8 +2,7 @@
 
 import torch
 
-# Above this many bytes, sums of overlapping windows are kept in half precision, as nnU-Net always keeps them.
-FULL_PRECISION_BYTES = 3 * 2**30
+from MedAILib.estimate import FULL_PRECISION_BYTES
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -64,7 +64,7 @@ class Space:
         if np.allclose(old, new, atol=1e-4):
             return image, frame
         to_old = np.linalg.solve(old, new)
-        _require_possible(shape.tolist())
+        require_possible(shape.tolist())
         for axis in range(3):
             factor, first, size = float(to_old[axis, axis]), float(to_old[axis, 3]), int(shape[axis])
             positions = np.arange(size, dtype=np.float64) * factor + first
@@ -111,7 +111,7 @@ class Intensity:
 
 @dataclass(frozen=True)
 class CropForeground:
-    """Cut the box of voxels above zero in any channel, `margin` voxels wider on each side, sizes divisible by `k`.
+    """Cut the box of voxels above a value in any channel, `margin` voxels wider on each side, sizes divisible by `k`.
 
     Where that reaches beyond the image it is padded with zeros, unless `allow_smaller`.
     """
@@ -119,9 +119,10 @@ class CropForeground:
     margin: tuple[int, ...] = (0, 0, 0)
     k: tuple[int, ...] = (1, 1, 1)
     allow_smaller: bool = False
+    above: float = 0.0
 
     def __call__(self, image: Tensor, frame: Frame, ijk_to_ras: NDArray[np.float64]) -> tuple[Tensor, Frame]:
-        mask = (image > 0).any(dim=0)
+        mask = (image > self.above).any(dim=0)
         start, stop = [0, 0, 0], list(frame.shape)
         for axis in range(3):
             found = torch.nonzero(mask.amax(dim=[other for other in range(3) if other != axis]))
@@ -173,6 +174,11 @@ def prepare(volume: Volume, steps: Sequence[Step], progress: Progress) -> tuple[
         Cancelled: by `progress`, between two steps.
     """
     require_usable(volume, progress)
+    return prepared(volume, steps, progress)
+
+
+def prepared(volume: Volume, steps: Sequence[Step], progress: Progress) -> tuple[Tensor, Frame]:
+    """What `prepare` does, for a volume that is known to be usable."""
     image = torch.from_numpy(volume.data.astype(np.float32, order="C")).permute(0, 3, 2, 1)
     frame = input_frame(volume.geometry.shape_kji)
     for done, step in enumerate(steps):
@@ -201,7 +207,7 @@ def require_usable(volume: Volume, progress: Progress) -> None:
         progress.warn(f"Channel {channel + 1} of {volume.name} has the same value in every voxel.")
 
 
-def _require_possible(shape: Sequence[int]) -> None:
+def require_possible(shape: Sequence[int]) -> None:
     """Raise `ModelError` for a working image that no machine of today should be asked for."""
     if math.prod(int(n) for n in shape) > LARGEST_IMAGE:
         raise ModelError(
@@ -214,7 +220,7 @@ def _window(
     image: Tensor, frame: Frame, start: Sequence[int], shape: Sequence[int], value: float = 0.0
 ) -> tuple[Tensor, Frame]:
     """Cut or pad to the box of `shape` voxels from voxel `start`, which may begin before the image."""
-    _require_possible(shape)
+    require_possible(shape)
     padding: list[int] = []
     for axis in reversed(range(3)):
         before, after = -start[axis], start[axis] + shape[axis] - frame.shape[axis]

@@ -4,7 +4,7 @@ Planes come in one after another; each is brought to the input's resolution in i
 decided (interpolation along the third axis, then the largest class) as soon as the two planes around it are there.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from MedAILib.inference.frame import Frame
-from MedAILib.inference.interpolate import Taps, linear_taps, nearest_taps
+from MedAILib.inference.interpolate import Taps, linear_taps, nearest_taps, spanned_taps, stepped_taps
 from MedAILib.inference.window import Planes
 
 
@@ -26,14 +26,30 @@ class Decision:
         activation: "softmax", "sigmoid" or None, applied on the network's grid, before interpolation.
         threshold: None takes the class of the largest value; a number makes each channel a layer of its own, which is
             1 where the value reaches it.
-        first: decide on the network's grid and take the nearest decision for each input voxel.
+        first: decide on the network's grid, clean up there, and take the nearest decision for each input voxel.
         nearest: take the nearest value instead of interpolating.
+        stepped: working axes along which the nearest value is taken, where the working grid spans the input exactly.
+        priority: each channel is a region where its sigmoid is above a half, and writes this label value there, later
+            channels over earlier; None for the ways above.
+        late: probabilities are taken after interpolation instead of before.
+        half: interpolate in float64 and round once to float16 before deciding, as nnU-Net does; the working grid spans
+            the input exactly.
     """
 
     activation: str | None = None
     threshold: float | None = None
     first: bool = False
     nearest: bool = False
+    stepped: tuple[int, ...] = ()
+    priority: tuple[int, ...] | None = None
+    late: bool = False
+    half: bool = False
+
+    @property
+    def likelihood(self) -> str:
+        """The activation that turns the network's output into probabilities."""
+        several = self.threshold is not None or self.priority is not None
+        return self.activation or ("sigmoid" if several else "softmax")
 
 
 @dataclass(frozen=True)
@@ -50,7 +66,12 @@ class Restored:
 
 
 def restore(
-    planes: Planes, frame: Frame, shape_kji: tuple[int, int, int], decision: Decision, probabilities: bool
+    planes: Planes,
+    frame: Frame,
+    shape_kji: tuple[int, int, int],
+    decision: Decision,
+    probabilities: bool,
+    tidy: Callable[[NDArray[Any]], None] | None = None,
 ) -> Restored:
     """Bring the network's output back.
 
@@ -60,18 +81,41 @@ def restore(
         shape_kji: the input's shape.
         decision: how values become labels.
         probabilities: also keep every channel's activated value (softmax where the model names no activation).
+        tidy: changes the labels (L, A, B, C) on the working grid in place, where they are decided there; axes in the
+            planes' order.
     """
     order = (planes.axis, *(axis for axis in range(3) if axis != planes.axis))
     sizes = [shape_kji[2 - frame.axes[axis]] for axis in order]
     positions = [frame.coordinates(axis, size) for axis, size in zip(order, sizes, strict=True)]
     make = nearest_taps if decision.nearest or decision.first else linear_taps
-    taps = [make(np.clip(p, *frame.extent[axis]), frame.shape[axis]) for p, axis in zip(positions, order, strict=True)]
-    shape = (sizes[0], sizes[1], sizes[2])
-    arrays = _Arrays(shape)
-    for slice_number, blend, shown in _slices(planes.values, taps, decision, probabilities):
-        arrays.labels_at(slice_number, blend.decide(decision))
-        if shown is not None:
-            arrays.probabilities_at(slice_number, shown.all())
+    taps = [
+        stepped_taps(len(where), frame.shape[axis])
+        if axis in decision.stepped
+        else spanned_taps(len(where), frame.shape[axis])
+        if decision.half
+        else make(np.clip(where, *frame.extent[axis]), frame.shape[axis])
+        for where, axis in zip(positions, order, strict=True)
+    ]
+    arrays = _Arrays((sizes[0], sizes[1], sizes[2]))
+    decided: list[NDArray[Any]] = []
+    values = _deciding(planes.values, decision, decided) if decision.first else planes.values
+    if decision.first and not probabilities:
+        for _ in values:
+            pass
+    else:
+        for slice_number, blend, shown in _slices(values, taps, decision, probabilities):
+            if not decision.first:
+                arrays.labels_at(slice_number, blend.decide(decision))
+            if shown is not None:
+                likely = shown.all()
+                likely = _activate(likely.float(), decision.likelihood) if decision.late else likely
+                arrays.probabilities_at(slice_number, likely)
+    if decision.first:
+        on_grid = np.stack(decided, axis=1)
+        if tidy is not None:
+            tidy(on_grid)
+        layers = np.arange(len(on_grid))
+        arrays.labels = on_grid[np.ix_(layers, *(tap.low.numpy() for tap in taps))]
     if frame.zero_outside:
         for dimension, (axis, where) in enumerate(zip(order, positions, strict=True)):
             low, high = frame.extent[axis]
@@ -85,24 +129,34 @@ def restore(
     )
 
 
+def _deciding(planes: Iterable[Tensor], decision: Decision, decided: list[NDArray[Any]]) -> Iterator[Tensor]:
+    """Hand planes on as they come, and keep what is decided on each."""
+    for plane in planes:
+        values = _activate(plane, decision.activation) if decision.activation else plane
+        labels = _decide(iter(values), len(values), decision).numpy()
+        decided.append(labels if labels.dtype == np.uint8 else labels.astype(np.uint16))
+        yield plane
+
+
 @dataclass(frozen=True)
 class _Blend:
-    """One input slice: the values of two planes of the network, or their decisions, and the share of the upper one."""
+    """One input slice: the values of two planes of the network, and the share of the upper one."""
 
     lower: Tensor
     upper: Tensor
     share: float
-    decided: Tensor | None = None
+    half: bool = False
 
     def channels(self) -> Iterator[Tensor]:
         for low, up in zip(self.lower, self.upper, strict=True):
-            yield up if self.share == 1 else torch.lerp(low, up, self.share)
+            values = up if self.share == 1 else torch.lerp(low, up, self.share)
+            yield _rounded(values) if self.half else values
 
     def all(self) -> Tensor:
         return torch.stack(list(self.channels()))
 
     def decide(self, decision: Decision) -> Tensor:
-        return _decide(self.channels(), len(self.upper), decision) if self.decided is None else self.decided
+        return _decide(self.channels(), len(self.upper), decision)
 
 
 class _Arrays:
@@ -147,26 +201,24 @@ def _slices(
         ready.setdefault(low + (share > 0), []).append(number)
         if share > 0:
             lasting.add(low)
-    likely = decision.activation or ("softmax" if decision.threshold is None else "sigmoid")
+    likely = decision.likelihood
     before, shown_before = torch.empty(0), torch.empty(0)
     for z, plane in enumerate(planes):
         if z not in ready and z not in lasting:
             continue
+        plane = plane.double() if decision.half else plane  # noqa: PLW2901
         values = _activate(plane, decision.activation) if decision.activation else plane
-        decided = None
-        if decision.first:
-            decided = _decide(iter(values), len(values), decision)
-            decided = inside[1].pick(inside[0].pick(decided, 1), 2)
         current = values if decision.first else _at_full_size(values, inside)
         shown = torch.empty(0)
         if probabilities:
-            same = decision.activation and not decision.first
+            same = decision.late or (decision.activation and not decision.first)
             shown = current if same else _at_full_size(_activate(plane, likely), inside)
         for number in ready.get(z, ()):
             share = float(through.share[number]) or 1.0
             lone = float(through.share[number]) == 0
-            blend = _Blend(current if lone else before, current, share, decided)
-            yield number, blend, _Blend(shown if lone else shown_before, shown, share) if probabilities else None
+            blend = _Blend(current if lone else before, current, share, decision.half)
+            likely_blend = _Blend(shown if lone else shown_before, shown, share, decision.half)
+            yield number, blend, likely_blend if probabilities else None
         before, shown_before = current, shown
 
 
@@ -180,12 +232,28 @@ def _activate(values: Tensor, activation: str) -> Tensor:
 
 
 def _decide(channels: Iterator[Tensor], count: int, decision: Decision) -> Tensor:
-    """Class of the largest value (1, A, B), the first of equals; or a layer per channel (C, A, B)."""
+    """Class of the largest value (1, A, B), the first of equals; by priority (1, A, B); or a layer each (C, A, B)."""
     if decision.threshold is not None:
         return torch.stack([(values >= decision.threshold).to(torch.uint8) for values in channels])
+    if decision.priority is not None:
+        return _by_priority(channels, decision.priority)
     best = next(channels).clone()
     labels = torch.zeros(best.shape, dtype=torch.uint8 if count <= 256 else torch.int16)
     for number, values in enumerate(channels, start=1):
         labels.masked_fill_(values > best, number)
         torch.maximum(best, values, out=best)
+    return labels[None]
+
+
+def _rounded(values: Tensor) -> Tensor:
+    """From float64 to float16 at once; PyTorch would round to float32 in between."""
+    return torch.from_numpy(values.numpy().astype(np.float16))
+
+
+def _by_priority(channels: Iterator[Tensor], priority: tuple[int, ...]) -> Tensor:
+    labels = torch.empty(0)
+    for values, label in zip(channels, priority, strict=True):
+        if not labels.numel():
+            labels = torch.zeros(values.shape, dtype=torch.uint8 if max(priority) <= 255 else torch.int32)
+        labels.masked_fill_(values.float().sigmoid() > 0.5, label)
     return labels[None]

@@ -1,7 +1,8 @@
 """One image through one segmentation network: prepare, slide, restore, clean up."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,13 +10,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from MedAILib.errors import InputError, ModelError
+from MedAILib.estimate import Demand, demand
 from MedAILib.inference.cleanup import Cleanup
+from MedAILib.inference.frame import Frame
+from MedAILib.inference.ladder import Rung, climb_down, rungs
 from MedAILib.inference.memory import is_out_of_memory
-from MedAILib.inference.prepare import Step, prepare
+from MedAILib.inference.prepare import Step, prepared, require_usable
 from MedAILib.inference.restore import Decision, Restored, restore
 from MedAILib.inference.window import Windows, slide
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
+from MedAILib.spec import ModelSpec
 from MedAILib.volume import Volume
 
 
@@ -30,6 +35,15 @@ class Recipe:
         cleanups: post-processing of the labels, in order.
         in_channels, out_channels: of the network.
         mirror_axes: axes along which its author says it may be mirrored.
+        cleanups_before: post-processing on the network's grid, before labels come back; only where they are decided
+            there.
+        slice_axis: the working axis that a network for slices doesn't see; None for one that takes volumes.
+        by_slice: a volume's slices (along K) are images of their own, prepared and restored each by itself.
+        notes: warnings that each run gives.
+        values: label value of each class but the background; empty where they are 1, 2 and so on.
+        spec: what foretells the memory that it takes; None where that can't be foretold.
+        window_multiple: sizes of windows that the network takes are multiples of these; None where it takes its own
+            alone, and whole images where it has none.
     """
 
     steps: tuple[Step, ...]
@@ -39,22 +53,39 @@ class Recipe:
     in_channels: int
     out_channels: int
     mirror_axes: tuple[int, ...] = ()
+    cleanups_before: tuple[Cleanup, ...] = ()
+    slice_axis: int | None = None
+    by_slice: bool = False
+    notes: tuple[str, ...] = ()
+    values: tuple[int, ...] = ()
+    spec: ModelSpec | None = None
+    window_multiple: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Segmented:
-    """Labels and probabilities on the input's grid, and the number format of the sums in between."""
+    """Labels and probabilities on the input's grid, and how they came about.
+
+    Args:
+        layers, probabilities: as `Restored` has them, for the whole input.
+        accumulation: the number format of the sums in between.
+        device: where the network ran.
+        gave_way: what was done otherwise than usual, as memory was short.
+    """
 
     layers: NDArray[np.unsignedinteger]
     probabilities: NDArray[np.float32] | None
     accumulation: str
+    device: torch.device
+    gave_way: tuple[str, ...] = ()
 
 
 def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOptions, progress: Progress) -> Segmented:
-    """Segment one image, on the device that the network is on.
+    """Segment one image, on the device that the network is on, or as `ladder` says where memory is short.
 
     Raises:
-        InputError: the image does not suit (see `prepare`), or an option does not suit the model.
+        InputError: the image does not suit (see `prepare`), an option does not suit the model, or there is too little
+            memory.
         ModelError: the network's output is not what its description says, or not finite.
         Cancelled: by `progress`.
     """
@@ -67,49 +98,141 @@ def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOpti
         raise InputError("This model's description names no axes along which it may be mirrored; run it without.")
     box = volume.geometry.box_of_roi(options.roi) if options.roi else None
     part = volume.cropped(box) if box else volume
-    image, frame = prepare(part, recipe.steps, progress)
-    device = next(network.parameters()).device
-    planes = slide(
-        _checked(network, recipe.out_channels, device),
-        image,
-        _windows(recipe.windows, options),
-        recipe.mirror_axes if options.mirror else (),
-        recipe.out_channels,
-        progress,
-    )
-    with torch.inference_mode():
-        restored = restore(planes, frame, part.geometry.shape_kji, recipe.decision, options.probabilities)
-    if options.postprocess:
-        voxel_ml = volume.geometry.voxel_volume_ml
-        for done, cleanup in enumerate(recipe.cleanups):
-            progress.step(done, len(recipe.cleanups), "Cleaning up")
-            for layer in restored.layers:
-                cleanup(layer, voxel_ml)
+    for note in recipe.notes:
+        progress.warn(note)
+    require_usable(part, progress)
+    way = _Way(part, network, recipe, options, progress)
+    home = next(network.parameters()).device
+    try:
+        (restored, accumulation), rung = climb_down(
+            rungs(home, way.window, recipe.window_multiple if recipe.windows.roi else None),
+            way.need if recipe.spec is not None and not way.sliced else None,
+            way.run,
+            progress,
+        )
+    finally:
+        network.to(home)
+    if not way.sliced:
+        _clean_up(recipe.cleanups, restored.layers, volume.geometry.voxel_volume_ml, options, progress)
+    if recipe.values:
+        numbers = np.array([0, *recipe.values], np.uint8 if max(recipe.values) < 256 else np.uint16)
+        restored = Restored(numbers[restored.layers], restored.probabilities)
     if not restored.layers.any():
         progress.warn(f"The model found nothing in {volume.name}: everything is background.")
-    whole = _pasted(restored, volume, box) if box else restored
-    return Segmented(whole.layers, whole.probabilities, planes.accumulation)
+    whole = pasted(restored, volume.geometry.shape_kji, box) if box else restored
+    return Segmented(whole.layers, whole.probabilities, accumulation, rung.device, rung.steps)
+
+
+class _Way:
+    """An image before a network, there and back in the way that a rung says; a whole volume is prepared once."""
+
+    def __init__(
+        self, part: Volume, network: nn.Module, recipe: Recipe, options: RunOptions, progress: Progress
+    ) -> None:
+        self.part, self.network, self.recipe, self.options, self.progress = part, network, recipe, options, progress
+        self.sliced = recipe.by_slice and part.geometry.shape_kji[0] > 1
+        self._prepared: tuple[Tensor, Frame] | None = None
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """The model's own window; 0 stands for the image's size."""
+        return tuple(max(n, 0) for n in self.recipe.windows.roi or (0, 0, 0))
+
+    def need(self, rung: Rung) -> Demand:
+        """What it takes to run in a way, with the box already cut out."""
+        assert self.recipe.spec is not None
+        inside = replace(self.options, roi=None)
+        return demand(self.recipe.spec, self.part.geometry, self.part.data.dtype, inside, rung.window)
+
+    def run(self, rung: Rung) -> tuple[Restored, str]:
+        """The result on the part's grid, and the number format of the sums."""
+        if self.sliced:
+            return self._slice_by_slice(rung)
+        if self._prepared is None:
+            self._prepared = prepared(self.part, self.recipe.steps, self.progress)
+        return self._one(self.part, *self._prepared, rung, self.progress)
+
+    def _one(self, part: Volume, image: Tensor, frame: Frame, rung: Rung, progress: Progress) -> tuple[Restored, str]:
+        """A prepared image through the network and back."""
+        recipe = self.recipe
+        planes = slide(
+            checked(self.network.to(rung.device), recipe.out_channels, rung.device, recipe.slice_axis),
+            image,
+            _windows(replace(recipe.windows, roi=rung.window), self.options),
+            recipe.mirror_axes if self.options.mirror else (),
+            recipe.out_channels,
+            progress,
+            sums=rung.sums,
+        )
+        voxel_ml = abs(float(np.linalg.det(frame.affine(part.geometry.ijk_to_ras)[:3, :3]))) / 1000
+
+        def tidy(labels: NDArray[np.unsignedinteger]) -> None:
+            _clean_up(recipe.cleanups_before, labels, voxel_ml, self.options, progress)
+
+        shape, wanted = part.geometry.shape_kji, self.options.probabilities
+        with torch.inference_mode():
+            return restore(planes, frame, shape, recipe.decision, wanted, tidy), planes.accumulation
+
+    def _slice_by_slice(self, rung: Rung) -> tuple[Restored, str]:
+        """A volume for a model of slices: each slice along K is an image of its own."""
+        layers, probabilities, accumulation = [], [], ""
+        k, j, i = self.part.geometry.shape_kji
+        for number in range(k):
+            self.progress.step(number, k, "Segmenting")
+            one = self.part.cropped((slice(number, number + 1), slice(0, j), slice(0, i)))
+            progress = _OfSlice(self.progress, number, k)
+            image, frame = prepared(one, self.recipe.steps, progress)
+            restored, accumulation = self._one(one, image, frame, rung, progress)
+            voxel_ml = self.part.geometry.voxel_volume_ml
+            _clean_up(self.recipe.cleanups, restored.layers, voxel_ml, self.options, Progress())
+            layers.append(restored.layers)
+            if restored.probabilities is not None:
+                probabilities.append(restored.probabilities)
+        self.progress.step(k, k, "Segmenting")
+        shown = np.concatenate(probabilities, axis=1) if probabilities else None
+        return Restored(np.concatenate(layers, axis=1), shown), accumulation
+
+
+class _OfSlice(Progress):
+    """A slice's own steps, told as the volume's: how many slices are done."""
+
+    def __init__(self, whole: Progress, number: int, count: int) -> None:
+        self.whole, self.number, self.count = whole, number, count
+
+    def step(self, done: int, total: int, text: str = "") -> None:
+        self.whole.step(self.number, self.count, "Segmenting")
+
+    def warn(self, text: str) -> None:
+        self.whole.warn(text)
+
+
+def _clean_up(
+    cleanups: tuple[Cleanup, ...],
+    labels: NDArray[np.unsignedinteger],
+    voxel_ml: float,
+    options: RunOptions,
+    progress: Progress,
+) -> None:
+    for done, cleanup in enumerate(cleanups if options.postprocess else ()):
+        progress.step(done, len(cleanups), "Cleaning up")
+        cleanup(labels, voxel_ml)
 
 
 def _windows(windows: Windows, options: RunOptions) -> Windows:
-    if options.overlap is None:
-        return windows
-    return Windows(
-        windows.roi,
-        (options.overlap,) * 3,
-        windows.gaussian,
-        windows.sigma_scale,
-        windows.padding_mode,
-        windows.padding_value,
-    )
+    return windows if options.overlap is None else replace(windows, overlap=(options.overlap,) * 3)
 
 
-def _checked(network: nn.Module, channels: int, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The network as a function between CPU tensors that refuses to hand on nonsense."""
+def checked(
+    network: Callable[[Tensor], Any], channels: int, device: torch.device, slice_axis: int | None = None
+) -> Callable[[Tensor], Tensor]:
+    """The network as a function between CPU tensors that refuses to hand on nonsense.
+
+    A network for slices (`slice_axis`) is given windows of one voxel along that axis, without the axis.
+    """
 
     def run(patch: Tensor) -> Tensor:
         try:
-            output = network(patch.to(device))
+            output = network(patch.to(device) if slice_axis is None else patch.squeeze(slice_axis + 2).to(device))
         except (RuntimeError, ValueError, IndexError) as error:
             if is_out_of_memory(error):
                 raise
@@ -119,9 +242,12 @@ def _checked(network: nn.Module, channels: int, device: torch.device) -> Callabl
             ) from error
         if isinstance(output, (list, tuple)):
             output = output[0]
-        if output.shape != (1, channels, *patch.shape[2:]):
+        if slice_axis is not None and isinstance(output, Tensor):
+            output = output.unsqueeze(slice_axis + 2)
+        if not isinstance(output, Tensor) or output.shape != (1, channels, *patch.shape[2:]):
+            shape = list(output.shape) if isinstance(output, Tensor) else "that no tensor has"
             raise ModelError(
-                f"The network gave an output of shape {list(output.shape)} for a window of {list(patch.shape)}, where "
+                f"The network gave an output of shape {shape} for a window of {list(patch.shape)}, where "
                 f"the model's description promises {channels} channels on the same voxels."
             )
         if not bool(torch.isfinite(output).all()):
@@ -131,9 +257,8 @@ def _checked(network: nn.Module, channels: int, device: torch.device) -> Callabl
     return run
 
 
-def _pasted(part: Restored, volume: Volume, box: tuple[slice, slice, slice]) -> Restored:
-    """Put a box's result back into a grid of background."""
-    shape = volume.geometry.shape_kji
+def pasted(part: Restored, shape: tuple[int, int, int], box: tuple[slice, slice, slice]) -> Restored:
+    """Put a box's result back into a grid of background; probabilities around it are 0."""
     layers = np.zeros((len(part.layers), *shape), part.layers.dtype)
     layers[(slice(None), *box)] = part.layers
     if part.probabilities is None:

@@ -46,6 +46,16 @@ class Windows:
         roi = self.roi or (0, 0, 0)
         return tuple(size if wanted <= 0 else wanted for wanted, size in zip(roi, shape, strict=True))
 
+    def starts(self, shape: tuple[int, ...], roi: tuple[int, ...]) -> list[list[int]]:
+        """First voxels of the windows of size `roi` along each axis of an image of at least that size."""
+        return [_starts(n, size, part) for n, size, part in zip(shape, roi, self.overlap, strict=True)]
+
+    def weights(self, roi: tuple[int, ...]) -> Tensor:
+        """The weight of each voxel of a window of size `roi`, above 0."""
+        mode = "gaussian" if self.gaussian else "constant"
+        weights = compute_importance_map(roi, mode=mode, sigma_scale=self.sigma_scale, dtype=torch.float32)
+        return torch.as_tensor(weights).clamp(min=max(float(weights[weights > 0].min()), 1e-3))
+
 
 @dataclass(frozen=True)
 class Planes:
@@ -53,7 +63,8 @@ class Planes:
 
     Args:
         axis: the working axis that `values` walks along, from plane 0 to the last.
-        values: each (C, A, B), float32, the network's raw output; A and B are the two other working axes in order.
+        values: each (C, A, B), the network's raw output, in float32 (float16 where `slide` was asked for that); A and B
+            are the two other working axes in order.
         accumulation: the number format that overlapping windows were summed in, for provenance.
     """
 
@@ -63,7 +74,15 @@ class Planes:
 
 
 def slide(
-    network: Network, image: Tensor, windows: Windows, mirror_axes: tuple[int, ...], channels: int, progress: Progress
+    network: Network,
+    image: Tensor,
+    windows: Windows,
+    mirror_axes: tuple[int, ...],
+    channels: int,
+    progress: Progress,
+    *,
+    half: bool = False,
+    sums: torch.device | None = None,
 ) -> Planes:
     """Run the network over an image.
 
@@ -74,6 +93,8 @@ def slide(
         mirror_axes: also run every window mirrored along each combination of these axes, and average.
         channels: number of the network's output channels.
         progress: told of each window; may cancel between two.
+        half: sum in float16 and in the order of the axes, so that every bit is nnU-Net's.
+        sums: where overlapping windows are added up; None is the CPU. Planes come on the CPU all the same.
     """
     shape = tuple(image.shape[1:])
     roi = windows.size_for(shape)
@@ -83,11 +104,12 @@ def slide(
         pads = [n for p, b in zip(reversed(padding), reversed(before), strict=True) for n in (b, p - b)]
         image = _padded(image, pads, windows)
     padded = tuple(image.shape[1:])
-    starts = [_starts(n, size, part) for n, size, part in zip(padded, roi, windows.overlap, strict=True)]
-    axis = min(range(3), key=lambda a: channels * roi[a] * padded[0] * padded[1] * padded[2] // padded[a])
+    starts = windows.starts(padded, roi)
+    axis = 0 if half else min(range(3), key=lambda a: roi[a] * padded[0] * padded[1] * padded[2] // padded[a])
     plane = tuple(n for a, n in enumerate(padded) if a != axis)
-    dtype = accumulator_dtype(channels * roi[axis] * plane[0] * plane[1])
-    run = _Sliding(network, image, roi, _weights(roi, windows), _flips(mirror_axes), progress)
+    dtype = torch.float16 if half else accumulator_dtype(channels * roi[axis] * plane[0] * plane[1])
+    weights = windows.weights(roi).to(sums or "cpu")
+    run = _Sliding(network, image, roi, weights.half() if half else weights, _flips(mirror_axes), progress)
     values = run.planes(axis, starts, channels, dtype)
     inner = tuple(slice(before[a], before[a] + shape[a]) for a in range(3) if a != axis)
     kept = (value[:, inner[0], inner[1]] for z, value in values if before[axis] <= z < before[axis] + shape[axis])
@@ -112,9 +134,10 @@ class _Sliding:
         others = [a for a in range(3) if a != axis]
         depth = self.roi[axis]
         plane = [self.image.shape[a + 1] for a in others]
-        sums = torch.zeros((depth, channels, *plane), dtype=dtype)
-        counts = torch.zeros((depth, *plane))
+        place = self.weights.device
+        sums = torch.zeros((depth, channels, *plane), dtype=dtype, device=place)
         weights = self.weights.permute(axis, *others)
+        counts = torch.zeros((depth, *plane), dtype=weights.dtype, device=place)
         total, done, finished = len(starts[0]) * len(starts[1]) * len(starts[2]), 0, 0
         for first in starts[axis]:
             yield from _finish(sums, counts, finished, first)
@@ -133,13 +156,13 @@ class _Sliding:
         yield from _finish(sums, counts, finished, finished + depth)
 
     def window(self, corner: list[int]) -> Tensor:
-        """The network's output (C, X, Y, Z), float32 on the CPU, for the window at a corner."""
+        """The network's output (C, X, Y, Z), float32 where sums are kept, for the window at a corner."""
         x, y, z = (slice(c, c + size) for c, size in zip(corner, self.roi, strict=True))
         patch = self.image[None, :, x, y, z].contiguous()
         output = self.network(patch)
         for flip in self.flips:
             output = output + self.network(patch.flip(flip)).flip(flip)
-        return (output[0] / (1 + len(self.flips)) if self.flips else output[0]).float().cpu()
+        return (output[0] / (1 + len(self.flips)) if self.flips else output[0]).to(self.weights.device).float()
 
 
 def _padded(image: Tensor, pads: list[int], windows: Windows) -> Tensor:
@@ -157,7 +180,7 @@ def _finish(sums: Tensor, counts: Tensor, start: int, stop: int) -> Iterator[tup
     """Hand on the planes `start` to `stop` - 1 and clear their places in the ring."""
     depth = len(sums)
     for z in range(start, stop):
-        plane = torch.div(sums[z % depth], counts[z % depth])
+        plane = torch.div(sums[z % depth], counts[z % depth]).cpu()
         if not bool(torch.isfinite(plane).all()):
             raise ModelError(
                 "The sums of the network's output are not finite; its outputs are too large to be added up."
@@ -179,12 +202,6 @@ def _starts(size: int, roi: int, overlap: float) -> list[int]:
     interval = roi if size == roi else max(int(roi * (1 - overlap)), 1)
     count = ceil((size - roi) / interval) + 1
     return [min(number * interval, size - roi) for number in range(count)]
-
-
-def _weights(roi: tuple[int, ...], windows: Windows) -> Tensor:
-    mode = "gaussian" if windows.gaussian else "constant"
-    weights = compute_importance_map(roi, mode=mode, sigma_scale=windows.sigma_scale, dtype=torch.float32)
-    return torch.as_tensor(weights).clamp(min=max(float(weights[weights > 0].min()), 1e-3))
 
 
 def _flips(axes: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -1,25 +1,42 @@
 """A MONAI bundle as a model that runs, built by our own interpreter from an allow-list; nothing in it is executed."""
 
+import platform
 from dataclasses import asdict
+from datetime import datetime, timezone
 from pathlib import Path
 
+import monai
+import numpy as np
 import torch
-from torch import nn
 
+from MedAILib.bundle_needs import code_needs, is_prompted
 from MedAILib.bundle_plan import BundlePlan, read_plan
-from MedAILib.errors import InputError, SpecError
+from MedAILib.bundle_spec import IN_CHANNELS, OUT_CHANNELS, bundle_spec, output_names
+from MedAILib.errors import InputError, ModelError, SpecError, UntrustedCodeError
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.segment import Recipe, Segmented, segment
-from MedAILib.models.networks import build_network
-from MedAILib.models.provenance import run_provenance
-from MedAILib.models.steps import postprocessing_plan, preprocessing_steps, window_plan
+from MedAILib.models.inferers import laying
+from MedAILib.models.networks import (
+    Prompted,
+    build_network,
+    network_axes,
+    require_network,
+    sketched,
+    window_multiple,
+)
+from MedAILib.models.postprocess import finish_plan
+from MedAILib.models.steps import preprocessing_steps
 from MedAILib.models.trust import tree_sha256
 from MedAILib.models.weights import load_weights, network_weights, require_fit
 from MedAILib.progress import Progress
-from MedAILib.read_spec import bundle_spec
 from MedAILib.request import RunOptions
 from MedAILib.results import Segmentation
+from MedAILib.spec import ModelSpec
+from MedAILib.version import VERSION
 from MedAILib.volume import Volume
+
+# What a result says of the image it came from, where the image says so itself.
+SOURCE_KEYS = ("Modality", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 
 
 class BundleModel:
@@ -31,6 +48,7 @@ class BundleModel:
 
     Raises:
         SpecError: its description can't be read, or asks for what is not done here.
+        UntrustedCodeError: it could only run by executing code of its own.
         ModelError: its network can't be built, or the weights are missing, damaged or don't fit.
 
     Example::
@@ -43,22 +61,18 @@ class BundleModel:
         self._sha256 = tree_sha256(folder)
         plan = read_plan(folder)
         self.spec = bundle_spec(plan)
-        if self.spec.task != "segmentation":
-            raise SpecError(f"The model {self.spec.name} is for {self.spec.task}, which MedAI does not run yet.")
-        decision, cleanups = postprocessing_plan(plan.postprocessing)
-        classes = len(self.spec.labels) + (decision.threshold is None)
-        _require_channels(plan, len(self.spec.channels), classes)
-        self._recipe = Recipe(
-            preprocessing_steps(plan.preprocessing),
-            window_plan(plan.inferer),
-            decision,
-            cleanups,
-            len(self.spec.channels),
-            classes,
-            self.spec.mirror_axes,
-        )
+        self._recipe = bundle_recipe(plan, self.spec)
+        self._names = output_names(plan)
+        network = weighted_network(plan)
+        if is_prompted(plan):
+            network = Prompted(network, plan.prompts)
         self._device = device
-        self._network = open_network(plan, device)
+        self._network = network.eval().requires_grad_(False).to(device)
+
+    @property
+    def weights_bytes(self) -> int:
+        """What its network's weights hold on their device."""
+        return sum(part.nbytes for part in (*self._network.parameters(), *self._network.buffers()))
 
     def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation:
         """Segment a volume (C, K, J, I); the result stands on the volume's own grid.
@@ -80,47 +94,115 @@ class BundleModel:
                 f"Memory ran out while {self.spec.name} ran on {volume.name}; give a region of interest, or close "
                 "other programs."
             ) from error
-        names = tuple(label.name for label in self.spec.labels)
         return Segmentation(
             done.layers,
             self.spec.labels,
             volume.geometry,
             done.probabilities,
-            ()
-            if done.probabilities is None
-            else names
-            if self._recipe.decision.threshold is not None
-            else ("background", *names),
+            () if done.probabilities is None else self._names,
             self._provenance(volume, options, done),
         )
 
     def _provenance(self, volume: Volume, options: RunOptions, done: Segmented) -> dict[str, str]:
-        said = {f"option.{key}": str(value) for key, value in asdict(options).items()}
-        return run_provenance(self.spec, self._sha256, self._device, volume, said | {"accumulation": done.accumulation})
+        said = asdict(options)
+        return {
+            "model": self.spec.name,
+            "version": self.spec.version,
+            "sha256": self._sha256,
+            "input": volume.name,
+            **{f"input.{key}": volume.provenance[key] for key in SOURCE_KEYS if key in volume.provenance},
+            "device": str(done.device) if done.device.type == "cpu" else torch.cuda.get_device_name(done.device),
+            "memory": "; ".join(done.gave_way) or "enough",
+            **{f"option.{key}": str(value) for key, value in said.items()},
+            "accumulation": done.accumulation,
+            "medai": VERSION,
+            "numpy": np.__version__,
+            "torch": torch.__version__,
+            "monai": monai.__version__,
+            "python": platform.python_version(),
+            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
 
 
-def open_network(plan: BundlePlan, device: torch.device) -> nn.Module:
-    """A bundle's network with its weights, on a device, ready to run.
+def weighted_network(plan: BundlePlan) -> torch.nn.Module:
+    """A bundle's network with its weights, on the CPU.
 
     Raises:
         SpecError: the network is none that MedAI builds.
         ModelError: it can't be built, or the weights are missing, damaged or don't fit.
     """
     weights = network_weights(load_weights(plan.weights), plan.weights)
-    with torch.device("meta"):  # without memory: a network of another size than its weights is never made
-        require_fit(build_network(plan.network.target, plan.network.arguments), weights, plan.weights)
-    network = build_network(plan.network.target, plan.network.arguments)
+    with sketched():  # without memory: a network of another size than its weights is never made
+        require_fit(_network(plan), weights, plan.weights)
+    network = _network(plan)
     network.load_state_dict(weights)
-    return network.eval().requires_grad_(False).to(device)
+    return network
+
+
+def bundle_recipe(plan: BundlePlan, spec: ModelSpec) -> Recipe:
+    """What a bundle does around its network, translated.
+
+    Raises:
+        SpecError, UntrustedCodeError: it can't be run; the sentence says why.
+    """
+    if code_needs(plan):
+        raise UntrustedCodeError(spec.obstacle)
+    if spec.obstacle:
+        raise SpecError(spec.obstacle)
+    require_network(plan.network.target)
+    if plan.network.positional:
+        raise SpecError(f"The network '{plan.network.target}' has arguments without names, which MedAI does not read.")
+    if (plan.network.name == "vista3d132") != is_prompted(plan):
+        raise SpecError(f"The network '{plan.network.target}' is not asked for its classes in a way that MedAI knows.")
+    axes = network_axes(plan.network)
+    laid = laying(plan.inferer, axes, is_prompted(plan))
+    finish = finish_plan(plan.postprocessing)
+    classes = len(output_names(plan))
+    _require_channels(plan, len(spec.channels), classes)
+    return Recipe(
+        preprocessing_steps(plan.preprocessing, 2 if laid.by_slice else 3),
+        laid.windows,
+        finish.decision,
+        finish.after,
+        len(spec.channels),
+        classes,
+        spec.mirror_axes,
+        finish.before,
+        laid.slice_axis,
+        laid.by_slice,
+        finish.notes,
+        plan.prompts if is_prompted(plan) else (),
+        spec,
+        window_multiple(plan.network),
+    )
+
+
+def why_not(folder: Path) -> str:
+    """Why a bundle can't be run, in a sentence, from its description alone; empty where it can.
+
+    Raises:
+        SpecError: its description can't be read.
+    """
+    plan = read_plan(folder)
+    try:
+        bundle_recipe(plan, bundle_spec(plan))
+        with sketched():
+            _network(plan)
+    except (SpecError, ModelError) as error:
+        return str(error)
+    return ""
+
+
+def _network(plan: BundlePlan) -> torch.nn.Module:
+    return build_network(plan.network.target, plan.network.arguments, plan.folder)
 
 
 def _require_channels(plan: BundlePlan, channels: int, classes: int) -> None:
     """Raise `SpecError` where the bundle's metadata and its network disagree on what goes in and comes out."""
-    for key, promised in (("in_channels", channels), ("out_channels", classes)):
-        built = plan.network.arguments.get(key, promised)
+    for what, keys, promised in (("input", IN_CHANNELS, channels), ("output", OUT_CHANNELS, classes)):
+        built = next((plan.network.arguments[key] for key in keys if key in plan.network.arguments), promised)
         if built != promised:
-            what = key.replace("_", "put ")
             raise SpecError(
-                f"The model {plan.folder.name} contradicts itself: its metadata speaks of {promised} {what}, "
+                f"The model {plan.folder.name} contradicts itself: its metadata speaks of {promised} {what} channels, "
                 f"its network has {built}."
             )

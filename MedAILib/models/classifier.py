@@ -1,22 +1,23 @@
 """A MONAI bundle that classifies, as a model that runs and that can say which voxels spoke for its answer."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from MedAILib.bundle_plan import BundlePlan, read_plan
+from MedAILib.bundle_spec import bundle_spec
 from MedAILib.errors import InputError, SpecError
 from MedAILib.inference.classify import Classified, ClassifyRecipe, classify
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.saliency import explain
-from MedAILib.models.bundle import open_network
-from MedAILib.models.flat_steps import flat_steps
-from MedAILib.models.provenance import run_provenance
-from MedAILib.models.steps import activation_plan, preprocessing_steps, window_plan
+from MedAILib.models.bundle import weighted_network
+from MedAILib.models.inferers import laying
+from MedAILib.models.postprocess import activation_plan
+from MedAILib.models.provenance import provenance
+from MedAILib.models.steps import preprocessing_steps
 from MedAILib.models.trust import tree_sha256
 from MedAILib.progress import Progress
-from MedAILib.read_spec import bundle_spec
 from MedAILib.request import ClassifyOptions, Explain
 from MedAILib.results import Classification
 from MedAILib.spec import Classes, ModelSpec
@@ -52,7 +53,7 @@ class ClassifierModel:
         self._classes = self.spec.classes
         self._recipe = _recipe(plan, self.spec, self._classes)
         self._device = device
-        self._network = open_network(plan, device)
+        self._network = weighted_network(plan).eval().requires_grad_(False).to(device)
 
     def run(self, volume: Volume, options: ClassifyOptions, progress: Progress) -> Classification:
         """Classify a volume (C, K, J, I), or its slices or frames.
@@ -86,8 +87,7 @@ class ClassifierModel:
 
     def _result(self, volume: Volume, options: ClassifyOptions, done: Classified) -> Classification:
         strange = self._classes.out_of_distribution
-        said = {f"option.{key}": str(value) for key, value in asdict(options).items()}
-        calibration = {"temperature": str(self._classes.temperature)}
+        more = {"sha256": self._sha256, "temperature": str(self._classes.temperature)}
         return Classification(
             self._classes.names,
             self._classes.kind,
@@ -100,7 +100,7 @@ class ClassifierModel:
             done.strangeness,
             None if strange is None else strange.threshold,
             codes=self._classes.codes,
-            provenance=run_provenance(self.spec, self._sha256, self._device, volume, said | calibration),
+            provenance=provenance(self.spec, volume, options, self._device, more),
         )
 
     def _explained(
@@ -119,7 +119,9 @@ class ClassifierModel:
 
 
 def _recipe(plan: BundlePlan, spec: ModelSpec, classes: Classes) -> ClassifyRecipe:
-    window_plan(plan.inferer)  # refuses what it does not know; a classifier sees its image whole
+    if spec.obstacle:
+        raise SpecError(spec.obstacle)
+    laying(plan.inferer, classes.dimensions)  # refuses what it does not know; a classifier sees its image whole
     if plan.inferer.name != "SimpleInferer":
         raise SpecError(f"The model {spec.name} lays windows over its image, which MedAI does not do for classifiers.")
     outputs = int(next(iter(plan.metadata["network_data_format"]["outputs"].values()))["num_channels"])
@@ -135,10 +137,9 @@ def _recipe(plan: BundlePlan, spec: ModelSpec, classes: Classes) -> ClassifyReci
                 f"The model {spec.name} contradicts itself: its metadata speaks of {promised}, its network's {key} is "
                 f"{built}."
             )
-    components = flat_steps(plan.preprocessing) if classes.dimensions == 2 else plan.preprocessing
     default = "sigmoid" if classes.kind in ("multilabel", "ordinal") or outputs < len(classes.names) else "softmax"
     return ClassifyRecipe(
-        preprocessing_steps(components),
+        preprocessing_steps(plan.preprocessing, classes.dimensions),
         classes,
         len(spec.channels),
         outputs,

@@ -4,6 +4,8 @@ import torch
 
 from MedAILib.errors import DeviceError
 
+_CORES = torch.get_num_threads()
+
 
 def find_device(name: str) -> torch.device:
     """The device of a name: "auto" (a CUDA GPU if there is one, else the CPU), "cpu", "cuda" or "cuda:1".
@@ -18,3 +20,8 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if gpus else "cpu")
     return torch.device(name)
+
+
+def share_cores(workers: int) -> None:
+    """Let the calling thread use its share of the processor's cores, where `workers` threads compute side by side."""
+    torch.set_num_threads(max(1, _CORES // workers))

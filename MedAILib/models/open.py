@@ -3,6 +3,10 @@
 from pathlib import Path
 from typing import Protocol, cast, overload
 
+import torch
+
+from MedAILib.bundle_plan import is_bundle
+from MedAILib.errors import ModelError
 from MedAILib.models.bundle import BundleModel
 from MedAILib.models.classifier import ClassifierModel
 from MedAILib.models.device import find_device
@@ -15,7 +19,7 @@ from MedAILib.volume import Volume
 
 
 class Model(Protocol):
-    """A model in memory that segments: what it is, and how to run it on a volume."""
+    """A model in memory: what it is, and how to run it on a volume."""
 
     spec: ModelSpec
 
@@ -43,5 +47,20 @@ def open_model(source: Path, device: str) -> OpenedModel:
     """
     place = find_device(device)
     require_model(source)
-    classifies = read_spec(source).classes is not None
-    return cast(OpenedModel, ClassifierModel(source, place) if classifies else BundleModel(source, place))
+    if read_spec(source).classes is not None:
+        return cast(OpenedModel, ClassifierModel(source, place))
+    return cast(OpenedModel, BundleModel(source, place) if is_bundle(source) else _open_nnunet(source, place))
+
+
+def _open_nnunet(source: Path, place: torch.device) -> Model:
+    """An nnU-Net model; its networks are in a package that all other formats do without."""
+    try:
+        from MedAILib.models.nnunet import NnunetModel  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if error.name != "dynamic_network_architectures":
+            raise
+        raise ModelError(
+            "nnU-Net models need the Python package dynamic-network-architectures, which is not installed; install it "
+            "with pip (in Slicer: slicer.util.pip_install)."
+        ) from error
+    return NnunetModel(source, place)

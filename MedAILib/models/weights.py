@@ -2,12 +2,15 @@
 
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from numpy._core.multiarray import _reconstruct
 from torch import Tensor, nn
 
 from MedAILib.errors import ModelError
@@ -16,9 +19,30 @@ from MedAILib.output import whole_file
 # Checkpoints of trainers wrap the network's weights under one of these names.
 WRAPPERS = ("model", "state_dict", "model_state_dict", "network", "network_weights", "net")
 
+# What a NumPy array of numbers consists of in a checkpoint, as NumPy 2 and as NumPy 1 called it.
+NUMPY_ARRAYS = (
+    np.ndarray,
+    np.dtype,
+    (_reconstruct, "numpy.core.multiarray._reconstruct"),
+    (_reconstruct, "numpy._core.multiarray._reconstruct"),
+    *(getattr(np.dtypes, f"{kind}DType") for kind in ("Bool", "Int8", "Int16", "Int32", "Int64")),
+    *(getattr(np.dtypes, f"{kind}DType") for kind in ("UInt8", "UInt16", "UInt32", "UInt64")),
+    *(getattr(np.dtypes, f"{kind}DType") for kind in ("Float16", "Float32", "Float64")),
+)
+# What checkpoints hold beside tensors: numpy's numbers, as numpy 1 and 2 name them. None of these does anything but
+# make a number.
+_NUMPY_TYPES = (np.float16, np.float32, np.float64, np.int8, np.int16, np.int32, np.int64, np.uint8, np.bool_)
+_scalar: Any = np.float64(0).__reduce__()[0]
+HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (_scalar, "numpy._core.multiarray.scalar"),
+    (_scalar, "numpy.core.multiarray.scalar"),
+    (np.dtype, "numpy.dtype"),
+    *(type(np.dtype(kind)) for kind in _NUMPY_TYPES),
+]
+
 
 def load_weights(path: Path) -> dict[str, Any]:
-    """Read a file of weights (`.safetensors`, or a PyTorch checkpoint of plain tensors) onto the CPU.
+    """Read a file of weights (`.safetensors`, or a PyTorch checkpoint of tensors and plain values) onto the CPU.
 
     Raises:
         ModelError: the file is missing, empty, damaged, or holds anything else than tensors and plain values.
@@ -30,7 +54,8 @@ def load_weights(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(HARMLESS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"The weights in {path} hold more than tensors and plain values and were not loaded, because reading them "
@@ -49,6 +74,20 @@ def load_weights(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"The file {path} holds a {type(content).__name__}, not a network's weights by name.")
     return content
+
+
+def load_arrays(path: Path) -> dict[str, Any]:
+    """Read a file of weights that may hold NumPy arrays of numbers besides tensors; all come back as tensors.
+
+    Raises:
+        ModelError: as `load_weights`.
+    """
+    with torch.serialization.safe_globals(list(NUMPY_ARRAYS)):
+        content = load_weights(path)
+    return {
+        key: torch.from_numpy(value) if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" else value
+        for key, value in content.items()
+    }
 
 
 def network_weights(content: dict[str, Any], path: Path) -> dict[str, Tensor]:

@@ -10,8 +10,10 @@ import vtk
 from MedAILib.classification_record import in_words, table
 from MedAILib.errors import InputError
 from MedAILib.results import Classification, Saliency
-from MedAILib.scene.nodes import PROVENANCE_PREFIX, NodeWriter, all_or_nothing
+from MedAILib.scene.nodes import NodeWriter
 from MedAILib.scene.read import geometry_of, require_image
+from MedAILib.scene.segments import PROVENANCE_PREFIX
+from MedAILib.scene.write import all_or_nothing
 
 _TITLES = ("Place", "Position [mm]", "Class", "Probability", "Threshold", "Decision")
 _NUMBERS = ("Position [mm]", "Probability", "Threshold")

@@ -14,9 +14,9 @@ _GENERIC_COLORS = "vtkMRMLColorTableNodeFileGenericColors.txt"
 _GOLDEN_RATIO = 0.618034
 
 
-def label_colors(scene: "slicer.vtkMRMLScene", labels: Sequence[Label]) -> list[Color]:
-    """One colour for each label, red, green, blue, 0 to 1: its own, or one that no other label has."""
-    taken = {_rounded(x.color) for x in labels if x.color is not None}
+def label_colors(scene: "slicer.vtkMRMLScene", labels: Sequence[Label], others: Sequence[Color] = ()) -> list[Color]:
+    """One colour for each label, red, green, blue, 0 to 1: its own, or one that neither a label nor `others` have."""
+    taken = {_rounded(color) for color in [*others, *(x.color for x in labels)] if color is not None}
     choices = _choices(scene)
     colors = []
     for label in labels:
@@ -26,6 +26,26 @@ def label_colors(scene: "slicer.vtkMRMLScene", labels: Sequence[Label]) -> list[
             taken.add(_rounded(color))
         colors.append(color)
     return colors
+
+
+def fill_label_colors(
+    table_node: "slicer.vtkMRMLColorTableNode", labels: Sequence[Label], colors: Sequence[Color], layer: int
+) -> None:
+    """Names and colours of one layer's labels, each at its value; values between are without name and colour.
+
+    Args:
+        table_node: becomes a table of the user's own.
+        labels: of all layers.
+        colors: one for each of them.
+        layer: whose labels the table is for.
+    """
+    own = [(x, color) for x, color in zip(labels, colors, strict=True) if x.layer == layer]
+    table_node.SetTypeToUser()
+    table_node.SetHideFromEditors(False)
+    table_node.SetNumberOfColors(max((x.value for x, _ in own), default=0) + 1)
+    table_node.SetColor(0, "background", 0.0, 0.0, 0.0, 0.0)
+    for label, color in own:
+        table_node.SetColor(label.value, label.name, *color, 1.0)
 
 
 def _choices(scene: "slicer.vtkMRMLScene") -> Iterator[Color]:

@@ -109,6 +109,9 @@ class HeadlessScene:
         with _quiet():
             for node in self.scene.GetNodesByClass("vtkMRMLSegmentationNode"):
                 let_go_of_voxels(node.GetSegmentation())
+            for sequence in self.scene.GetNodesByClass("vtkMRMLSequenceNode"):
+                for node in sequence.GetSequenceScene().GetNodesByClass("vtkMRMLSegmentationNode"):
+                    let_go_of_voxels(node.GetSegmentation())
             self.scene.Clear(True)
             for logic in reversed(self._logics):
                 logic.SetMRMLScene(None)

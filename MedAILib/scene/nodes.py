@@ -1,17 +1,14 @@
-"""New nodes beside an image's: name, place in the world and in the hierarchy, provenance; all of them, or none."""
+"""New nodes beside an image's: name, place in the world and in the hierarchy, provenance."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
-import slicer
 import vtk
 from numpy.typing import NDArray
 
 from MedAILib.scene.arrays import matrix_of, set_voxels
+from MedAILib.scene.beside import put_beside
 from MedAILib.volume import Geometry
-
-PROVENANCE_PREFIX = "MedAI."
 
 
 class NodeWriter:
@@ -33,12 +30,7 @@ class NodeWriter:
         name = self.scene.GenerateUniqueName(f"{self.prefix} {what}")
         node = self.scene.AddNewNodeByClass(class_name, name)
         self.nodes.append(node)
-        if node.IsA("vtkMRMLTransformableNode"):
-            node.SetAndObserveTransformNodeID(self.source.GetTransformNodeID())
-        for key, value in self.provenance.items():
-            node.SetAttribute(PROVENANCE_PREFIX + key, value)
-        if not node.IsA("vtkMRMLColorNode"):
-            self._place_in_hierarchy(node)
+        put_beside(node, self.source, self.provenance)
         return node
 
     def add_volume(self, class_name: str, what: str, voxels: NDArray[Any], geometry: Geometry) -> Any:
@@ -49,33 +41,3 @@ class NodeWriter:
         node.SetIJKToRASMatrix(matrix_of(geometry.ijk_to_ras))
         node.SetAndObserveImageData(image)
         return node
-
-    def _place_in_hierarchy(self, node: Any) -> None:
-        """Beside the source, where the hierarchy knows the source: outside of Slicer it may not."""
-        hierarchy = self.scene.GetSubjectHierarchyNode()
-        source_item = hierarchy.GetItemByDataNode(self.source) if hierarchy else 0
-        if not source_item:
-            return
-        parent = hierarchy.GetItemParent(source_item)
-        item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(parent, node)
-        hierarchy.SetItemParent(item, parent)
-
-
-@contextmanager
-def all_or_nothing(scene: "slicer.vtkMRMLScene") -> Iterator[None]:
-    """Take every node that appears in the block out of the scene again if the block fails."""
-    before = {node.GetID() for node in _nodes(scene)}
-    try:
-        yield
-    except BaseException:
-        hierarchy = scene.GetSubjectHierarchyNode()
-        for node in [node for node in _nodes(scene) if node.GetID() not in before]:
-            item = hierarchy.GetItemByDataNode(node) if hierarchy else 0
-            if item:
-                hierarchy.RemoveItem(item, False, False)
-            scene.RemoveNode(node)
-        raise
-
-
-def _nodes(scene: "slicer.vtkMRMLScene") -> list[Any]:
-    return [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]

@@ -125,7 +125,8 @@ def _provenance(nodes: Sequence[Any]) -> dict[str, str]:
     found = {"node": " + ".join(node.GetName() for node in nodes)}
     instances = first.GetAttribute("DICOM.instanceUIDs")
     modality = first.GetAttribute("DICOM.Modality")
-    hierarchy = first.GetScene().GetSubjectHierarchyNode()
+    # Not the scene's own getter, which adds one to scenes that lack it, as those inside of sequences do.
+    hierarchy = first.GetScene().GetFirstNodeByClass("vtkMRMLSubjectHierarchyNode")
     item = hierarchy.GetItemByDataNode(first) if hierarchy else 0
     if item:
         found["SeriesInstanceUID"] = hierarchy.GetItemUID(item, "DICOM")

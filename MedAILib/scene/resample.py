@@ -8,7 +8,7 @@ import vtk
 from numpy.typing import NDArray
 
 from MedAILib.errors import InputError
-from MedAILib.scene.arrays import array_of, matrix_of, node_matrix, voxels_of
+from MedAILib.scene.arrays import array_of, matrix_of, node_matrix, set_voxels, voxels_of
 
 # Points along each axis at which overlap and agreement of two grids are looked at.
 _LATTICE = 9
@@ -78,18 +78,58 @@ def _resliced(image: Any, transform: Any, grid_size: NDArray[np.int_]) -> NDArra
     plain.SetExtent(*[int(x) for n in image.GetDimensions() for x in (0, n - 1)])
     voxels = voxels_of(image)
     lowest = voxels.min(axis=(1, 2, 3)).astype(float).tolist()
-    reslice = vtk.vtkImageReslice()
-    reslice.SetInputData(plain)
-    reslice.SetResliceTransform(transform)
+    reslice = _reslice(plain, transform, grid_size)
     reslice.SetInterpolationModeToLinear()
     narrow = voxels.dtype.itemsize <= 2 or voxels.dtype == np.float32
     reslice.SetOutputScalarType(vtk.VTK_FLOAT if narrow else vtk.VTK_DOUBLE)
     reslice.SetBackgroundColor(*(lowest + [lowest[-1]] * 3)[:4])
+    reslice.Update()
+    return voxels_of(reslice.GetOutput())
+
+
+def labels_on_right_angles(
+    labels: NDArray[np.unsignedinteger], ijk_to_ras: NDArray[np.float64]
+) -> tuple[NDArray[np.unsignedinteger], NDArray[np.float64]]:
+    """Labels of a sheared grid on the closest one with right angles, of the same spacings, that holds all of it.
+
+    Each voxel takes the label of the voxel in whose cell its centre lies, 0 outside.
+
+    Args:
+        labels: (K, J, I).
+        ijk_to_ras: its sheared voxel-to-RAS matrix (4x4, mm).
+
+    Returns:
+        The labels (K, J, I) and the matrix of the new grid.
+    """
+    size = np.array(labels.shape[::-1])
+    spacing = np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
+    u, _, vt = np.linalg.svd(ijk_to_ras[:3, :3] / spacing)
+    matrix = np.eye(4)
+    matrix[:3, :3] = (u @ vt) * spacing
+    corners = np.stack(np.meshgrid(*[(-0.5, n - 0.5) for n in size], indexing="ij"), axis=-1).reshape(-1, 3)
+    reached = (np.linalg.inv(matrix) @ ijk_to_ras @ np.c_[corners, np.ones(8)].T)[:3]
+    first, last = np.floor(reached.min(axis=1)), np.ceil(reached.max(axis=1))
+    matrix[:3, 3] = matrix[:3, :3] @ first
+    grid_size = (last - first).astype(int) + 1
+    image = vtk.vtkImageData()
+    set_voxels(image, labels)
+    transform = vtk.vtkTransform()
+    transform.SetMatrix(matrix_of(np.linalg.inv(ijk_to_ras) @ matrix))
+    reslice = _reslice(image, transform, grid_size)
+    reslice.SetInterpolationModeToNearestNeighbor()
+    reslice.Update()
+    return voxels_of(reslice.GetOutput())[0].copy(), matrix
+
+
+def _reslice(image: Any, transform: Any, grid_size: NDArray[np.int_]) -> Any:
+    """A filter that samples an image, given in its voxel indices, at the transformed voxel indices of a grid."""
+    reslice = vtk.vtkImageReslice()
+    reslice.SetInputData(image)
+    reslice.SetResliceTransform(transform)
     reslice.SetOutputOrigin(0, 0, 0)
     reslice.SetOutputSpacing(1, 1, 1)
     reslice.SetOutputExtent(*[int(x) for n in grid_size for x in (0, n - 1)])
-    reslice.Update()
-    return voxels_of(reslice.GetOutput())
+    return reslice
 
 
 def _lattice(size: NDArray[np.int_]) -> NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import slicer
@@ -14,14 +13,15 @@ from MedAILib.scene.colors import Color
 from MedAILib.scene.terminology import set_terminology
 
 BINARY_LABELMAP = "Binary labelmap"
+# What attributes of nodes and tags of segments begin with that tell how a result came about.
+PROVENANCE_PREFIX = "MedAI."
+# Files of segmentations part tags by these.
+_NOT_IN_TAGS = str.maketrans({"|": "/", "\n": " ", "\r": " "})
 _CHUNK = 1 << 22
 
 
 def fill_segmentation(segmentation: "slicer.vtkSegmentation", result: Segmentation, colors: Sequence[Color]) -> None:
-    """Add a segment for each label that has voxels, all of a layer sharing one copy of its voxels.
-
-    Slicer's own import goes through all voxels for every segment; here each segment only points at the shared image
-    and knows its value in it, as segments do that Slicer reads from a file.
+    """Add a segment for each label that has voxels to a `vtkSegmentation` without segments.
 
     Args:
         segmentation: without segments.
@@ -29,20 +29,41 @@ def fill_segmentation(segmentation: "slicer.vtkSegmentation", result: Segmentati
         colors: one for each of its labels.
     """
     segmentation.SetSourceRepresentationName(BINARY_LABELMAP)
-    images: dict[int, Any] = {}
-    found = {layer: values_found(voxels) for layer, voxels in enumerate(result.layers)}
+    images = [label_image(layer, result.geometry.ijk_to_ras) for layer in result.layers]
+    for identifier, segment in segments_of(result, colors, images):
+        segmentation.AddSegment(segment, identifier)
+
+
+def segments_of(
+    result: Segmentation, colors: Sequence[Color], images: "Sequence[slicer.vtkOrientedImageData]"
+) -> "list[tuple[str, slicer.vtkSegment]]":
+    """A segment for each label that has voxels, with its ID; all of a layer share one image.
+
+    Slicer's own import goes through all voxels for every segment; here each segment only points at the shared image
+    and knows its value in it, as segments do that Slicer reads from a file. No other segmentation may have that image:
+    `vtkSegmentation` erases from it what it removes.
+
+    Args:
+        result: the labels and their provenance, which becomes tags of the segment: files of segmentations keep these.
+        colors: one for each of its labels.
+        images: one for each of its layers.
+    """
+    found = [values_found(voxels) for voxels in result.layers]
+    tags = {PROVENANCE_PREFIX + key: value.translate(_NOT_IN_TAGS) for key, value in result.provenance.items()}
+    segments = []
     for label, color in zip(result.labels, colors, strict=True):
         if label.value >= found[label.layer].size or not found[label.layer][label.value]:
             continue
-        if label.layer not in images:
-            images[label.layer] = _oriented_image(result, label.layer)
         segment = slicer.vtkSegment()
         segment.SetName(label.name)
         segment.SetColor(*color)
         set_terminology(segment, label.terminology)
+        for key, value in tags.items():
+            segment.SetTag(key, value)
         segment.SetLabelValue(label.value)
         segment.AddRepresentation(BINARY_LABELMAP, images[label.layer])
-        segmentation.AddSegment(segment, segment_id(label))
+        segments.append((segment_id(label), segment))
+    return segments
 
 
 def segment_id(label: Label) -> str:
@@ -84,18 +105,19 @@ def labelmap_copy(node: "slicer.vtkMRMLSegmentationNode") -> "Iterator[slicer.vt
         let_go_of_voxels(segmentation)
 
 
-def let_go_of_voxels(segmentation: "slicer.vtkSegmentation") -> None:
-    """Take all representations from segments that are about to be removed.
+def let_go_of_voxels(segmentation: "slicer.vtkSegmentation", segment_ids: Sequence[str] | None = None) -> None:
+    """Take all representations from segments that are about to be removed; None means all segments.
 
     `vtkSegmentation` erases a segment that it removes, at its own end too, from the image that it shares with others:
     a pass through all voxels for each, and the loss of the voxels of whoever else has that image.
     """
-    for index in range(segmentation.GetNumberOfSegments()):
-        segmentation.GetNthSegment(index).RemoveAllRepresentations()
+    for segment_id in segmentation.GetSegmentIDs() if segment_ids is None else segment_ids:
+        segmentation.GetSegment(segment_id).RemoveAllRepresentations()
 
 
-def _oriented_image(result: Segmentation, layer: int) -> Any:
+def label_image(voxels: NDArray[np.unsignedinteger], ijk_to_ras: NDArray[np.float64]) -> "slicer.vtkOrientedImageData":
+    """A copy of labels (K, J, I) as an image that segments can share."""
     image = slicer.vtkOrientedImageData()
-    set_voxels(image, result.layers[layer])
-    image.SetGeometryFromImageToWorldMatrix(matrix_of(result.geometry.ijk_to_ras))
+    set_voxels(image, voxels)
+    image.SetGeometryFromImageToWorldMatrix(matrix_of(ijk_to_ras))
     return image

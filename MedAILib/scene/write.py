@@ -1,5 +1,7 @@
 """From a model's result to nodes of the scene that its image is in: all of them, or none."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +10,9 @@ import slicer
 from MedAILib.errors import InputError
 from MedAILib.results import Segmentation
 from MedAILib.scene.arrays import voxels_of
-from MedAILib.scene.colors import Color, label_colors
-from MedAILib.scene.nodes import NodeWriter, all_or_nothing
+from MedAILib.scene.colors import Color, fill_label_colors, label_colors
+from MedAILib.scene.into import add_segments, kept_on_failure, require_segmentation
+from MedAILib.scene.nodes import NodeWriter
 from MedAILib.scene.read import geometry_of, require_image
 from MedAILib.scene.segments import fill_segmentation
 from MedAILib.scene.tables import fill_statistics
@@ -27,9 +30,10 @@ class Outputs:
         probabilities: a volume node for each class's probability, if the result has them.
         surfaces: closed surfaces of the segments, in the segmentation node, for 3D views.
         table: a table node: voxels, volume and intensities of each segment.
+        into: the ID of a segmentation node of the source's scene that takes the segments, in place of a new node.
 
     Raises:
-        InputError: surfaces without the segmentation node that they belong to.
+        InputError: surfaces, or a segmentation to add to, without asking for the segmentation.
     """
 
     segmentation: bool = True
@@ -37,8 +41,11 @@ class Outputs:
     probabilities: bool = False
     surfaces: bool = False
     table: bool = True
+    into: str | None = None
 
     def __post_init__(self) -> None:
+        if self.into is not None and not self.segmentation:
+            raise InputError("A segmentation to add to was given, but no segmentation asked for; ask for it too.")
         if self.surfaces and not self.segmentation:
             raise InputError("Surfaces are a part of the segmentation; ask for the segmentation too.")
 
@@ -49,8 +56,11 @@ def write_result(
     """Make nodes of a result, beside the volume node that it was computed from.
 
     Each node lies under the source's parent transform, beside the source in the subject hierarchy where that has it,
-    and carries the result's provenance as attributes that begin with "MedAI.". Labels that were not found get no
-    segment, but a line in the table.
+    and carries the result's provenance as attributes that begin with "MedAI."; so does each segment as tags. Labels
+    that were not found get no segment, but a line in the table.
+
+    A segmentation that is there already (`outputs.into`) keeps its segments, its reference geometry and its parent
+    transform; the new segments lie in the world where the source does.
 
     Args:
         result: on the grid of `source_node`.
@@ -59,11 +69,13 @@ def write_result(
         name: what the nodes' names begin with; None takes the source's name and the model's.
 
     Returns:
-        The new nodes: segmentation, label maps each after its colour table, probabilities, table.
+        The new nodes: segmentation (or the one that was added to), label maps each after its colour table,
+        probabilities, table.
 
     Raises:
-        InputError: the source has left its scene or was changed to another grid, or the result lacks what is asked
-            for. No node is left behind then, nor on any other failure.
+        InputError: the source has left its scene or was changed to another grid, the result lacks what is asked for,
+            or `outputs.into` is no segmentation that can take the segments. No node is left behind then, nor on any
+            other failure, and the segmentation to add to is as it was.
     """
     require_image(source_node)
     if not geometry_of(source_node).same_grid_as(result.geometry):
@@ -73,9 +85,15 @@ def write_result(
     if outputs.probabilities and result.probabilities is None:
         raise InputError("The result has no probabilities; run the model again and ask for them.")
     prefix = name or " ".join(x for x in (source_node.GetName(), result.provenance.get("model")) if x)
-    with all_or_nothing(source_node.GetScene()):
+    scene = source_node.GetScene()
+    into = None if outputs.into is None else require_segmentation(scene, outputs.into, source_node)
+    with ExitStack() as whole:
+        whole.enter_context(all_or_nothing(scene))
         writer = _Writer(result, source_node, prefix)
-        if outputs.segmentation:
+        if into is not None:
+            whole.enter_context(kept_on_failure(into))
+            writer.extend_segmentation(into, outputs.surfaces)
+        elif outputs.segmentation:
             writer.add_segmentation(outputs.surfaces)
         if outputs.label_map:
             writer.add_label_maps()
@@ -102,32 +120,30 @@ class _Writer(NodeWriter):
         if surfaces:
             node.CreateClosedSurfaceRepresentation()
 
+    def extend_segmentation(self, node: Any, surfaces: bool) -> None:
+        self.nodes.append(node)
+        add_segments(node, self._result, self.source)
+        if node.GetDisplayNode() is None:
+            node.CreateDefaultDisplayNodes()
+        if surfaces:
+            node.CreateClosedSurfaceRepresentation()
+
     def add_label_maps(self) -> None:
-        geometry = self._result.geometry
         for layer, voxels in enumerate(self._result.layers):
             suffix = f" layer {layer + 1}" if layer else ""
             table = self.add("vtkMRMLColorTableNode", "label colours" + suffix)
-            self._fill_colors(table, layer)
-            node = self.add_volume("vtkMRMLLabelMapVolumeNode", "label map" + suffix, voxels, geometry)
+            fill_label_colors(table, self._result.labels, self._colors, layer)
+            node = self.add_volume("vtkMRMLLabelMapVolumeNode", "label map" + suffix, voxels, self._result.geometry)
             node.CreateDefaultDisplayNodes()
             node.GetDisplayNode().SetAndObserveColorNodeID(table.GetID())
-
-    def _fill_colors(self, table: Any, layer: int) -> None:
-        """Names and colours of one layer's labels, each at its value; values between are without name and colour."""
-        labels = [(x, color) for x, color in zip(self._result.labels, self._colors, strict=True) if x.layer == layer]
-        table.SetTypeToUser()
-        table.SetHideFromEditors(False)
-        table.SetNumberOfColors(max((x.value for x, _ in labels), default=0) + 1)
-        table.SetColor(0, "background", 0.0, 0.0, 0.0, 0.0)
-        for label, color in labels:
-            table.SetColor(label.value, label.name, *color, 1.0)
 
     def add_probabilities(self) -> None:
         probabilities = self._result.probabilities
         assert probabilities is not None
-        geometry = self._result.geometry
         for class_name, voxels in zip(self._result.probability_names, probabilities, strict=True):
-            node = self.add_volume("vtkMRMLScalarVolumeNode", f"probability of {class_name}", voxels, geometry)
+            node = self.add_volume(
+                "vtkMRMLScalarVolumeNode", f"probability of {class_name}", voxels, self._result.geometry
+            )
             node.CreateDefaultDisplayNodes()
             display = node.GetScalarVolumeDisplayNode()
             display.AutoWindowLevelOff()
@@ -138,3 +154,23 @@ class _Writer(NodeWriter):
         image = Volume(channel, self._result.geometry, self.source.GetName())
         rows = segment_statistics(self._result, image)
         fill_statistics(self.add("vtkMRMLTableNode", "statistics"), rows)
+
+
+@contextmanager
+def all_or_nothing(scene: "slicer.vtkMRMLScene") -> Iterator[None]:
+    """Take every node that appears in the block out of the scene again if the block fails."""
+    before = {node.GetID() for node in _nodes(scene)}
+    try:
+        yield
+    except BaseException:
+        hierarchy = scene.GetSubjectHierarchyNode()
+        for node in [node for node in _nodes(scene) if node.GetID() not in before]:
+            item = hierarchy.GetItemByDataNode(node) if hierarchy else 0
+            if item:
+                hierarchy.RemoveItem(item, False, False)
+            scene.RemoveNode(node)
+        raise
+
+
+def _nodes(scene: "slicer.vtkMRMLScene") -> list[Any]:
+    return [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]

@@ -4,53 +4,39 @@ Start it as `python -m MedAILib.worker.server`. The calling thread reads, one ot
 of it, and the process as others see it, are the client's business.
 """
 
-import ctypes
 import faulthandler
-import gc
-import io
 import os
 import platform
-import signal
-import subprocess
 import sys
 import threading
 import time
 import traceback
-import warnings
-from collections import OrderedDict, deque
-from collections.abc import Callable, MutableMapping
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import numpy as np
 
-from MedAILib.errors import MedAIError
+from MedAILib.errors import InputError, MedAIError
 from MedAILib.progress import Cancelled, Progress
-from MedAILib.request import RunOptions, RunRequest
+from MedAILib.request import RunRequest
 from MedAILib.results import Segmentation
+from MedAILib.system_memory import available_memory, process_memory, total_memory
 from MedAILib.volume import Volume
-from MedAILib.worker import protocol
-from MedAILib.worker.protocol import ByteSink, ByteSource, Kind, Message, ProtocolError, Step
+from MedAILib.worker import protocol, wire
+from MedAILib.worker.foreign import ProtocolError
+from MedAILib.worker.hosting import claim_streams, end_tree, end_with_parent, keep_freed_memory, scrub, trim_memory
+from MedAILib.worker.protocol import ByteSink, ByteSource, Kind, Message
+from MedAILib.worker.status import Device, WarmModel, WorkerStatus, pack_status
+from MedAILib.worker.warm import Limit, Model, Opener, Warm, memory_share
 
-WARM_MODELS = 3
 # Steps closer in time than this are not sent, unless they finish a stage or begin a new one.
 PROGRESS_INTERVAL_S = 0.05
-GUARD_INTERVAL_S = 0.25
-# Variables that make libraries load pickles, and those that point nnU-Net at the user's own folders.
-UNWANTED = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "MONAI_ALLOW_PICKLE")
-UNWANTED_PREFIX = "nnunet_"
-PR_SET_PDEATHSIG = 1
 
-
-class Model(Protocol):
-    """What the worker needs of an opened model."""
-
-    def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation: ...
-
-
-Opener = Callable[[Path, str], Model]
 Finder = Callable[[str], Path]
+Resolver = Callable[[str], str]
 
 
 def open_any(source: Path, device: str) -> Model:
@@ -68,13 +54,45 @@ def find_any(name_or_path: str) -> Path:
     return find_model(name_or_path)
 
 
+def resolve_any(device: str) -> str:
+    """The full name ("cpu", "cuda:0") of what a device's name means here.
+
+    Raises:
+        DeviceError: no such device.
+    """
+    import torch  # noqa: PLC0415 (see open_any)
+
+    from MedAILib.models.device import find_device  # noqa: PLC0415
+
+    found = find_device(device)
+    return f"cuda:{torch.cuda.current_device()}" if str(found) == "cuda" else str(found)
+
+
+@dataclass(frozen=True)
+class Library:
+    """What the worker runs with; others than these are for tests.
+
+    Args:
+        opener: makes a model from its resolved source and a device's full name.
+        finder: makes a source from what the request calls the model; what it gives for a name is absolute.
+        resolver: makes a device's full name from what the request calls it.
+        limit: bytes that warm models may hold on a device.
+    """
+
+    opener: Opener = open_any
+    finder: Finder = find_any
+    resolver: Resolver = resolve_any
+    limit: Limit = memory_share
+
+
 @dataclass(eq=False)
 class _Run:
-    """A run that was asked for and not yet answered."""
+    """A run that was asked for and not yet answered; `path` is what a relative path means on the client's side."""
 
     id: str
     request: RunRequest
     volume: Volume
+    path: str
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
@@ -95,50 +113,21 @@ class _Reporter(Progress):
         if text == self._last_text and done < total and now - self._last_time < PROGRESS_INTERVAL_S:
             return
         self._last_time, self._last_text = now, text
-        step = Step(self.stage, done, total, text)
-        self._send(Message(Kind.PROGRESS, self._run.id, protocol.pack_step(step)))
+        step = wire.Step(self.stage, done, total, text)
+        self._send(Message(Kind.PROGRESS, self._run.id, wire.pack_step(step)))
 
     def warn(self, text: str) -> None:
-        self._send(Message(Kind.WARNING, self._run.id, protocol.pack_text(text)))
-
-
-class _Warm:
-    """The models that were used last, ready for the next run; they belong to the computing thread.
-
-    A model whose files changed since it was opened is opened again.
-    """
-
-    def __init__(self, opener: Opener) -> None:
-        self._opener = opener
-        self._models: OrderedDict[tuple[Path, str], tuple[int, Model]] = OrderedDict()
-
-    def get(self, source: Path, device: str) -> Model:
-        key = (source.resolve(), device)
-        known = self._models.pop(key, None)
-        if known is None or known[0] != _stamp(key[0]):
-            known = None  # lets go of the old one before the new one takes memory
-            while len(self._models) >= WARM_MODELS:
-                self._models.popitem(last=False)
-            model = self._opener(key[0], device)
-            known = (_stamp(key[0]), model)  # after opening: what is no model may be a folder without end
-        self._models[key] = known
-        return known[1]
-
-    def drop(self) -> None:
-        self._models.clear()
-        gc.collect()
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        self._send(Message(Kind.WARNING, self._run.id, wire.pack_text(text)))
 
 
 class _Server:
     """One conversation with a client."""
 
-    def __init__(self, stdout: ByteSink, opener: Opener, finder: Finder) -> None:
+    def __init__(self, stdout: ByteSink, library: Library) -> None:
         self._stdout = stdout
-        self._finder = finder
-        self._warm = _Warm(opener)
+        self._library = library
+        self._warm = Warm(library.opener, library.limit)
+        self._listed: tuple[WarmModel, ...] = ()
         self._versions: dict[str, Any] = {}
         self._writing = threading.Lock()
         self._changed = threading.Condition()
@@ -155,9 +144,9 @@ class _Server:
 
     def _take(self, message: Message) -> None:
         if message.kind is Kind.RUN:
-            request, volume = protocol.unpack_run(message)
+            request, volume, path = wire.unpack_run(message)
             with self._changed:
-                self._waiting.append(_Run(message.run, request, volume))
+                self._waiting.append(_Run(message.run, request, volume, path))
                 self._changed.notify()
             self._tell_places()
         elif message.kind is Kind.CANCEL:
@@ -166,6 +155,8 @@ class _Server:
             with self._changed:
                 self._free_wanted = True
                 self._changed.notify()
+        elif message.kind is Kind.ASK:
+            self._tell_status()
         else:
             raise ProtocolError(f"The worker was sent a message of the kind {message.kind.value}, which is its own.")
 
@@ -200,29 +191,33 @@ class _Server:
             if run is not None:
                 self._tell_places()
                 self._write(self._answer(run))
-                del run  # its voxels are not kept while the worker waits
+                run = None  # its voxels are not kept while the worker waits
+                if not self._waiting:
+                    trim_memory()
+            self._listed = self._warm.listed()
+            self._tell_status()
 
     def _answer(self, run: _Run) -> list[memoryview]:
         """Run to the end; the frame of the one message that closes the run."""
         self._send(Message(Kind.STARTED, run.id))
         try:
-            body, arrays = protocol.pack_result(self._segment(run))
+            body, arrays = wire.pack_result(self._segment(run))
             answer = protocol.frame(Message(Kind.RESULT, run.id, body, arrays))
         except Cancelled:
             run.cancelled.set()
         except MedAIError as error:
-            answer = protocol.frame(Message(Kind.ERROR, run.id, protocol.pack_error(error)))
+            answer = protocol.frame(Message(Kind.ERROR, run.id, wire.pack_error(error)))
         except ModuleNotFoundError as error:
             text = (
                 f"The Python package '{error.name}' is not installed where the models run; install it as the README of "
                 "MedAI says."
             )
-            answer = protocol.frame(Message(Kind.ERROR, run.id, protocol.pack_error(MedAIError(text))))
+            answer = protocol.frame(Message(Kind.ERROR, run.id, wire.pack_error(MedAIError(text))))
         except MemoryError:
             text = f"Memory ran out while {run.request.model} ran on {run.volume.name}; choose a region of interest."
-            answer = protocol.frame(Message(Kind.ERROR, run.id, protocol.pack_error(MedAIError(text))))
+            answer = protocol.frame(Message(Kind.ERROR, run.id, wire.pack_error(MedAIError(text))))
         except BaseException:  # noqa: BLE001  also a library's sys.exit(): the user is told, and the worker lives on
-            body = {"kind": protocol.DEFECT, "text": traceback.format_exc()}
+            body = {"kind": wire.DEFECT, "text": traceback.format_exc()}
             answer = protocol.frame(Message(Kind.ERROR, run.id, body))
         with self._changed:
             self._running = None
@@ -232,10 +227,26 @@ class _Server:
     def _segment(self, run: _Run) -> Segmentation:
         reporter = _Reporter(run, self._send)
         reporter.step(0, 1, f"Loading {run.request.model}")
-        model = self._warm.get(self._finder(run.request.model), run.request.device)
+        source, device = self._find(run), self._library.resolver(run.request.device)
+        model = self._warm.get(source, device)
         self._greet()
         reporter.stage = "run"
         return model.run(run.volume, run.request.options, reporter)
+
+    def _find(self, run: _Run) -> Path:
+        """Where the model lies; a relative path counts from the client's working folder, where that is known here."""
+        there = Path(run.path) if run.path and Path(run.path).exists() else None
+        try:
+            found = self._library.finder(run.request.model)
+        except InputError:
+            if there is None:
+                raise
+            return there
+        return found if found.is_absolute() or there is None else there
+
+    def _tell_status(self) -> None:
+        status = WorkerStatus(True, platform.node(), os.getpid(), process_memory() or 0, _devices(), self._listed)
+        self._send(Message(Kind.STATUS, body=pack_status(status)))
 
     def _greet(self) -> None:
         """Say who we are; again once torch came in."""
@@ -262,115 +273,45 @@ class _Server:
                 print(f"The worker could not answer: {error}", file=sys.stderr)
 
 
-def serve(stdin: ByteSource, stdout: ByteSink, opener: Opener, finder: Finder = Path) -> None:
+def serve(stdin: ByteSource, stdout: ByteSink, library: Library) -> None:
     """Answer the messages on `stdin` until it ends.
 
     Args:
         stdin: unbuffered; the client's messages.
         stdout: unbuffered; the answers.
-        opener: makes a model from its resolved source and a device's name.
-        finder: makes a source from what the request calls the model.
+        library: what the runs are done with.
 
     Raises:
         ProtocolError: `stdin` carries something else.
     """
-    _Server(stdout, opener, finder).serve(stdin)
+    _Server(stdout, library).serve(stdin)
 
 
-def main(opener: Opener = open_any, finder: Finder = find_any) -> NoReturn:
+def main(library: Library | None = None) -> NoReturn:
     """Be a worker process until standard input closes; then end it and all its children."""
     faulthandler.enable(all_threads=False)
     scrub(os.environ)
-    stdin, stdout = _claim_streams()
-    _end_with_parent()
+    keep_freed_memory()
+    stdin, stdout = claim_streams()
+    end_with_parent(stdin.fileno())
     try:
-        serve(stdin, stdout, opener, finder)
+        serve(stdin, stdout, library or Library())
     except ProtocolError as error:
         print(error, file=sys.stderr)
     except Exception:  # noqa: BLE001  printed here, as the process ends before Python would print it
         traceback.print_exc()
-    _end_tree()
+    end_tree()
 
 
-def scrub(environment: MutableMapping[str, str]) -> None:
-    """Take the variables that change what libraries load, or from where, out of an environment."""
-    for name in list(environment):
-        if name in UNWANTED or name.lower().startswith(UNWANTED_PREFIX):
-            del environment[name]
-
-
-def _claim_streams() -> tuple[io.FileIO, io.FileIO]:
-    """The process's input and output for the protocol alone.
-
-    Whatever a library or a child prints from now on goes to standard error, from Python and from C, and whoever
-    reads standard input finds it empty.
-    """
-    stdin, stdout = io.FileIO(os.dup(0), "rb"), io.FileIO(os.dup(1), "wb")
-    sys.stdout.flush()
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    protocol.widen_pipe(stdin.fileno())
-    protocol.widen_pipe(stdout.fileno())
-    return stdin, stdout
-
-
-def _end_with_parent() -> None:
-    """See to it that no process of ours outlives the parent, however that ends and however busy we are.
-
-    The group that gets ended is one of our own; the client says in the environment that it made one for us.
-    """
-    made_for_us = os.environ.pop(protocol.GROUP_VARIABLE, None) is not None
-    if sys.platform == "win32":
-        return
-    if not made_for_us and os.getpgrp() != os.getpid():
-        os.setpgid(0, 0)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    server = os.getpid()
-    with warnings.catch_warnings():
-        # Python 3.12 warns of forks beside threads (numpy has some); this child needs none of what they may hold.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
-        _guard(server)
-
-
-def _guard(server: int) -> NoReturn:
-    """Life of the child that ends the group once the server is gone, even if the server was killed."""
-    try:
-        os.closerange(0, 256)
-        while os.getppid() == server:
-            time.sleep(GUARD_INTERVAL_S)
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-    finally:
-        os._exit(0)
-
-
-def _end_tree() -> NoReturn:
-    """End this process and its children at once; there is nothing to save."""
-    sys.stderr.flush()
-    if sys.platform == "win32":
-        subprocess.run(["taskkill", "/F", "/T", "/PID", str(os.getpid())], check=False, capture_output=True)
-    else:
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-    os._exit(0)
-
-
-def _stamp(source: Path) -> int:
-    """A number that changes when a file of the model does."""
-    files = sorted(source.rglob("*")) if source.is_dir() else [source]
-    return hash(tuple((str(path), *_size_and_time(path)) for path in files))
-
-
-def _size_and_time(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
+def _devices() -> tuple[Device, ...]:
+    """The places where networks run; GPUs once PyTorch uses them, as asking it earlier would load it."""
+    devices = [Device("cpu", platform.machine(), available_memory() or 0, total_memory() or 0)]
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        for number in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(number)
+            devices.append(Device(f"cuda:{number}", torch.cuda.get_device_name(number), free, total))
+    return tuple(devices)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """`slicer.ScriptedLoadableModule`: the four base classes of a module file, as far as they work without a window."""
 
 import unittest
+from pathlib import Path
 
-from standin.qt import QVBoxLayout
+import slicer
+
+from standin import qt
 
 
 class Module:
@@ -28,13 +31,19 @@ class Module:
 class Panel:
     """The C++ side of a module's panel (qSlicerScriptedLoadableModuleWidget)."""
 
-    __slots__ = ("_layout",)
+    __slots__ = ("_layout", "_widget", "isEntered")
 
     def __init__(self) -> None:
-        self._layout = QVBoxLayout()
+        self._widget = qt.QWidget()
+        self._layout = qt.QVBoxLayout(self._widget)
+        self.isEntered = False
 
-    def layout(self) -> QVBoxLayout:
+    def layout(self) -> object:
         return self._layout
+
+    def widget(self) -> object:
+        """Not of Slicer: the panel itself, for tests to look at."""
+        return self._widget
 
 
 class ScriptedLoadableModule:
@@ -46,10 +55,14 @@ class ScriptedLoadableModule:
 class ScriptedLoadableModuleWidget:
     def __init__(self, parent: Panel | None = None) -> None:
         self.moduleName = type(self).__name__.removesuffix("Widget")
+        self.developerMode = False
         self.parent = parent or Panel()
         self.layout = self.parent.layout()
         if parent is None:
             self.setup()
+
+    def resourcePath(self, filename: str) -> str:
+        return str(Path(slicer.util.modulePath(self.moduleName)).parent / "Resources" / filename)
 
     def setup(self) -> None:
         """Slicer's own adds the developer section here."""
@@ -64,6 +77,18 @@ class ScriptedLoadableModuleWidget:
 class ScriptedLoadableModuleLogic:
     def __init__(self, parent: object = None) -> None:
         self.moduleName = type(self).__name__.removesuffix("Logic")
+        self.isSingletonParameterNode = True
+
+    def getParameterNode(self) -> object:
+        scene = slicer.mrmlScene
+        node = scene.GetSingletonNode(self.moduleName, "vtkMRMLScriptedModuleNode")
+        if node is None:
+            node = scene.CreateNodeByClass("vtkMRMLScriptedModuleNode")
+            node.UnRegister(None)
+            node.SetSingletonTag(self.moduleName)
+            node.SetModuleName(self.moduleName)
+            node = scene.AddNode(node)
+        return node
 
 
 class ScriptedLoadableModuleTest(unittest.TestCase):

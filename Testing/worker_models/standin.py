@@ -1,6 +1,8 @@
 """A worker process with a model that does what the request's model name says; started by the worker's tests.
 
-Usage: python standin.py
+Usage: python standin.py [BYTES]
+
+BYTES is what warm models may hold; a model called "holds:N" says that it holds N bytes.
 
 Model names: "threshold", "slow", and the ways to misbehave that `BEHAVIOURS` lists. Anything after a colon in the name
 is the behaviour's own parameter.
@@ -21,7 +23,7 @@ from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.results import Code, Label, Segmentation, Terminology
 from MedAILib.volume import Volume
-from MedAILib.worker.server import main
+from MedAILib.worker.server import Library, main
 
 BRAIN = Terminology(Code("SCT", "123037004", "Anatomical Structure"), Code("SCT", "12738006", "Brain"))
 
@@ -32,9 +34,12 @@ class Behaviour:
     def __init__(self, name: str, opened: int) -> None:
         self.name, _, self.parameter = name.partition(":")
         self.opened = opened
+        self.weights_bytes = int(self.parameter or 0) if self.name == "holds" else 0
 
     def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation:
         BEHAVIOURS[self.name](self, progress)
+        if self.name == "blobs":
+            return blobs(volume, int(self.parameter))
         probabilities = (volume.data > 0).astype(np.float32) if options.probabilities else None
         return Segmentation(
             (volume.data[:1] > 0).astype(np.uint8),
@@ -46,8 +51,27 @@ class Behaviour:
         )
 
 
+def blobs(volume: Volume, count: int) -> Segmentation:
+    """Balls in a regular pattern, as many as the parameter says."""
+    layer = np.zeros(volume.geometry.shape_kji, np.uint8)
+    per_axis = int(np.ceil(count ** (1 / 3)))
+    side = [n // per_axis for n in layer.shape]
+    axes = [(np.arange(n) - (n - 1) / 2) / (n / 2) for n in side]
+    ball = sum(x**2 for x in np.meshgrid(*axes, indexing="ij", sparse=True)) < 0.8
+    for value in range(1, count + 1):
+        place = np.unravel_index(value - 1, (per_axis,) * 3)
+        corner = tuple(slice(p * n, (p + 1) * n) for p, n in zip(place, side, strict=True))
+        layer[corner][ball] = value
+    labels = tuple(Label(value, f"Ball {value}") for value in range(1, count + 1))
+    return Segmentation(layer[np.newaxis], labels, volume.geometry)
+
+
 def threshold(model: Behaviour, progress: Progress) -> None:
     progress.step(1, 1, "Thresholding")
+
+
+def holds(model: Behaviour, progress: Progress) -> None:
+    progress.step(1, 1, "Holding")
 
 
 def slow(model: Behaviour, progress: Progress) -> None:
@@ -55,6 +79,12 @@ def slow(model: Behaviour, progress: Progress) -> None:
     for done in range(count):
         progress.step(done, count, "Segmenting")
         time.sleep(0.01)
+
+
+def compute(model: Behaviour, progress: Progress) -> None:
+    for done in range(100):
+        progress.step(done, 100, "Segmenting")
+        time.sleep(0.03)
 
 
 def stuck(model: Behaviour, progress: Progress) -> None:
@@ -131,10 +161,10 @@ def torn(model: Behaviour, progress: Progress) -> None:
 BEHAVIOURS = {
     function.__name__: function
     for function in (
-        threshold, slow, stuck, kernel, children, leave, die, chatty, user_error, private_error, defect,
+        threshold, holds, slow, stuck, kernel, children, leave, die, chatty, user_error, private_error, defect,
         leave_politely, allocate, warn, torn,
     )
-}  # fmt: skip
+} | {"blobs": compute}  # fmt: skip
 
 
 class Opener:
@@ -149,4 +179,5 @@ class Opener:
 
 
 if __name__ == "__main__":
-    main(Opener(), Path)
+    BYTES = int(sys.argv[1]) if len(sys.argv) > 1 else 2**30
+    main(Library(Opener(), Path, {"auto": "cpu", "cpu": "cpu", "cuda": "cuda:0"}.__getitem__, lambda device: BYTES))

@@ -1,0 +1,155 @@
+"""A batch at work: while one case is computed the next is read and the one before is written."""
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from MedAILib.batch.cases import BatchCase
+from MedAILib.batch.records import Row, content_sha256, keep_record, kept_row
+from MedAILib.errors import MedAIError
+from MedAILib.files.images import read_channels
+from MedAILib.models.device import share_cores
+from MedAILib.models.open import Model
+from MedAILib.progress import Cancellable, Cancelled, Progress
+from MedAILib.request import RunOptions
+from MedAILib.results import Segmentation
+from MedAILib.statistics import segment_statistics
+from MedAILib.volume import Volume
+
+# Writes one case's files into the batch's folder and says which, relative to it.
+Write = Callable[[BatchCase, Volume, Segmentation], tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is to be done to every case.
+
+    Args:
+        folder: where results and records go.
+        model: the model, open.
+        options: the same for all cases.
+        write: writes a case's files.
+        identity: what, beside the image, decides a result (model's SHA-256, options, version, kinds of files); plain
+            JSON values.
+        resume: leave out the cases that an earlier run did with the same image and identity.
+        workers: how many cases are computed at a time.
+    """
+
+    folder: Path
+    model: Model
+    options: RunOptions
+    write: Write
+    identity: Mapping[str, Any]
+    resume: bool = False
+    workers: int = 1
+
+
+def run_batch(batch: Batch, cases: Sequence[BatchCase], progress: Progress, told: Callable[[Row], None]) -> list[Row]:
+    """Run every case; one that fails does not stop the others.
+
+    Args:
+        batch: what is to be done.
+        cases: the images.
+        progress: hears of every case that ends, and may cancel between two.
+        told: is called with each case's row as it ends, in no certain order.
+
+    Returns:
+        A row for each case, in the order of `cases`.
+
+    Raises:
+        Cancelled: by `progress`; what was done stays, and `resume` goes on from there.
+    """
+    run = _Run(batch)
+    rows: dict[str, Row] = {}
+    with ThreadPoolExecutor(batch.workers + 2, thread_name_prefix="batch") as pool:
+        try:
+            futures: list[Future[Row]] = [pool.submit(run.case, case) for case in cases]
+            progress.step(0, len(cases), f"Case 1 of {len(cases)}")
+            for done, future in enumerate(as_completed(futures), start=1):
+                row = future.result()
+                rows[row.case] = row
+                told(row)
+                if row.state == "failed":
+                    progress.warn(f"{row.case} failed: {row.reason}")
+                for text in row.warnings:
+                    progress.warn(f"{row.case}: {text}")
+                progress.step(done, len(cases), f"Case {min(done + 1, len(cases))} of {len(cases)}")
+        except BaseException:
+            run.stop.cancel()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return [rows[case.name] for case in cases]
+
+
+class _Run:
+    """Takes cases through reading, computing and writing, each of which has room for so many at a time."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.stop = Cancellable()
+        self._records = batch.folder / "records"
+        self._records.mkdir(exist_ok=True)
+        self._batch = batch
+        self._reading, self._writing = threading.Semaphore(), threading.Semaphore()
+        self._computing = threading.Semaphore(batch.workers)
+
+    def case(self, case: BatchCase) -> Row:
+        """Do one case from its files to its files.
+
+        Raises:
+            Cancelled: the batch was stopped.
+        """
+        try:
+            return self._done(case)
+        except Cancelled:
+            raise
+        except MedAIError as error:
+            return Row(case.name, "failed", str(error))
+        except Exception as error:  # noqa: BLE001  # one case's defect must not end a night's work
+            place = self._records / f"{case.name}.log"
+            place.write_text(traceback.format_exc(), encoding="utf-8")
+            return Row(case.name, "failed", f"a defect of MedAI's ({type(error).__name__}: {error}); see {place}.")
+
+    def _done(self, case: BatchCase) -> Row:
+        batch, notes = self._batch, _Notes(self.stop)
+        place = self._records / f"{case.name}.json"
+        with self._reading:
+            self.stop.step(0, 1)
+            start = time.perf_counter()
+            key = dict(batch.identity) | {"content": content_sha256(case.images)}
+            if batch.resume and (row := kept_row(place, key, batch.folder)) is not None:
+                return row
+            volume = read_channels(case.images, None, notes)
+            read = time.perf_counter() - start
+        with self._computing:
+            share_cores(batch.workers)
+            start = time.perf_counter()
+            segmentation = batch.model.run(volume, batch.options, notes)
+            run = time.perf_counter() - start
+        with self._writing:
+            self.stop.step(0, 1)
+            start = time.perf_counter()
+            files = batch.write(case, volume, segmentation)
+            volumes = {row.name: row.volume_ml for row in segment_statistics(segmentation, volume)}
+            write = time.perf_counter() - start
+            row = Row(case.name, "done", "", read, run, write, volumes, files, tuple(notes.warnings))
+            keep_record(place, key, row)
+        return row
+
+
+class _Notes(Progress):
+    """Keeps a case's warnings for its row, and stops with the batch."""
+
+    def __init__(self, stop: Cancellable) -> None:
+        self.warnings: list[str] = []
+        self._stop = stop
+
+    def step(self, done: int, total: int, text: str = "") -> None:
+        self._stop.step(done, total, text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)

@@ -1,0 +1,114 @@
+"""What stands against running a MONAI bundle, as far as its description alone tells: its task, and code of its own."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from MedAILib.bundle_plan import BundlePlan
+
+# Packages whose names in a config stand for what an allow-list may build instead.
+LIBRARIES = {
+    "",
+    "MedAILib",
+    "monai",
+    "torch",
+    "torchvision",
+    "numpy",
+    "np",
+    "ignite",
+    "builtins",
+    *sys.stdlib_module_names,
+}
+TASKS = {
+    "segmentation": ("segmentation",),
+    "classification": ("classes", "classification", "class", "label", "labels"),
+    "detection": ("dict", "boxes", "box", "bounding_box", "bounding boxes"),
+    "landmark detection": ("points", "point", "landmarks", "keypoints"),
+}
+
+
+def bundle_task(metadata: dict[str, Any]) -> str:
+    """What a bundle is for, by what its metadata says of the network's outputs, in one or two words.
+
+    "segmentation", "classification", "detection", "landmark detection", "registration", "generation",
+    "reconstruction", "image-to-image"; else the output's format as written.
+    """
+    data = metadata.get("network_data_format") or {}
+    inputs, outputs = _sides(data.get("inputs")), _sides(data.get("outputs"))
+    told = str(metadata.get("task", "")).lower()
+    first = outputs[0] if outputs else {}
+    kind, form = str(first.get("type", "")).lower(), str(first.get("format", "segmentation")).lower()
+    if form in ("segmentation", "labels") and not _is_vector(first):
+        return "segmentation"
+    if kind in ("object", "boxes"):
+        return "detection"
+    for task, forms in TASKS.items():
+        if form in forms:
+            return task
+    taken = " ".join(str(side.get(key, "")).lower() for side in inputs for key in ("type", "format"))
+    if any(word in taken for word in ("latent", "noise", "timesteps")):
+        return "generation"
+    for word in ("registration", "reconstruction", "generation", "synthesis"):
+        if word in told:
+            return "generation" if word == "synthesis" else word
+    return "image-to-image" if kind == "image" else form
+
+
+def obstacle(plan: BundlePlan) -> str:
+    """Why a bundle can't be run, in a sentence; empty where its description says nothing against it."""
+    name, task = plan.folder.resolve().name, bundle_task(plan.metadata)
+    needs = code_needs(plan)
+    if needs:
+        uses = "; ".join(f"{path} for its {what} '{target}'" for path, what, target in needs)
+        return f"The model {name} needs code of its own, which MedAI does not execute: {uses}."
+    if task not in ("segmentation", "classification"):
+        return f"The model {name} is for {task}, which MedAI does not run yet."
+    return plan.problems[0] if plan.problems else ""
+
+
+def is_prompted(plan: BundlePlan) -> bool:
+    """Whether a bundle is VISTA3D: MONAI has the network and the post-processing, and its own inferer's part is known.
+
+    Its inferer lays Gaussian windows, and asks the network for each of the classes that the config lists.
+    """
+    return (
+        plan.network.target == "monai.networks.nets.vista3d132"
+        and plan.inferer.target == "scripts.inferer.Vista3dInferer"
+        and any(step.name == "VistaPostTransformd" for step in plan.postprocessing)
+        and bool(plan.prompts)
+    )
+
+
+def code_needs(plan: BundlePlan) -> list[tuple[str, str, str]]:
+    """Python files of a bundle that it would execute: (path in the bundle, what for, the name in its config)."""
+    found: list[tuple[str, str, str]] = []
+    for what, component in plan.components():
+        first, _, rest = component.target.partition(".")
+        dotted = f"{plan.imports.get(first, first)}.{rest}" if rest else first
+        if not rest or dotted.split(".")[0] in LIBRARIES or (component is plan.inferer and is_prompted(plan)):
+            continue
+        entry = (_file_of(plan.folder, dotted), what, component.target)
+        if entry[0] not in [path for path, _, _ in found]:
+            found.append(entry)
+    return found
+
+
+def _file_of(folder: Path, dotted: str) -> str:
+    """The file that a dotted name of a class leads to: that of its module, or of the package that it stands in."""
+    parts = dotted.split(".")[:-1]
+    for count in range(len(parts), 0, -1):
+        module = "/".join(parts[:count])
+        for path in (f"{module}.py", f"{module}/__init__.py"):
+            if (folder / path).is_file():
+                return path
+    return f"{'/'.join(parts)}.py"
+
+
+def _sides(sides: Any) -> list[dict[str, Any]]:
+    return [side for side in sides.values() if isinstance(side, dict)] if isinstance(sides, dict) else []
+
+
+def _is_vector(output: dict[str, Any]) -> bool:
+    """Whether an output is one number for each class instead of an image."""
+    shape = output.get("spatial_shape")
+    return isinstance(shape, list) and len(shape) <= 2 and shape[:1] == [1]

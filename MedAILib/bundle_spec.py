@@ -1,0 +1,212 @@
+"""What a MONAI bundle says of itself, as a `ModelSpec`; neither weights nor PyTorch are touched."""
+
+import reprlib
+from pathlib import Path
+from typing import Any
+
+from MedAILib.bundle_needs import bundle_task, is_prompted, obstacle
+from MedAILib.bundle_plan import BundlePlan, argument
+from MedAILib.config import read_text
+from MedAILib.config_values import Component, Name, Unknown
+from MedAILib.errors import SpecError
+from MedAILib.estimate import network_values
+from MedAILib.read_classes import read_classes
+from MedAILib.results import Code, Label, Terminology
+from MedAILib.spec import ModelSpec
+
+LARGEST_LABEL = 65535  # of 16 bits without sign
+LARGEST_LICENCE = 1_000_000
+SHORT = reprlib.Repr()
+SHORT.maxlist = SHORT.maxtuple = SHORT.maxdict = 8
+SHORT.maxstring = SHORT.maxother = 80
+# The names that MONAI's networks have for the number of channels that go in and come out.
+IN_CHANNELS = ("in_channels", "n_input_channels")
+OUT_CHANNELS = ("out_channels", "num_classes", "out_classes")
+
+
+def bundle_spec(plan: BundlePlan) -> ModelSpec:
+    """The spec that a bundle's metadata and inference config give.
+
+    Colours, terminology and mirroring, which MONAI's metadata has no place for, are read from its entry "medai".
+
+    Raises:
+        SpecError: entries are missing or of the wrong kind.
+    """
+    data, own = plan.metadata, plan.metadata.get("medai", {})
+    task = bundle_task(data)
+    try:
+        inputs = next(iter(data["network_data_format"]["inputs"].values()))
+        outputs = next(iter(data["network_data_format"]["outputs"].values()))
+        spacing = _per_axis(_argument(plan.preprocessing, "Spacing", "pixdim"))
+        roi = _per_axis(argument(plan.inferer, "roi_size"))
+        if task == "segmentation":
+            _require_channels(plan, inputs, outputs)
+        orientation = _argument(plan.preprocessing, "Orientation", "axcodes")
+        return ModelSpec(
+            name=plan.folder.resolve().name,
+            version=str(data.get("version", "")),
+            task=task,
+            source=plan.folder,
+            title=str(data.get("name") or plan.folder.resolve().name),
+            description=str(data.get("description", "")),
+            channels=_channels(plan, inputs),
+            classes=read_classes(plan, outputs) if task == "classification" else None,
+            labels=_labels(plan, outputs, own.get("labels", {})) if task == "segmentation" else (),
+            modality=str(inputs.get("modality", "")),
+            orientation=None if orientation is None else str(orientation),
+            spacing_mm=None if spacing is None else tuple(float(mm) for mm in spacing),
+            patch=None if roi is None else tuple(int(n) for n in roi),
+            mirror_axes=tuple(int(axis) for axis in own.get("mirror_axes", ())),
+            steps=tuple(_in_words(step) for step in (*plan.preprocessing, plan.inferer, *plan.postprocessing)),
+            licence=_licence(plan.folder, data),
+            authors=str(data.get("authors", "")),
+            data_source=str(data.get("data_source", "")),
+            intended_use=str(data.get("intended_use", "")),
+            references=tuple(str(text) for text in data.get("references", ())),
+            warnings=tuple(str(text) for text in own.get("warnings", ())),
+            obstacle=obstacle(plan),
+            weights_bytes=plan.weights.stat().st_size if plan.weights.is_file() else 0,
+            window_values=network_values(plan.network, int(outputs["num_channels"])),
+        )
+    except (KeyError, TypeError, AttributeError, StopIteration, ValueError) as error:
+        if isinstance(error, SpecError):
+            raise
+        path = plan.folder / "configs" / "metadata.json"
+        raise SpecError(f"{path} lacks or garbles what a model has to say of itself: {error!r}.") from error
+
+
+def step_name(component: Component) -> str:
+    """A transform's name without the ending of MONAI's dictionary variants: "Spacingd" is "Spacing".
+
+    What does not come from MONAI keeps its whole name, so that nothing of MONAI's is taken for it.
+    """
+    if component.target.rpartition(".")[0].split(".")[0] not in ("", "monai"):
+        return component.target
+    name = component.name
+    return name.removesuffix("Dict") if name.endswith("Dict") else name.removesuffix("d").removesuffix("D")
+
+
+def is_for(component: Component, key: str) -> bool:
+    """Whether a transform works on an entry; one that names no entries works on all."""
+    keys = argument(component, "keys", key)
+    return key in keys if isinstance(keys, (list, tuple)) else key == keys
+
+
+def overlapping(postprocessing: tuple[Component, ...]) -> bool:
+    """Whether each output channel is a structure of its own, by threshold, instead of the largest winning."""
+    discrete = (step for step in postprocessing if step_name(step) == "AsDiscrete" and is_for(step, "pred"))
+    return any(_picked(step, "threshold") is not None for step in discrete)
+
+
+def _picked(component: Component, key: str) -> Any:
+    """The argument for the entry "pred", where there is one for each entry."""
+    value, keys = argument(component, key), argument(component, "keys", "pred")
+    if isinstance(value, list) and isinstance(keys, list) and len(value) == len(keys) and "pred" in keys:
+        return value[keys.index("pred")]
+    return value
+
+
+def output_names(plan: BundlePlan) -> tuple[str, ...]:
+    """The name of each channel of the network's output, in order; each name once."""
+    outputs = next(iter(plan.metadata["network_data_format"]["outputs"].values()))
+    names = _channel_names(outputs)
+    if is_prompted(plan):
+        return ("background", *(names.get(str(number), f"class {number}") for number in plan.prompts))
+    found: list[str] = []
+    for channel in range(_count(plan, outputs, OUT_CHANNELS)):
+        name = names.get(str(channel), "background" if channel == 0 else f"structure {channel}")
+        if channel == 0 and str(channel) not in names and overlapping(plan.postprocessing):
+            name = "structure 0"
+        found.append(name if name not in found else f"{name} ({channel})")
+    return tuple(found)
+
+
+def _count(plan: BundlePlan, side: dict[str, Any], keys: tuple[str, ...]) -> int:
+    """Channels of one side of the network.
+
+    Where the metadata speaks of another number than the network's own arguments, it is taken for a slip only when it
+    counts one channel: images before they are put together, or labels instead of what they are decided from.
+    """
+    told = int(side["num_channels"])
+    built = next((argument(plan.network, key) for key in keys if key in plan.network.arguments), None)
+    return built if told == 1 and isinstance(built, int) and not isinstance(built, bool) else told
+
+
+def _channels(plan: BundlePlan, inputs: dict[str, Any]) -> tuple[str, ...]:
+    names = _channel_names(inputs)
+    count = _count(plan, inputs, IN_CHANNELS) if bundle_task(plan.metadata) == "segmentation" else 0
+    count = count or max(int(inputs.get("num_channels", 1)), 1)
+    return tuple(names.get(str(n), f"channel {n}") for n in range(count))
+
+
+def _channel_names(side: dict[str, Any]) -> dict[str, str]:
+    names = side.get("channel_def") or side.get("label_def") or {}
+    return {str(key): str(name) for key, name in names.items()}
+
+
+def _labels(plan: BundlePlan, outputs: dict[str, Any], own: dict[str, dict[str, Any]]) -> tuple[Label, ...]:
+    layered = overlapping(plan.postprocessing)
+    labels = []
+    for channel, name in enumerate(output_names(plan)):
+        if channel == 0 and (not layered or name.lower() == "background"):
+            continue
+        more = own.get(str(channel), {})
+        labels.append(
+            Label(
+                value=1 if layered else plan.prompts[channel - 1] if is_prompted(plan) else channel,
+                name=name,
+                color=tuple(float(part) for part in more["color"]) if "color" in more else None,  # type: ignore[arg-type]
+                terminology=_terminology(more["terminology"]) if "terminology" in more else None,
+                layer=channel if layered else 0,
+            )
+        )
+    return tuple(labels)
+
+
+def _terminology(entry: dict[str, Any]) -> Terminology:
+    modifier = entry.get("modifier")
+    return Terminology(Code(*entry["category"]), Code(*entry["type"]), Code(*modifier) if modifier else None)
+
+
+def _argument(steps: tuple[Component, ...], name: str, key: str) -> Any:
+    return next((argument(step, key) for step in steps if step_name(step) == name), None)
+
+
+def _per_axis(value: Any) -> Any:
+    """A number for all three axes as three numbers; anything else as it is."""
+    return (value,) * 3 if isinstance(value, (int, float)) else value
+
+
+def _require_channels(plan: BundlePlan, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
+    for side in (inputs, outputs):
+        if not 1 <= int(side["num_channels"]) <= LARGEST_LABEL:
+            raise SpecError(
+                f"The model {plan.folder.name} speaks of {side['num_channels']} channels; 1 to 65535 can be."
+            )
+
+
+def _in_words(component: Component) -> str:
+    hidden = ("keys", "transform", "orig_keys", "meta_keys", "allow_missing_keys")
+    arguments = ", ".join(f"{key}={_brief(value)}" for key, value in component.arguments.items() if key not in hidden)
+    return f"{step_name(component)}({arguments})"
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, Unknown):
+        return "…"
+    return value.dotted if isinstance(value, Name) else SHORT.repr(value)
+
+
+def _licence(folder: Path, metadata: dict[str, Any]) -> str:
+    """The licence's name: as the metadata says, else the first line with a word in the file LICENSE."""
+    for key in ("license", "licence"):
+        if metadata.get(key):
+            return str(metadata[key])
+    path = folder / "LICENSE"
+    if not path.is_file():
+        return ""
+    try:
+        lines = read_text(path, LARGEST_LICENCE).splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return next((line.strip() for line in lines if line.strip()), "")

@@ -1,0 +1,178 @@
+"""How much memory a run will take, from the model's description, the image's grid and the options alone.
+
+The parts follow what `inference` holds at one time; what a network holds for each voxel of its window was measured on
+the CPU for the networks that bundles may name (`Testing/benchmarks/worker_memory.py` compares). All sizes in bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+
+from MedAILib.config import Component
+from MedAILib.request import RunOptions
+from MedAILib.spec import ModelSpec
+from MedAILib.volume import Geometry, closest_axes
+
+FLOAT = 4
+# Above this many bytes, sums of overlapping windows are kept in half precision, as nnU-Net always keeps them.
+FULL_PRECISION_BYTES = 3 * 2**30
+# What PyTorch and its kernels take with the first run of a network, beside what grows with the window.
+OVERHEAD_BYTES = 30 * 2**20
+# Numbers for each voxel of the window that a network of unknown build is taken to hold.
+USUAL_VALUES = 250.0
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a run takes, in bytes.
+
+    Args:
+        weights: the network's weights.
+        input: the image as it came.
+        prepared: what preparing holds at its peak, the prepared image included.
+        image: the prepared image alone.
+        network: what the network holds at its peak, for one window.
+        sums: the sums of overlapping windows.
+        planes: planes of the output on their way back to the input's grid.
+        result: labels and probabilities, and a copy of them while their axes are put in order.
+    """
+
+    weights: int
+    input: int
+    prepared: int
+    image: int
+    network: int
+    sums: int
+    planes: int
+    result: int
+
+    def on_cpu(self) -> int:
+        """Main memory, where all of it is there."""
+        running = self.image + self.sums + max(self.network, self.planes) + self.result
+        return OVERHEAD_BYTES + self.weights + self.input + max(self.prepared, running)
+
+    def beside_gpu(self, sums_on_gpu: bool) -> int:
+        """Main memory, where the network is on a GPU."""
+        running = self.image + self.planes + self.result + (0 if sums_on_gpu else self.sums)
+        return self.input + max(self.prepared, running)
+
+    def on_gpu(self, sums_on_gpu: bool) -> int:
+        """The GPU's memory."""
+        return self.weights + self.network + (self.sums if sums_on_gpu else 0)
+
+
+def estimate_memory(spec: ModelSpec, geometry: Geometry, dtype: Any, options: RunOptions | None = None) -> int:
+    """By how many bytes a run on the CPU raises the memory that its process holds, the model's weights included.
+
+    Args:
+        spec: the model.
+        geometry: the image's grid; it has as many channels as the model takes.
+        dtype: of the image's voxels.
+        options: of the run; None takes the usual ones.
+
+    Raises:
+        InputError: a region of interest that misses the image.
+    """
+    return demand(spec, geometry, dtype, options or RunOptions()).on_cpu()
+
+
+def demand(
+    spec: ModelSpec,
+    geometry: Geometry,
+    dtype: Any,
+    options: RunOptions,
+    window: tuple[int, ...] | None = None,
+) -> Demand:
+    """What a run takes part by part; `window` stands for the model's own window, along the network's axes in voxels."""
+    classes, channels = output_channels(spec), len(spec.channels)
+    part = geometry
+    if options.roi is not None:
+        box = geometry.box_of_roi(options.roi)
+        part = geometry.cropped([s.start for s in box], [s.stop - s.start for s in box])
+    whole, voxels = prod(geometry.shape_kji), prod(part.shape_kji)
+    shape, sizes_ijk = _working_grid(spec, part)
+    size = _window(window or spec.patch, shape)
+    padded = [max(n, m) for n, m in zip(shape, size, strict=True)]
+    axis = min(range(3), key=lambda a: size[a] * prod(padded) // padded[a])
+    plane = prod(padded) // padded[axis]
+    ring = size[axis] * plane * classes
+    in_window = prod(size)
+    # Each output is added up by a weighted copy, and checked by another one.
+    handled = FLOAT * in_window * classes * (3 + 2 * options.mirror)
+    held = FLOAT * in_window * (spec.window_values or max(USUAL_VALUES, 5.0 * classes))
+    in_plane = prod(sizes_ijk) // sizes_ijk[axis]
+    shown = classes if options.probabilities else 0
+    labels = (classes if _layered(spec) else 1) * (1 if classes <= 256 else 2)
+    pasted = whole if options.roi is not None else 0
+    image = FLOAT * channels * prod(padded)
+    return Demand(
+        weights=spec.weights_bytes,
+        input=whole * channels * np.dtype(dtype).itemsize,
+        prepared=FLOAT * channels * (voxels + 2 * max(voxels, prod(shape))),
+        image=image,
+        network=round(max(held, handled)),
+        sums=ring * (FLOAT if FLOAT * ring <= FULL_PRECISION_BYTES else 2) + FLOAT * size[axis] * plane,
+        planes=FLOAT * (2 * classes + shown) * (in_plane + plane),
+        result=(labels + FLOAT * shown) * (2 * voxels + pasted),
+    )
+
+
+def output_channels(spec: ModelSpec) -> int:
+    """Output channels of a model's network: a label each, and the background where the largest wins."""
+    return len(spec.labels) + (not _layered(spec))
+
+
+def network_values(network: Component, classes: int) -> float | None:
+    """Numbers (float32) that a network holds at its peak for each voxel of its window; None for an unknown network."""
+    arguments = network.arguments
+    try:
+        if network.name == "DynUNet":
+            return max(_first(arguments["filters"], 9.8) / _step(arguments), 2.5 * classes)
+        if network.name == "UNet":
+            # The last layer works on the output's channels at full size; few of them are convolved by way of copies.
+            full = 4.75 * classes if classes >= 16 else 29.0 * classes + 32
+            first = _first(arguments["channels"], 9.0) / _step(arguments)
+            return max(full if arguments.get("num_res_units", 0) else 10.0 * classes, first)
+        if network.name == "BasicUNet":
+            return max(_first(arguments.get("features", (32,)), 8.7), 3.0 * classes)
+        if network.name == "SegResNet":
+            return max(_first((arguments.get("init_filters", 8),), 8.1), 3.0 * classes)
+    except (KeyError, IndexError, TypeError):
+        return None  # it says of its build what can't be built; opening the model says so
+    return None
+
+
+def _first(widths: Any, values: float) -> float:
+    """Numbers per voxel that a first layer of so many channels comes to."""
+    return values * float(widths[0])
+
+
+def _step(arguments: Mapping[str, Any]) -> int:
+    """Voxels of the window for one of the first layer's."""
+    first = arguments["strides"][0]
+    return int(first) ** 3 if isinstance(first, (int, float)) else prod(int(n) for n in first)
+
+
+def _layered(spec: ModelSpec) -> bool:
+    return any(label.layer > 0 for label in spec.labels)
+
+
+def _working_grid(spec: ModelSpec, geometry: Geometry) -> tuple[list[int], list[int]]:
+    """The image's size in voxels along the network's axes: in the network's spacing, and in its own."""
+    order = [0, 1, 2]
+    if spec.orientation is not None:
+        towards = [world for world, _ in closest_axes(geometry.ijk_to_ras)]
+        order = [towards.index("RASLPI".index(letter) % 3) for letter in spec.orientation]
+    own = [geometry.shape_kji[2 - axis] for axis in order]
+    if spec.spacing_mm is None:
+        return own, own
+    old = [geometry.spacing_kji_mm[2 - axis] for axis in order]
+    new = [mm if mm > 0 else now for mm, now in zip(spec.spacing_mm, old, strict=True)]
+    return [max(1, ceil(n * a / b - 0.5)) for n, a, b in zip(own, old, new, strict=True)], own
+
+
+def _window(patch: tuple[int, ...] | None, shape: list[int]) -> list[int]:
+    return [n if wanted <= 0 else wanted for wanted, n in zip(patch or (0, 0, 0), shape, strict=True)]

@@ -1,0 +1,162 @@
+"""Which models there are, what each says of itself, and the list in which the user searches and picks one."""
+
+import html
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import qt
+
+from MedAILib.errors import MedAIError
+from MedAILib.gui.words import size_text
+from MedAILib.models.store import builtin_models
+from MedAILib.read_spec import read_spec
+from MedAILib.spec import ModelSpec
+
+SHOWN_LABELS = 12
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One line of the list.
+
+    Args:
+        name: what a run calls the model: its name, or its path.
+        state: "built in", "from a folder".
+        spec: what it says of itself; None where that can't be read.
+        size_bytes: of its files.
+        fault: why it can't be read.
+    """
+
+    name: str
+    state: str
+    spec: ModelSpec | None
+    size_bytes: int
+    fault: str = ""
+
+    @property
+    def title(self) -> str:
+        return self.spec.title if self.spec and self.spec.title else Path(self.name).name
+
+    def matches(self, words: str) -> bool:
+        """Whether each of the words occurs in what the model says of itself."""
+        spec = self.spec
+        texts = [self.name, self.state, self.title]
+        if spec is not None:
+            texts += [spec.task, spec.modality, spec.licence, spec.description, *(label.name for label in spec.labels)]
+        text = " ".join(texts).lower()
+        return all(word in text for word in words.lower().split())
+
+
+def known_models() -> list[ModelEntry]:
+    """The models at hand, by name."""
+    return [entry(name, path, "built in") for name, path in builtin_models().items()]
+
+
+def entry(name: str, source: Path, state: str) -> ModelEntry:
+    """What the list shows of a model; one that can't be read is shown with the reason."""
+    size = sum(path.stat().st_size for path in source.rglob("*") if path.is_file()) if source.is_dir() else 0
+    try:
+        return ModelEntry(name, state, read_spec(source), size)
+    except MedAIError as error:
+        return ModelEntry(name, state, None, size, str(error))
+
+
+def description(model: ModelEntry) -> str:
+    """What a model says of itself, as HTML; nothing in it is taken for markup."""
+    spec = model.spec
+    if spec is None:
+        return f"<b>{html.escape(model.title)}</b><p>{html.escape(model.fault)}</p>"
+    rows = [(title, text) for title, text in _facts(model, spec) if text]
+    table = "".join(f"<tr><td><b>{title}</b>&nbsp;</td><td>{html.escape(text)}</td></tr>" for title, text in rows)
+    warnings = "".join(f"<p><b>Note:</b> {html.escape(text)}</p>" for text in spec.warnings)
+    return f"<b>{html.escape(model.title)}</b>{warnings}<table>{table}</table>"
+
+
+def _facts(model: ModelEntry, spec: ModelSpec) -> Iterator[tuple[str, str]]:
+    names = [label.name for label in spec.labels]
+    more = f" and {len(names) - SHOWN_LABELS} more" if len(names) > SHOWN_LABELS else ""
+    yield "Task", spec.description or spec.task
+    yield "Image", ", ".join(filter(None, (spec.modality, *spec.channels)))
+    yield "Finds", ", ".join(names[:SHOWN_LABELS]) + more
+    yield "Licence", spec.licence
+    yield "Made by", spec.authors
+    yield "Use", spec.intended_use
+    yield "Version", spec.version
+    yield "Size", f"{size_text(model.size_bytes)}, {model.state}"
+
+
+class ModelPicker:
+    """A search line, the list of models and the description of the chosen one, joined.
+
+    Args:
+        search: a line edit.
+        models: a QListWidget.
+        details: a QTextBrowser.
+        onPicked: told when the user picks another model.
+    """
+
+    def __init__(self, search: Any, models: Any, details: Any, onPicked: Callable[[ModelEntry], object]) -> None:
+        self._search, self._list, self._details, self._onPicked = search, models, details, onPicked
+        self._entries: list[ModelEntry] = []
+        self._setting = False
+        search.connect("textChanged(QString)", self._filter)
+        models.connect("currentRowChanged(int)", self._rowChanged)
+
+    def fill(self, entries: list[ModelEntry]) -> None:
+        """Show these models; the chosen one stays chosen where it is among them."""
+        current = self.current()
+        self._setting = True
+        self._list.clear()
+        self._entries = sorted(entries, key=lambda model: model.title.lower())
+        for row, model in enumerate(self._entries):
+            spec = model.spec
+            about = [spec.modality, f"{len(spec.labels)} structures"] if spec else ["can't be read"]
+            self._list.addItem(f"{model.title}  ({', '.join(filter(None, [*about, model.state]))})")
+            self._list.item(row).setToolTip(model.name)
+        self._setting = False
+        self._filter()
+        self.choose(current.name if current else "")
+
+    def current(self) -> ModelEntry | None:
+        """The chosen model."""
+        row = self._list.currentRow
+        return self._entries[row] if 0 <= row < len(self._entries) else None
+
+    def choose(self, name: str) -> None:
+        """Choose a model by name without telling; what is no model of the list is added as a folder, if it is one."""
+        row = next((n for n, model in enumerate(self._entries) if model.name == name), None)
+        if row is None and name and Path(name).is_dir():
+            self.fill([*self._entries, entry(name, Path(name), "from a folder")])
+            row = next(n for n, model in enumerate(self._entries) if model.name == name)
+        self._setting = True
+        self._list.setCurrentRow(-1 if row is None else row)
+        self._setting = False
+        self._describe()
+
+    def askForFolder(self, parent: Any) -> None:
+        """Let the user open a model that lies in a folder."""
+        folder = qt.QFileDialog.getExistingDirectory(parent, "Folder of a model")
+        if folder:
+            self.choose(str(Path(folder)))
+            self._tell()
+
+    def _filter(self, *_: Any) -> None:
+        words = self._search.text
+        for row, model in enumerate(self._entries):
+            self._list.item(row).setHidden(not model.matches(words))
+
+    def _rowChanged(self, row: int) -> None:
+        if not self._setting:
+            self._describe()
+            self._tell()
+
+    def _describe(self) -> None:
+        model = self.current()
+        self._details.setHtml(description(model) if model else "")
+
+    def _tell(self) -> None:
+        model = self.current()
+        if model is not None:
+            self._onPicked(model)

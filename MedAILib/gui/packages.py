@@ -1,0 +1,197 @@
+"""The Python packages that models need: what is missing is found without an import, and installed on consent."""
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.specifiers import SpecifierSet
+
+from MedAILib.errors import MedAIError
+from MedAILib.gui.devices import nvidia_cards
+from MedAILib.gui.words import size_text
+
+TORCH = "torch"
+TORCH_VERSION = ">=2.10"
+# Name, the versions that will do, and about how much is downloaded.
+NEEDED = (
+    (TORCH, TORCH_VERSION, 200e6),
+    ("monai", ">=1.6.1", 3e6),
+    ("safetensors", ">=0.5", 1e6),
+)
+CUDA_DOWNLOAD_BYTES = 2.8e9
+OFFLINE = (
+    "Without a connection: on a computer with the same system and Python, run\n"
+    "    pip download torch monai safetensors -d medai-packages\n"
+    "copy the folder here, and run in Slicer's Python console\n"
+    "    slicer.util.pip_install('--no-index --find-links /path/to/medai-packages torch monai safetensors')"
+)
+
+
+class PackagesMissing(MedAIError):
+    """What models need is not installed, and is not going to be."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A package that has to be installed.
+
+    Args:
+        name: of the package.
+        version: which versions will do, such as ">=2.10".
+        why: "is not installed", "is only half installed" and the like.
+        download_bytes: about how much will be downloaded.
+    """
+
+    name: str
+    version: str
+    why: str
+    download_bytes: float
+
+    @property
+    def requirement(self) -> str:
+        return self.name + self.version
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the installation needs of the world around it.
+
+    Args:
+        version: the installed version of a package, None without one.
+        complete: whether an installed package's files are there.
+        fits: whether a version is one of a requirement's, such as ">=2.10".
+        cards: how many NVIDIA cards there are.
+        confirm: asks the user; True for yes.
+        installTorch: installs PyTorch, in the versions that will do; raises PackagesMissing where it can't.
+        install: installs other packages.
+    """
+
+    version: Callable[[str], str | None]
+    complete: Callable[[str], bool]
+    fits: Callable[[str, str], bool]
+    cards: Callable[[], int]
+    confirm: Callable[[str], bool]
+    installTorch: Callable[[str], None]
+    install: Callable[[Sequence[str]], None]
+
+
+def missing_packages(tools: Tools) -> list[Missing]:
+    """What has to be installed before a model can run."""
+    found = []
+    for name, version, size in NEEDED:
+        installed = tools.version(name)
+        if installed is None:
+            why = "is not installed"
+        elif not tools.complete(name):
+            why = "is only half installed"
+        elif not tools.fits(installed, version):
+            why = f"is too old ({installed})"
+        else:
+            continue
+        large = name == TORCH and tools.cards() > 0
+        found.append(Missing(name, version, why, CUDA_DOWNLOAD_BYTES if large else size))
+    return found
+
+
+def slow_torch(tools: Tools) -> str:
+    """A sentence for who has an NVIDIA card and a PyTorch that can't use it; empty otherwise."""
+    version = tools.version(TORCH)
+    if version is None or not version.endswith("+cpu") or not tools.cards():
+        return ""
+    return (
+        f"This computer has an NVIDIA card, but its PyTorch ({version}) can only use the CPU. For much faster runs, "
+        "uninstall and install it again in the module PyTorch Utils, with a CUDA backend, and restart Slicer."
+    )
+
+
+def ensure_packages(tools: Tools) -> bool:
+    """Install what is missing, if the user agrees; True if something was installed.
+
+    Raises:
+        PackagesMissing: the user did not agree, or the installation did not help; says how to go on.
+    """
+    missing = missing_packages(tools)
+    if not missing:
+        return False
+    if not tools.confirm(question(missing)):
+        names = ", ".join(item.name for item in missing)
+        raise PackagesMissing(f"Models need {names}, which was not installed.\n\n{OFFLINE}")
+    others = [item.requirement for item in missing if item.name != TORCH]
+    if any(item.name == TORCH for item in missing):
+        tools.installTorch(TORCH_VERSION)
+    if others:
+        tools.install(others)
+    left = missing_packages(tools)
+    if left:
+        faults = "; ".join(f"{item.name} {item.why}" for item in left)
+        raise PackagesMissing(f"After the installation {faults}. Restart Slicer and try again.\n\n{OFFLINE}")
+    return True
+
+
+def question(missing: Sequence[Missing]) -> str:
+    """What the user is asked before anything is installed."""
+    lines = [f"    {item.requirement}: {item.why}, about {size_text(item.download_bytes)}" for item in missing]
+    total = size_text(sum(item.download_bytes for item in missing))
+    return (
+        "Models run with PyTorch and MONAI. This has to be installed into Slicer's Python:\n\n"
+        + "\n".join(lines)
+        + f"\n\nAbout {total} will be downloaded, and take some minutes; Slicer does not answer meanwhile. "
+        "Nothing else is sent anywhere. Install it now?"
+    )
+
+
+def slicer_tools() -> Tools:
+    """The real ones, inside of Slicer."""
+    return Tools(installed_version, is_complete, version_fits, nvidia_cards, _confirm, _install_torch, _install)
+
+
+def installed_version(name: str) -> str | None:
+    """The version of an installed package, from its papers; nothing is imported."""
+    importlib.invalidate_caches()
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def is_complete(name: str) -> bool:
+    """Whether the package that the papers speak of is there."""
+    found = importlib.util.find_spec(name)
+    return found is not None and found.origin is not None and Path(found.origin).is_file()
+
+
+def version_fits(version: str, requirement: str) -> bool:
+    """Whether "2.13.0+cpu" is what ">=2.10" asks for."""
+    return SpecifierSet(requirement).contains(version, prereleases=True)
+
+
+def _confirm(text: str) -> bool:
+    import slicer.util  # noqa: PLC0415  where the window is
+
+    return bool(slicer.util.confirmOkCancelDisplay(text, windowTitle="MedAI: packages to install"))
+
+
+def _install_torch(versions: str) -> None:
+    try:
+        import PyTorchUtils  # noqa: PLC0415  the PyTorch extension may be absent
+    except ModuleNotFoundError as error:
+        raise PackagesMissing(
+            "PyTorch is installed by the extension 'PyTorch': install that in the Extensions Manager, restart Slicer "
+            f"and try again.\n\n{OFFLINE}"
+        ) from error
+    logic = PyTorchUtils.PyTorchUtilsLogic()
+    if logic.installTorch(askConfirmation=False, torchVersionRequirement=versions) is None:
+        raise PackagesMissing(f"PyTorch could not be installed; the Python console says why.\n\n{OFFLINE}")
+
+
+def _install(requirements: Sequence[str]) -> None:
+    try:
+        from slicer import packaging  # noqa: PLC0415  Slicer 5.12 on
+    except ImportError:
+        import slicer.util  # noqa: PLC0415
+
+        slicer.util.pip_install(" ".join(requirements))
+    else:
+        packaging.pip_ensure(list(requirements), prompt_install=False, requester="MedAI")

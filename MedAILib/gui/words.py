@@ -1,0 +1,37 @@
+"""How sizes, times and the state of a run are put in words."""
+
+from MedAILib.worker.client import JobState, WorkerStatus
+
+
+def size_text(size_bytes: float) -> str:
+    """A size as people say it: "12 MB", "3.4 GB"."""
+    if size_bytes < 1e6:
+        return f"{max(1, round(size_bytes / 1e3))} kB" if size_bytes else "0 kB"
+    return f"{size_bytes / 1e6:.0f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:.1f} GB"
+
+
+def time_text(seconds: float) -> str:
+    """A time as people say it: "8 s", "3 min", "1 h 20 min"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def progress_text(state: JobState) -> str:
+    """What is being done, how far it is, and how long it will take: "Segmenting: 3 of 12, about 8 s left"."""
+    text = state.text
+    if state.state == "running" and state.total > 1:
+        text = f"{text}: {state.done} of {state.total}"
+    if state.seconds_left is not None and state.seconds_left >= 1:
+        text = f"{text}, about {time_text(state.seconds_left)} left"
+    return text
+
+
+def worker_text(status: WorkerStatus) -> str:
+    """What the worker holds: "Worker: 1.2 GB of memory; ready: hippocampus (cpu)"."""
+    if not status.alive:
+        return "Worker: not started"
+    ready = ", ".join(f"{model.name} ({model.device})" for model in status.models) or "no model"
+    memory = f"{size_text(status.rss_bytes)} of memory; " if status.rss_bytes else ""
+    return f"Worker: {memory}ready: {ready}"

@@ -1,0 +1,112 @@
+"""An nnU-Net v2 result folder as a model that runs, built from an allow-list; nothing in it is executed."""
+
+import hashlib
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from MedAILib.errors import InputError
+from MedAILib.inference.memory import is_out_of_memory
+from MedAILib.inference.prepare import require_usable
+from MedAILib.inference.restore import Restored
+from MedAILib.inference.segment import pasted
+from MedAILib.models.nnunet_stage import open_stage
+from MedAILib.models.provenance import provenance
+from MedAILib.models.trust import tree_sha256
+from MedAILib.nnunet_plan import NnunetPlan, read_nnunet_plan
+from MedAILib.nnunet_spec import nnunet_spec
+from MedAILib.progress import Progress
+from MedAILib.request import RunOptions
+from MedAILib.results import Segmentation
+from MedAILib.volume import Volume
+
+
+class NnunetModel:
+    """A segmentation model from an nnU-Net result folder, its networks on a device and ready.
+
+    Labels are nnU-Net's own: regions that overlap become one label map in the order the dataset gives.
+
+    Args:
+        source: a result folder, one fold's folder in it, or a dataset's folder above (see `find_results`).
+        device: where its networks run.
+        parity: sum and round in float16 as nnU-Net's predictor does, for the same labels to the last voxel; without, in
+            float32, which differs in less than one voxel of a thousand and takes half as long around the network.
+
+    Raises:
+        SpecError: its description can't be read, or asks for what is not done here.
+        ModelError: its networks can't be built, or weights are missing, damaged or don't fit.
+
+    Example::
+
+        model = NnunetModel(Path("Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__3d_fullres"), torch.device("cpu"))
+        segmentation = model.run(volume, RunOptions(mirror=True), Progress())
+    """
+
+    def __init__(self, source: Path, device: torch.device, *, parity: bool = True) -> None:
+        plan = read_nnunet_plan(source)
+        plans = [plan] if plan.previous is None else [plan.previous, plan]
+        self._sha256 = _sha256(plans)
+        self._stages = [open_stage(stage, device, parity) for stage in plans]
+        self.spec = replace(nnunet_spec(plan, source), mirror_axes=self._stages[-1].mirror_axes)
+        self._plan, self._device, self._parity = plan, device, parity
+
+    def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation:
+        """Segment a volume (C, K, J, I); the result stands on the volume's own grid.
+
+        Raises:
+            InputError: the volume or an option does not suit the model.
+            ModelError: the network fails on it.
+            Cancelled: by `progress`.
+        """
+        self._require_suitable(volume, options)
+        try:
+            with torch.inference_mode():
+                restored, accumulation = self._through_stages(volume, options, progress)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InputError(
+                f"Memory ran out while {self.spec.name} ran on {volume.name}; give a region of interest, or close "
+                "other programs."
+            ) from error
+        if not restored.layers.any():
+            progress.warn(f"The model found nothing in {volume.name}: everything is background.")
+        names = self._plan.output_names if options.probabilities else ()
+        more = {
+            "sha256": self._sha256,
+            "nnunet.configuration": self._plan.results.configuration,
+            "nnunet.folds": ", ".join(path.parent.name for path in self._plan.results.checkpoints),
+            "nnunet.parity": str(self._parity),
+            "accumulation": accumulation,
+            "dynamic-network-architectures": version("dynamic-network-architectures"),
+        }
+        said = provenance(self.spec, volume, options, self._device, more)
+        return Segmentation(restored.layers, self.spec.labels, volume.geometry, restored.probabilities, names, said)
+
+    def _require_suitable(self, volume: Volume, options: RunOptions) -> None:
+        if volume.channels != len(self.spec.channels):
+            raise InputError(
+                f"{volume.name} has {volume.channels} channel{'s'[: volume.channels != 1]}, but the model takes "
+                f"{len(self.spec.channels)} ({', '.join(self.spec.channels)}); give one image for each in this order."
+            )
+        if options.mirror and not self.spec.mirror_axes:
+            raise InputError("This model was trained without mirroring; run it without.")
+
+    def _through_stages(self, volume: Volume, options: RunOptions, progress: Progress) -> tuple[Restored, str]:
+        box = volume.geometry.box_of_roi(options.roi) if options.roi else None
+        part = volume.cropped(box) if box else volume
+        require_usable(part, progress)
+        labels = None
+        for stage in self._stages[:-1]:
+            found, _ = stage.run(part, labels, replace(options, probabilities=False), progress)
+            labels = found.layers[0]
+        restored, accumulation = self._stages[-1].run(part, labels, options, progress)
+        return pasted(restored, volume.geometry.shape_kji, box) if box else restored, accumulation
+
+
+def _sha256(plans: list[NnunetPlan]) -> str:
+    """The hash of the result folder; of a cascade, over those of both stages."""
+    each = [tree_sha256(plan.results.folder) for plan in plans]
+    return each[0] if len(each) == 1 else hashlib.sha256("\n".join(each).encode()).hexdigest()

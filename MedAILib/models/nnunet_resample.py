@@ -1,0 +1,129 @@
+"""Resampling of images and labels as nnU-Net does it, with SciPy's splines; outputs come back in `inference.restore`.
+
+Axes are the network's; spacings are in mm along them. Outer faces of the first and the last voxel stay where they are.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch.nn import functional
+
+from MedAILib.nnunet_plan import Resampling
+
+Shape = tuple[int, ...]
+Spacing = tuple[float, ...]
+Array = NDArray[Any]
+Zoom = Callable[[Array, Shape], Array]
+
+
+def resampled_shape(shape: Shape, spacing: Spacing, wanted: Spacing, how: Resampling) -> Shape:
+    """The number of voxels along each axis at the wanted spacing, at least 1."""
+    if how.function == "no_resampling_hack":
+        return shape
+    return tuple(max(round(old / new * n), 1) for old, new, n in zip(spacing, wanted, shape, strict=True))
+
+
+def separate_axis(how: Resampling, spacing: Spacing, wanted: Spacing) -> int | None:
+    """The axis that is resampled on its own, by the nearest voxel: the coarsest, if there is one."""
+    if how.separate is False:
+        return None
+    for one in (spacing, wanted):
+        if how.separate or max(one) / min(one) > how.threshold:
+            coarsest = [axis for axis, mm in enumerate(one) if max(one) / mm < 1 + 1e-9]
+            return coarsest[0] if len(coarsest) == 1 else None
+    return None
+
+
+def resample_image(image: NDArray[np.float32], shape: Shape, axis: int | None, how: Resampling) -> NDArray[np.float32]:
+    """Resample one channel (X, Y, Z) to a shape, `axis` (see `separate_axis`) on its own."""
+    if image.shape == shape or how.function == "no_resampling_hack":
+        return image
+    if how.function == "resample_torch_fornnunet":
+        return _linear(image, shape, axis)
+    return _by_planes(image, shape, axis, lambda part, size: _zoom(part, size, how.order))
+
+
+def resample_labels(labels: NDArray[np.int16], shape: Shape, axis: int | None, how: Resampling) -> NDArray[np.int16]:
+    """Resample labels (X, Y, Z) to a shape: the label of the largest interpolated share, as nnU-Net resamples them."""
+    if labels.shape == shape or how.function == "no_resampling_hack":
+        return labels
+    if how.function == "resample_torch_fornnunet":
+        return _linear_labels(labels, shape, axis)
+    return _by_planes(labels, shape, axis, lambda part, size: _zoom_labels(part, size, how.order))
+
+
+def _by_planes(values: Array, shape: Shape, axis: int | None, zoom: Zoom) -> Array:
+    """Resample whole, or plane by plane across `axis` and then that axis by the nearest plane."""
+    if axis is None:
+        return zoom(values, shape)
+    planes = np.moveaxis(values, axis, 0)
+    size = tuple(n for other, n in enumerate(shape) if other != axis)
+    wanted = [zoom(plane, size) if plane.shape != size else plane for plane in planes]
+    nearest = np.floor(len(wanted) / shape[axis] * (np.arange(shape[axis]) + 0.5) - 0.5 + 0.5).astype(int)
+    return np.ascontiguousarray(np.moveaxis(np.stack([wanted[z] for z in nearest.clip(0, len(wanted) - 1)]), 0, axis))
+
+
+def _zoom(values: Array, shape: Shape, order: int) -> NDArray[np.float32]:
+    """Splines, the border's values outside; clipped to the range of what went in."""
+    factors = [1 / (old / new) for old, new in zip(values.shape, shape, strict=True)]
+    out: NDArray[np.float32] = ndimage.zoom(
+        values, factors, output=np.float32, order=order, mode="nearest", grid_mode=True
+    )
+    return np.clip(out, values.min(), values.max(), out=out)
+
+
+def _zoom_labels(labels: NDArray[np.int16], shape: Shape, order: int) -> NDArray[np.int16]:
+    factors = [1 / (old / new) for old, new in zip(labels.shape, shape, strict=True)]
+
+    def zoom(values: Array, degree: int) -> Array:
+        return np.asarray(ndimage.zoom(values, factors, order=degree, mode="nearest", grid_mode=True))
+
+    nearest = zoom(labels, 0)
+    if order == 0:
+        return nearest
+    return _largest(
+        ((int(label), zoom((labels == label).astype(float), order)) for label in np.unique(labels)), nearest
+    )
+
+
+def _largest(shares: Iterator[tuple[int, Array]], nearest: NDArray[np.int16]) -> NDArray[np.int16]:
+    """The label of the largest share; of equals the nearest one's if it is among them, else the lowest."""
+    label, best = next(shares)
+    winner = np.full(nearest.shape, label, np.int16)
+    at_top = (nearest == label) & (best > 0)
+    for label, share in shares:
+        better = share > best
+        at_top |= (share == best) & (share > 0) & (nearest == label)
+        np.copyto(at_top, nearest == label, where=better)
+        winner[better] = label
+        np.maximum(best, share, out=best)
+    np.copyto(winner, nearest, where=at_top)
+    return winner
+
+
+def _linear(image: NDArray[np.float32], shape: Shape, axis: int | None) -> NDArray[np.float32]:
+    """By PyTorch's linear interpolation, as nnU-Net's plans with "torchres" have it."""
+
+    def zoom(values: Array, size: Shape) -> Array:
+        mode = "trilinear" if values.ndim == 3 else "bilinear"
+        done = functional.interpolate(torch.from_numpy(np.ascontiguousarray(values))[None, None], size=size, mode=mode)
+        return np.asarray(done[0, 0].numpy())
+
+    return _by_planes(image, shape, axis, zoom)
+
+
+def _linear_labels(labels: NDArray[np.int16], shape: Shape, axis: int | None) -> NDArray[np.int16]:
+    """The first label with the largest share in half precision, as nnU-Net decides there."""
+
+    def zoom(values: Array, size: Shape) -> Array:
+        known = np.unique(values)
+        shares = [
+            _linear((values == label).astype(np.float32) * 1000, size, None).astype(np.float16) for label in known
+        ]
+        return np.asarray(known[np.argmax(shares, axis=0)], dtype=np.int16)
+
+    return _by_planes(labels, shape, axis, zoom)

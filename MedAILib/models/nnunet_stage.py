@@ -1,0 +1,162 @@
+"""One trained configuration of nnU-Net in memory, and its way through one image."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from MedAILib.errors import ModelError
+from MedAILib.inference.restore import Decision, Restored, restore
+from MedAILib.inference.segment import checked, pasted
+from MedAILib.inference.window import Planes, slide
+from MedAILib.models.nnunet_networks import build_nnunet
+from MedAILib.models.nnunet_prepare import Prepared, prepare_nnunet, view_of
+from MedAILib.models.nnunet_windows import NnunetWindows
+from MedAILib.models.weights import load_weights, network_weights, require_fit
+from MedAILib.nnunet_plan import NnunetPlan
+from MedAILib.progress import Progress
+from MedAILib.request import RunOptions
+from MedAILib.volume import Volume
+
+OVERLAP = 0.5
+BATCH_NORM_TRAINER = "nnUNetTrainerBN"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A configuration that is ready to run.
+
+    Args:
+        plan: what it asks for.
+        networks: one for each fold, on `device`; their outputs are averaged.
+        mirror_axes: of the working image (X, Y, Z), along which it was mirrored in training.
+        device: where the networks are.
+        parity: sum and round in float16 everywhere nnU-Net does.
+    """
+
+    plan: NnunetPlan
+    networks: tuple[nn.Module, ...]
+    mirror_axes: tuple[int, ...]
+    device: torch.device
+    parity: bool = False
+
+    def run(
+        self, volume: Volume, labels: NDArray[Any] | None, options: RunOptions, progress: Progress
+    ) -> tuple[Restored, str]:
+        """Segment a volume; gives labels (1, K, J, I), probabilities if asked for, and the sums' number format.
+
+        Args:
+            volume: the image, without a region of interest.
+            labels: (K, J, I), the previous stage's, for a cascade.
+            options: of the run.
+            progress: told of each window; may cancel between two.
+        """
+        view = view_of(self.plan, volume.geometry)
+        prepared = prepare_nnunet(volume, self.plan, view, labels, progress)
+        planes = self._planes(prepared, options, progress)
+        decision = Decision(
+            stepped=prepared.stepped,
+            priority=self.plan.priority,
+            late=True,
+            half=self.parity,
+        )
+        size = tuple(part.stop - part.start for part in prepared.box)
+        part = restore(planes, prepared.frame, (size[0], size[1], size[2]), decision, options.probabilities)
+        shape = tuple(volume.geometry.shape_kji[axis] for axis in view.order)
+        whole = pasted(part, (shape[0], shape[1], shape[2]), prepared.box)
+        if whole.probabilities is not None:
+            if self.plan.priority is None:
+                outside = np.ones(shape, bool)
+                outside[prepared.box] = False
+                whole.probabilities[0][outside] = 1
+            return Restored(view.undo(whole.layers), view.undo(whole.probabilities)), planes.accumulation
+        return Restored(view.undo(whole.layers), None), planes.accumulation
+
+    def _planes(self, prepared: Prepared, options: RunOptions, progress: Progress) -> Planes:
+        patch = self.plan.patch if len(self.plan.patch) == 3 else (1, *self.plan.patch)
+        overlap = OVERLAP if options.overlap is None else options.overlap
+        windows = NnunetWindows(patch, (overlap,) * 3, gaussian=True)
+        axes = self.mirror_axes if options.mirror else ()
+        outputs = self.plan.outputs
+
+        def run(network: Callable[[Tensor], Tensor]) -> Planes:
+            function = checked(network, outputs, self.device)
+            return slide(function, prepared.image, windows, axes, outputs, progress, half=self.parity)
+
+        flat = len(self.plan.patch) == 2
+        if not self.parity:
+            return run(_Together(self.networks, flat))
+        each = [run(_Together((network,), flat)) for network in self.networks]
+        return Planes(each[0].axis, _mean([one.values for one in each]), each[0].accumulation)
+
+
+@dataclass(frozen=True)
+class _Together:
+    """Networks as one function of a patch (1, C, X, Y, Z), which is their mean; a 2D network sees (1, C, Y, Z)."""
+
+    networks: tuple[nn.Module, ...]
+    flat: bool
+
+    def __call__(self, patch: Tensor) -> Tensor:
+        patch = patch[:, :, 0] if self.flat else patch
+        with torch.autocast(patch.device.type, enabled=patch.device.type == "cuda"):
+            output: Tensor = self.networks[0](patch)
+            for network in self.networks[1:]:
+                output = output + network(patch)
+        output = output / len(self.networks) if len(self.networks) > 1 else output
+        return output[:, :, None] if self.flat else output
+
+
+def _mean(folds: list[Iterator[Tensor]]) -> Iterator[Tensor]:
+    """The mean of the folds' planes, in their own number format."""
+    for planes in zip(*folds, strict=True):
+        total = planes[0]
+        for plane in planes[1:]:
+            total = total + plane
+        yield total / len(planes) if len(planes) > 1 else total
+
+
+def open_stage(plan: NnunetPlan, device: torch.device, parity: bool) -> Stage:
+    """Build a configuration's networks, one for each fold.
+
+    Raises:
+        SpecError: an architecture that is not built here.
+        ModelError: weights are missing, damaged, of another configuration, or don't fit.
+    """
+    dimensions, networks, axes = len(plan.patch), [], None
+    for path in plan.results.checkpoints:
+        content = load_weights(path)
+        if not isinstance(content.get("network_weights"), dict):
+            raise ModelError(f"The file {path} is no nnU-Net checkpoint: it has no 'network_weights'.")
+        trained = (content.get("init_args") or {}).get("configuration", plan.results.configuration)
+        if trained != plan.results.configuration:
+            raise ModelError(
+                f"The weights in {path} are of the configuration '{trained}', but the folder is read as "
+                f"'{plan.results.configuration}'; name the folder as nnU-Net did."
+            )
+        batch_norm = content.get("trainer_name") == BATCH_NORM_TRAINER
+        weights = {
+            key.removeprefix("_orig_mod."): value
+            for key, value in network_weights({"network_weights": content["network_weights"]}, path).items()
+        }
+        with torch.device("meta"):  # without memory: a network of another size than its weights is never made
+            meta = build_nnunet(plan.network, plan.inputs, plan.outputs, dimensions, batch_norm)
+            require_fit(meta, weights, path)
+        network = build_nnunet(plan.network, plan.inputs, plan.outputs, dimensions, batch_norm)
+        network.load_state_dict(weights)
+        networks.append(network.eval().requires_grad_(False).to(device))
+        if axes is None:
+            axes = _mirror_axes(content.get("inference_allowed_mirroring_axes"), dimensions, str(path))
+    return Stage(plan, tuple(networks), axes or (), device, parity)
+
+
+def _mirror_axes(said: Any, dimensions: int, path: str) -> tuple[int, ...]:
+    """The working image's axes from a checkpoint's, which count those of a window."""
+    axes = tuple(said or ())
+    if not all(isinstance(axis, int) and 0 <= axis < dimensions for axis in axes) or len(set(axes)) != len(axes):
+        raise ModelError(f"The weights in {path} may be mirrored along the axes {axes}, which are none.")
+    return tuple(axis + 3 - dimensions for axis in axes)

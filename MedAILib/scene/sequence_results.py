@@ -1,0 +1,181 @@
+"""What becomes of the results of a sequence's frames: sequences in step with it, a table and a plot."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import slicer
+import vtk
+
+from MedAILib.errors import InputError
+from MedAILib.results import Segmentation
+from MedAILib.scene.arrays import matrix_of, set_voxels
+from MedAILib.scene.beside import put_beside
+from MedAILib.scene.colors import Color, fill_label_colors, label_colors
+from MedAILib.scene.segments import BINARY_LABELMAP, fill_segmentation, label_image, let_go_of_voxels
+from MedAILib.scene.sequence_volumes import fill_chart, fill_series, fill_volumes, index_title
+from MedAILib.statistics import segment_volumes_ml
+
+
+@dataclass(frozen=True)
+class SequenceOutputs:
+    """What the results of all frames become.
+
+    Args:
+        segmentations: a sequence of segmentations.
+        label_maps: a sequence of label maps for each layer, with a colour table node.
+        table: a table node: a line per frame, its index value and each segment's volume in mL.
+        plot: a plot of that table, and the table.
+
+    Raises:
+        InputError: nothing at all.
+    """
+
+    segmentations: bool = True
+    label_maps: bool = False
+    table: bool = True
+    plot: bool = True
+
+    def __post_init__(self) -> None:
+        if not (self.segmentations or self.label_maps or self.table or self.plot):
+            raise InputError("No output was asked for; choose at least one.")
+
+
+class FrameResults:
+    """Results of frames in sequence nodes outside of the scene, until `put_into`.
+
+    Args:
+        outputs: which sequences to make.
+        sequence: the input; its index is taken over.
+        first: a result, for labels and provenance.
+        scene: for colours.
+    """
+
+    def __init__(self, outputs: SequenceOutputs, sequence: Any, first: Segmentation, scene: Any) -> None:
+        self.provenance = dict(first.provenance)
+        self._outputs, self._labels, self._layers = outputs, first.labels, len(first.layers)
+        self._colors: list[Color] = label_colors(scene, first.labels)
+        self._index_values: list[str] = []
+        self._volumes: list[dict[str, float]] = []
+        self._segmentations = _sequence_like(sequence) if outputs.segmentations else None
+        self._label_maps = [_sequence_like(sequence) for _ in range(self._layers if outputs.label_maps else 0)]
+
+    @property
+    def count(self) -> int:
+        """Of how many frames the results are here."""
+        return len(self._volumes)
+
+    def add(self, index_value: str, result: Segmentation) -> None:
+        """Copy one frame's result.
+
+        Raises:
+            InputError: its structures are not those of the first.
+        """
+        if result.labels != self._labels or len(result.layers) != self._layers:
+            raise InputError("its result has other structures than those of the frames before; use one model for all.")
+        if self._segmentations is not None:
+            _add_segmentation(self._segmentations, index_value, result, self._colors)
+        for sequence, layer in zip(self._label_maps, result.layers, strict=False):
+            node = slicer.vtkMRMLLabelMapVolumeNode()
+            image = vtk.vtkImageData()
+            set_voxels(image, layer)
+            node.SetName("label map")
+            node.SetIJKToRASMatrix(matrix_of(result.geometry.ijk_to_ras))
+            node.SetAndObserveImageData(image)
+            sequence.SetDataNodeAtValue(node, index_value)
+        self._index_values.append(index_value)
+        self._volumes.append(segment_volumes_ml(result))
+
+    def put_into(self, scene: Any, source: Any, browser: Any, prefix: str) -> list[Any]:
+        """Add all nodes to the scene and the sequences to the browser.
+
+        Args:
+            scene: that of the source.
+            source: the sequence node of the images.
+            browser: a browser node that shows it.
+            prefix: what the nodes' names begin with.
+
+        Returns:
+            The new nodes, in the order that `SequenceRun.finish` tells.
+        """
+        shown = browser.GetProxyNode(source)
+
+        def put(node: Any, what: str) -> Any:
+            node.SetName(scene.GenerateUniqueName(f"{prefix} {what}"))
+            node = scene.AddNode(node)
+            put_beside(node, shown if shown is not None else source, self.provenance)
+            return node
+
+        nodes = []
+        if self._segmentations is not None:
+            nodes.append(put(self._segmentations, "segmentation"))
+        tables = []
+        for layer, sequence in enumerate(self._label_maps):
+            suffix = f" layer {layer + 1}" if layer else ""
+            tables.append(put(slicer.vtkMRMLColorTableNode(), "label colours" + suffix))
+            fill_label_colors(tables[-1], self._labels, self._colors, layer)
+            nodes += [tables[-1], put(sequence, "label map" + suffix)]
+        if self._outputs.table or self._outputs.plot:
+            nodes.append(put(slicer.vtkMRMLTableNode(), "volumes"))
+            fill_volumes(nodes[-1], source, self._index_values, self._volumes)
+        if self._outputs.plot:
+            table, series = nodes[-1], []
+            for label, color in zip(self._labels, self._colors, strict=True):
+                series.append(put(slicer.vtkMRMLPlotSeriesNode(), label.name))
+                fill_series(series[-1], table, label.name, color)
+            chart = put(slicer.vtkMRMLPlotChartNode(), "volumes plot")
+            fill_chart(chart, series, index_title(source))
+            nodes += [*series, chart]
+        # Last, since a browser keeps traces of what was once in it.
+        self._show_segmentations(browser, shown)
+        for sequence, colors in zip(self._label_maps, tables, strict=True):
+            self._show_label_maps(browser, shown, sequence, colors)
+        return nodes
+
+    def _show_segmentations(self, browser: Any, shown: Any) -> None:
+        if self._segmentations is None:
+            return
+        proxy = self._show(browser, self._segmentations, shown)
+        browser.SetSaveChanges(self._segmentations, True)
+        if proxy is not None and shown is not None:
+            proxy.SetNodeReferenceID(proxy.GetReferenceImageGeometryReferenceRole(), shown.GetID())
+
+    def _show_label_maps(self, browser: Any, shown: Any, sequence: Any, colors: Any) -> None:
+        proxy = self._show(browser, sequence, shown)
+        if proxy is not None:
+            proxy.CreateDefaultDisplayNodes()
+            proxy.GetDisplayNode().SetAndObserveColorNodeID(colors.GetID())
+
+    def _show(self, browser: Any, sequence: Any, shown: Any) -> Any:
+        """Browse a sequence in step, and return the node that shows its current frame, if one does."""
+        browser.AddSynchronizedSequenceNodeID(sequence.GetID())
+        proxy = browser.GetProxyNode(sequence)
+        if proxy is not None and shown is not None:
+            put_beside(proxy, shown, self.provenance)
+        return proxy
+
+
+def _add_segmentation(sequence: Any, index_value: str, result: Segmentation, colors: list[Color]) -> None:
+    node = slicer.vtkMRMLSegmentationNode()
+    node.SetName("segmentation")
+    segmentation = node.GetSegmentation()
+    fill_segmentation(segmentation, result, colors)
+    if segmentation.GetNumberOfSegments():
+        grid = segmentation.GetNthSegment(0).GetRepresentation(BINARY_LABELMAP)
+    else:
+        grid = label_image(result.layers[0], result.geometry.ijk_to_ras)
+    converter = slicer.vtkSegmentationConverter
+    segmentation.SetConversionParameter(
+        converter.GetReferenceImageGeometryParameterName(), converter.SerializeImageGeometry(grid)
+    )
+    sequence.SetDataNodeAtValue(node, index_value)  # a deep copy
+    let_go_of_voxels(segmentation)
+
+
+def _sequence_like(source: Any) -> Any:
+    """A sequence node outside of every scene, without frames, over what the source goes over."""
+    sequence = slicer.vtkMRMLSequenceNode()
+    sequence.SetIndexName(source.GetIndexName())
+    sequence.SetIndexUnit(source.GetIndexUnit())
+    sequence.SetIndexType(source.GetIndexType())
+    sequence.SetNumericIndexValueTolerance(source.GetNumericIndexValueTolerance())
+    return sequence

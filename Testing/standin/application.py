@@ -1,0 +1,148 @@
+"""`slicer.app`, `slicer.modules` and the main window, as far as the module files and `slicer.util` ask for them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import slicer
+import vtk
+from PySide6 import QtWidgets
+
+from standin import qt
+
+
+class LayoutManager:
+    """Knows a layout's number; there are no views."""
+
+    __slots__ = ("layout", "resets")
+
+    def __init__(self) -> None:
+        self.layout = slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView
+        self.resets = 0
+
+    def setLayout(self, layout: int) -> None:
+        self.layout = layout
+
+    def mrmlSliceLogics(self) -> Any:
+        return vtk.vtkCollection()
+
+    def resetThreeDViews(self) -> None:
+        self.resets += 1
+
+
+class ApplicationLogic:
+    """The part of the application's logic that shows tables, over a scene's selection node."""
+
+    __slots__ = ("_scene", "propagated")
+
+    def __init__(self, scene: Any) -> None:
+        self._scene = scene
+        self.propagated: list[str] = []
+
+    def GetSelectionNode(self) -> Any:
+        node = self._scene.GetFirstNodeByClass("vtkMRMLSelectionNode")
+        return node or self._scene.AddNewNodeByClass("vtkMRMLSelectionNode")
+
+    def PropagateTableSelection(self) -> None:
+        self.propagated.append("table")
+
+
+class ModuleSelector:
+    __slots__ = ("selected",)
+
+    def __init__(self) -> None:
+        self.selected = ""
+
+    def selectModule(self, name: str) -> None:
+        self.selected = name
+
+
+@qt.own
+class MainWindow(qt.Strict, QtWidgets.QMainWindow):
+    """What `slicer.util` asks the main window for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._selector = ModuleSelector()
+        self.setObjectName("qSlicerMainWindow")
+
+    def moduleSelector(self) -> ModuleSelector:
+        return self._selector
+
+
+class Editor:
+    """The Segment Editor's widget."""
+
+    __slots__ = ("segmentation", "source")
+
+    def setSegmentationNode(self, node: Any) -> None:
+        self.segmentation = node
+
+    def setSourceVolumeNode(self, node: Any) -> None:
+        self.source = node
+
+
+class Application:
+    """`slicer.app`."""
+
+    __slots__ = ("_callbacks", "_layout", "_logic", "_settings", "_window", "testing")
+
+    applicationName = "Slicer"
+    applicationVersion = "5.12.0"
+    revision = "34000"
+    os = "linux"
+
+    def __init__(self, scene: Any, settings: Path) -> None:
+        self._callbacks: list[Callable[[], None]] = []
+        self._layout, self._logic = LayoutManager(), ApplicationLogic(scene)
+        self._settings = qt.QSettings(str(settings), qt.QSettings.IniFormat)
+        self._window = MainWindow()
+        self.testing = False
+
+    def connect(self, signal: str, callback: Callable[[], None]) -> bool:
+        if signal != "startupCompleted()":
+            raise AttributeError(f"The stand-in's application has no signal '{signal}'.")
+        self._callbacks.append(callback)
+        return True
+
+    def start(self) -> None:
+        """Not of Slicer: say that the start-up is completed."""
+        for callback in self._callbacks:
+            callback()
+
+    def testingEnabled(self) -> bool:
+        return self.testing
+
+    def layoutManager(self) -> LayoutManager:
+        return self._layout
+
+    def applicationLogic(self) -> ApplicationLogic:
+        return self._logic
+
+    def settings(self) -> Any:
+        return self._settings
+
+    def topLevelWidgets(self) -> list[MainWindow]:
+        return [self._window]
+
+    def processEvents(self) -> None:
+        qt.process_events(0)
+
+    def setOverrideCursor(self, cursor: Any) -> None:
+        qt.QApplication.setOverrideCursor(cursor)
+
+    def restoreOverrideCursor(self) -> None:
+        qt.QApplication.restoreOverrideCursor()
+
+
+def modules(scene: Any, module_file: Path) -> SimpleNamespace:
+    """`slicer.modules` with the modules that are asked for."""
+    tables = slicer.vtkSlicerTablesLogic()
+    editor = Editor()
+    representation = SimpleNamespace(self=lambda: SimpleNamespace(editor=editor))
+    return SimpleNamespace(
+        tables=SimpleNamespace(logic=lambda: tables),
+        segmenteditor=SimpleNamespace(widgetRepresentation=lambda: representation),
+        **{module_file.stem.lower(): SimpleNamespace(path=str(module_file), name=module_file.stem)},
+    )

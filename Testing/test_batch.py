@@ -1,0 +1,189 @@
+"""Many cases through one model: errors that stay with their case, stops and resumptions, table and page."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import PIL.Image
+import pytest
+from bundles import network_entry, random_bundle, threshold_bundle
+
+from MedAILib.batch.cases import find_batch_cases
+from MedAILib.batch.overview import page
+from MedAILib.batch.records import Row
+from MedAILib.cli import main
+from MedAILib.errors import InputError
+
+AFFINE = np.diag([-0.9, 0.9, 1.4, 1.0])
+
+
+def voxels(seed: int) -> np.ndarray:
+    data = np.random.default_rng(seed).integers(0, 40, (18, 20, 22)).astype(np.int16)
+    data[2 : 5 + seed, 3:9, 4:8] = 100
+    return data
+
+
+def save(path: Path, data: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(data, AFFINE), path)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return threshold_bundle(tmp_path_factory.mktemp("models") / "threshold", 50.0, spacing_mm=None)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with two images and a file that is none."""
+    for number in (1, 2):
+        save(tmp_path / "in" / f"case_{number}.nii.gz", voxels(number))
+    (tmp_path / "in" / "broken.nii.gz").write_bytes(b"no image")
+    return tmp_path / "in"
+
+
+def batch(*words: object) -> int:
+    return main(["batch", *(str(word) for word in words), "--quiet"])
+
+
+def table(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "cases.csv").open(encoding="utf-8", newline="") as file:
+        return {row["case"]: row for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_one_bad_case_stops_no_other(model: Path, images: Path, tmp_path: Path, workers: int) -> None:
+    out = tmp_path / "out"
+    assert batch(images, "-m", model, "-o", out, "--workers", workers) == 2
+    rows = table(out)
+    assert [row["state"] for row in rows.values()] == ["failed", "done", "done"]
+    assert "broken.nii.gz" in rows["broken"]["reason"]
+    for number in (1, 2):
+        labels = np.asarray(nibabel.load(out / f"case_{number}.nii.gz").dataobj)
+        assert np.array_equal(labels, voxels(number) > 50)
+        volume = float(rows[f"case_{number}"]["part 1 (mL)"])
+        assert volume == pytest.approx(labels.sum() * 0.9 * 0.9 * 1.4 / 1000, rel=1e-4)
+        assert PIL.Image.open(out / "pictures" / f"case_{number}.png").size == (256, 256)
+    text = (out / "index.html").read_text(encoding="utf-8")
+    assert text.index("broken") < text.index("case_1") and "pictures/case_2.png" in text
+
+
+def test_a_resumed_batch_does_what_changed_and_nothing_else(model: Path, images: Path, tmp_path: Path) -> None:
+    (images / "broken.nii.gz").unlink()
+    out = tmp_path / "out"
+    words = (images, "-m", model, "-o", out)
+    assert batch(*words) == 0
+    before = (out / "case_1.nii.gz").stat().st_mtime_ns
+    save(images / "case_2.nii.gz", voxels(3))
+    save(images / "case_4.nii.gz", voxels(4))
+    assert batch(*words, "--resume") == 0
+    assert [row["state"] for row in table(out).values()] == ["kept", "done", "done"]
+    assert (out / "case_1.nii.gz").stat().st_mtime_ns == before
+    assert np.array_equal(np.asarray(nibabel.load(out / "case_2.nii.gz").dataobj), voxels(3) > 50)
+
+    (out / "case_4.nii.gz").unlink()
+    assert batch(*words, "--resume") == 0
+    assert [row["state"] for row in table(out).values()] == ["kept", "kept", "done"]
+    assert batch(*words, "--resume", "--no-postprocess") == 0
+    assert [row["state"] for row in table(out).values()] == ["done"] * 3
+    assert batch(*words) == 0
+    assert [row["state"] for row in table(out).values()] == ["done"] * 3
+
+
+def test_another_model_of_the_same_name_is_another_model(model: Path, images: Path, tmp_path: Path) -> None:
+    (images / "broken.nii.gz").unlink()
+    out = tmp_path / "out"
+    assert batch(images, "-m", model, "-o", out) == 0
+    other = threshold_bundle(tmp_path / "other" / "threshold", 30.0, spacing_mm=None)
+    assert batch(images, "-m", other, "-o", out, "--resume") == 0
+    assert np.array_equal(np.asarray(nibabel.load(out / "case_1.nii.gz").dataobj), voxels(1) > 30)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_killed_batch_goes_on_where_it_was(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        save(tmp_path / "in" / f"case_{number}.nii.gz", rng.normal(size=(48, 48, 48)).astype(np.float32))
+    network = random_bundle(tmp_path / "model", network_entry("SegResNet"))
+    out = tmp_path / "out"
+    words = [sys.executable, "-m", "MedAILib", "batch", tmp_path / "in", "-m", network, "-o", out]
+    process = subprocess.Popen([str(word) for word in words], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "Case 2 of 4" in line:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    finished = {path.stem for path in (out / "records").glob("*.json")}
+    assert finished and len(finished) < 4
+    assert batch(tmp_path / "in", "-m", network, "-o", out, "--resume") == 0
+    rows = table(out)
+    assert {name for name, row in rows.items() if row["state"] == "kept"} == finished
+    assert all((out / f"case_{number}.nii.gz").is_file() for number in range(4))
+
+
+def test_cases_come_from_folders_channels_and_lists(tmp_path: Path) -> None:
+    for name in ("a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz", "b_0001.nii.gz"):
+        save(tmp_path / "raw" / "imagesTs" / name, voxels(1))
+    found = find_batch_cases(tmp_path / "raw", 2)
+    assert [(case.name, [path.name for path in case.images]) for case in found] == [
+        ("a", ["a_0000.nii.gz", "a_0001.nii.gz"]),
+        ("b", ["b_0000.nii.gz", "b_0001.nii.gz"]),
+    ]
+    folder = tmp_path / "raw" / "imagesTs"
+    (tmp_path / "list.csv").write_text(
+        "case,t1,t2\nfirst,raw/imagesTs/a_0001.nii.gz,raw/imagesTs/b_0000.nii.gz\n", encoding="utf-8"
+    )
+    (case,) = find_batch_cases(tmp_path / "list.csv", 2)
+    assert case.name == "first" and case.images == (folder / "a_0001.nii.gz", folder / "b_0000.nii.gz")
+    (tmp_path / "list.txt").write_text(f"{folder / 'a_0000.nii.gz'}\n\nraw/imagesTs/b_0000.nii.gz\n", encoding="utf-8")
+    assert [case.name for case in find_batch_cases(tmp_path / "list.txt", 1)] == ["a_0000", "b_0000"]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("case,image\n", "no image"),
+        ("case,image\nx,absent.nii.gz\n", "case 1: .*absent.nii.gz does not exist"),
+        ("case,image\n../x,here.nii.gz\n", "can't be a file's name"),
+        ("image\nhere.nii.gz\nhere.nii.gz\n", "would both be the case here"),
+        ("a,b\nhere.nii.gz,here.nii.gz\n", "has 2 images, the model takes 1"),
+    ],
+)
+def test_a_list_that_makes_no_sense_is_refused(tmp_path: Path, content: str, sentence: str) -> None:
+    save(tmp_path / "here.nii.gz", voxels(1))
+    (tmp_path / "list.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=sentence):
+        find_batch_cases(tmp_path / "list.csv", 1)
+
+
+def test_wrong_options_leave_no_folder(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, said in (
+        ((images, "-m", model, "-o", images), "holds the images"),
+        ((tmp_path / "absent", "-m", model, "-o", tmp_path / "out"), "no folder and no list"),
+        ((images, "-m", model, "-o", tmp_path / "out", "--workers", "0"), "at least 1"),
+        ((images, "-m", model, "-o", tmp_path / "out", "--device", "cuda:99"), "choose one of auto, cpu"),
+    ):
+        assert batch(*words) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_cannot_put_markup_into_the_page() -> None:
+    row = Row("<b>x</b>", "done", volumes_ml={"<i>": 1.0}, warnings=("<script>",))
+    text = page([row], {"<b>x</b>": 'a"b.png'}, {"Model": "<u>"})
+    assert not any(mark in text for mark in ("<b>x", "<i>", "<script>", "<u>", 'a"b'))
+
+
+def test_records_are_json_that_others_can_read(model: Path, images: Path, tmp_path: Path) -> None:
+    batch(images, "-m", model, "-o", tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "records" / "case_1.json").read_text(encoding="utf-8"))
+    assert record["key"]["kinds"] == [".nii.gz"] and len(record["key"]["content"]) == 64
+    assert record["row"]["files"] == ["case_1.nii.gz", "pictures/case_1.png"]

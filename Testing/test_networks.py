@@ -1,0 +1,49 @@
+"""The networks of the allow-list are built, sketched without memory, and run."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from MedAILib.errors import ModelError
+from MedAILib.models.networks import build_network, sketched
+
+SMALL: dict[str, dict[str, Any]] = {
+    "AHNet": {"layers": [3, 4, 6, 3], "spatial_dims": 3, "psp_block_num": 0},
+    "AttentionUnet": {"spatial_dims": 3, "channels": [4, 8], "strides": [2]},
+    "BasicUNetPlusPlus": {"features": [4, 4, 8, 8, 16, 4]},
+    "HighResNet": {},
+    "MedNeXt": {"init_filters": 8, "kernel_size": 3, "blocks_down": [1], "blocks_up": [1]},
+    "SegResNetDS": {"init_filters": 8, "blocks_down": [1, 1]},
+    "SegResNetVAE": {"input_image_size": [32, 32, 32], "blocks_down": [1, 1, 1], "blocks_up": [1, 1]},
+    "SwinUNETR": {"feature_size": 12, "img_size": [32, 32, 32], "depths": [1, 1, 1, 1]},
+    "UNETR": {"img_size": [32, 32, 32], "feature_size": 4, "hidden_size": 24, "mlp_dim": 24, "num_heads": 2},
+    "VNet": {},
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_each_network_is_sketched_with_its_own_shapes_and_runs(name: str) -> None:
+    shape = (64, 64, 64) if name == "SwinUNETR" else (32, 32, 32)
+    arguments = {"in_channels": 1, "out_channels": 2, **SMALL[name]}
+    with sketched():
+        sketch = build_network(name, arguments)
+    network = build_network(name, arguments).eval()
+    assert {p.device.type for p in sketch.parameters()} == {"meta"}
+    shapes = [{key: value.shape for key, value in net.state_dict().items()} for net in (sketch, network)]
+    assert shapes[0] == shapes[1]
+    with torch.no_grad():
+        output = network(torch.zeros(1, 1, *shape))
+    output = output[0] if isinstance(output, (list, tuple)) else output
+    assert output.shape == (1, 2, *shape)
+
+
+def test_a_network_of_any_size_is_sketched_without_its_memory() -> None:
+    with sketched():
+        net = build_network(
+            "UNet",
+            {"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "channels": [90_000, 90_000], "strides": [2]},
+        )
+    assert sum(p.numel() for p in net.parameters()) > 10**11
+    with sketched(), pytest.raises(ModelError, match="SwinUNETR can't be built"):
+        build_network("SwinUNETR", {"in_channels": 1, "out_channels": 2, "window_size": 2_000})

@@ -1,0 +1,245 @@
+"""Runs started in MedAISegment's panel by events: what they bring into the scene, and what stops them."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import slicer
+import slicer.util
+import vtk
+from bundles import configs, network_entry, random_bundle, write_configs
+
+from MedAILib.worker.client import WorkerClient
+
+pytest.importorskip("PySide6.QtUiTools", reason="PySide6 or a library of its is not here", exc_type=ImportError)
+
+from standin.session import Session, run_to_end, slot_errors
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small real network with random weights: one channel, two structures."""
+    return str(random_bundle(tmp_path_factory.mktemp("bundle"), network_entry("UNet", classes=3)))
+
+
+def behaviour(folder: Path, name: str) -> str:
+    """A description in a folder of this name, for the worker whose models do what their name says."""
+    return str(write_configs(folder / name, *configs(network_entry("UNet", classes=2))))
+
+
+def open_with(session: Session, client: WorkerClient, model: str) -> Any:
+    widget = session.open(client)
+    widget._parameterNode.model = model
+    widget._parameterNode.device = "cpu"
+    return widget
+
+
+def start(session: Session, widget: Any) -> None:
+    """Click Apply, and wait until the worker computes."""
+    widget.ui.applyButton.click()
+    session.until(lambda: widget._run.poll().state == "running" and widget._run.poll().total > 1)
+
+
+def test_apply_brings_the_segmentation_into_the_scene_and_before_the_eyes(session, client, bundle) -> None:
+    volume = session.add_volume()
+    widget = open_with(session, client, bundle)
+    run_to_end(widget)
+    (segmentation,) = session.nodes("vtkMRMLSegmentationNode")
+    (table,) = session.nodes("vtkMRMLTableNode")
+    assert segmentation.GetSegmentation().GetNumberOfSegments() == 2
+    assert segmentation.GetSegmentation().ContainsRepresentation("Closed surface")
+    assert session.view.GetBackgroundVolumeID() == volume.GetID()
+    assert session.app.layoutManager().layout == slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpTableView
+    assert session.app.applicationLogic().GetSelectionNode().GetActiveTableID() == table.GetID()
+    assert session.messages() == []
+
+
+def test_outputs_are_those_that_are_ticked(session, client, bundle) -> None:
+    session.add_volume()
+    widget = open_with(session, client, bundle)
+    widget.ui.tableCheckBox.click()
+    widget.ui.surfacesCheckBox.click()
+    widget.ui.labelMapCheckBox.click()
+    widget.ui.probabilitiesCheckBox.click()
+    run_to_end(widget)
+    (segmentation,) = session.nodes("vtkMRMLSegmentationNode")
+    assert not segmentation.GetSegmentation().ContainsRepresentation("Closed surface")
+    assert session.nodes("vtkMRMLTableNode") == []
+    assert len(session.nodes("vtkMRMLLabelMapVolumeNode")) == 1
+    assert len([n for n in session.nodes("vtkMRMLScalarVolumeNode") if "probability" in n.GetName()]) == 3
+
+
+def test_result_can_be_edited_and_the_run_repeated(session, client, bundle) -> None:
+    volume = session.add_volume()
+    widget = open_with(session, client, bundle)
+    run_to_end(widget)
+    widget.ui.editButton.click()
+    editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+    assert (editor.segmentation, editor.source) == (session.nodes("vtkMRMLSegmentationNode")[0], volume)
+    assert session.app.topLevelWidgets()[0].moduleSelector().selected == "SegmentEditor"
+    widget.ui.runAgainButton.click()
+    session.until(lambda: widget._run.finished)
+    assert len(session.nodes("vtkMRMLSegmentationNode")) == 2
+
+
+def test_progress_is_shown_while_the_worker_computes(session, behaving_client, tmp_path) -> None:
+    session.add_volume()
+    widget = open_with(session, behaving_client, behaviour(tmp_path, "slow:60"))
+    seen = []
+    widget.ui.progressBar.connect("valueChanged(int)", seen.append)
+    start(session, widget)
+    assert widget.ui.progressBar.maximum == 60
+    assert "Segmenting" in widget.ui.statusLabel.text
+    assert (widget.ui.applyButton.enabled, widget.ui.cancelButton.enabled) == (False, True)
+    session.until(lambda: widget._run.finished)
+    assert len(set(seen)) > 3
+    assert (widget.ui.applyButton.enabled, widget.ui.cancelButton.enabled) == (True, False)
+
+
+def test_cancel_ends_the_run_and_leaves_the_scene_as_it_was(session, behaving_client, tmp_path) -> None:
+    session.add_volume()
+    widget = open_with(session, behaving_client, behaviour(tmp_path, "slow:5000"))
+    before = session.node_ids()
+    start(session, widget)
+    widget.ui.cancelButton.click()
+    session.until(lambda: widget._run.finished, seconds=4)
+    assert widget.ui.statusLabel.text == "Cancelled"
+    assert session.node_ids() == before
+    assert session.messages() == []
+
+
+def test_worker_that_dies_is_reported_with_its_last_words_and_the_next_run_works(
+    session, behaving_client, tmp_path
+) -> None:
+    session.add_volume()
+    widget = open_with(session, behaving_client, behaviour(tmp_path, "leave:7"))
+    before = session.node_ids()
+    run_to_end(widget)
+    session.until(session.messages)
+    assert "exit code 7" in session.messages()[0]
+    assert "about to leave" in widget.ui.logText.toPlainText()
+    assert session.node_ids() == before
+    widget._parameterNode.model = behaviour(tmp_path, "threshold")
+    run_to_end(widget)
+    assert len(session.nodes("vtkMRMLSegmentationNode")) == 1
+
+
+def test_worker_killed_in_the_middle_is_noticed(session, behaving_client, tmp_path) -> None:
+    session.add_volume()
+    widget = open_with(session, behaving_client, behaviour(tmp_path, "slow:5000"))
+    start(session, widget)
+    os.kill(behaving_client.versions["pid"], signal.SIGKILL)
+    session.until(lambda: widget._run.finished, seconds=4)
+    session.until(session.messages)
+    assert "SIGKILL" in session.messages()[0]
+
+
+def test_defect_in_the_worker_is_told_apart_from_what_the_user_can_mend(session, behaving_client, tmp_path) -> None:
+    session.add_volume()
+    widget = open_with(session, behaving_client, behaviour(tmp_path, "defect"))
+    run_to_end(widget)
+    session.until(session.messages)
+    assert "defect" in session.messages()[0]
+    assert "RuntimeError: unexpected" in widget.ui.logText.toPlainText()
+
+
+def test_scene_closed_during_a_run_drops_the_result(session, behaving_client, tmp_path) -> None:
+    session.add_volume()
+    widget = open_with(session, behaving_client, behaviour(tmp_path, "slow:5000"))
+    start(session, widget)
+    session.scene.Clear()
+    session.until(lambda: widget._run.finished, seconds=4)
+    assert "Head was removed from the scene" in widget.ui.statusLabel.text
+    assert session.nodes("vtkMRMLSegmentationNode") == []
+
+
+def test_image_of_another_scene_with_the_same_id_does_not_get_the_result(session, behaving_client, tmp_path) -> None:
+    old = session.add_volume().GetID()
+    widget = open_with(session, behaving_client, behaviour(tmp_path, "slow:100"))
+    start(session, widget)
+    session.scene.Clear()
+    assert session.add_volume("Other").GetID() == old
+    session.until(lambda: widget._run.finished)
+    assert session.nodes("vtkMRMLSegmentationNode") == []
+    assert "its scene was closed" in widget.ui.statusLabel.text
+
+
+def test_image_deleted_during_a_run_drops_the_result(session, behaving_client, tmp_path) -> None:
+    volume = session.add_volume()
+    widget = open_with(session, behaving_client, behaviour(tmp_path, "slow:5000"))
+    start(session, widget)
+    session.scene.RemoveNode(volume)
+    session.until(lambda: widget._run.finished, seconds=4)
+    assert "Head was removed" in widget.ui.statusLabel.text
+    assert session.nodes("vtkMRMLSegmentationNode") == []
+
+
+def test_image_renamed_and_moved_during_a_run_takes_its_segmentation_along(session, behaving_client, tmp_path) -> None:
+    volume = session.add_volume()
+    widget = open_with(session, behaving_client, behaviour(tmp_path, "slow:100"))
+    start(session, widget)
+    volume.SetName("Renamed")
+    transform = session.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    matrix = vtk.vtkMatrix4x4()
+    matrix.SetElement(0, 3, 30.0)
+    transform.SetMatrixTransformToParent(matrix)
+    volume.SetAndObserveTransformNodeID(transform.GetID())
+    session.until(lambda: widget._run.finished)
+    (segmentation,) = session.nodes("vtkMRMLSegmentationNode")
+    assert segmentation.GetName().startswith("Renamed")
+    assert segmentation.GetTransformNodeID() == transform.GetID()
+
+
+def test_image_with_another_grid_than_at_the_start_is_refused(session, behaving_client, tmp_path) -> None:
+    volume = session.add_volume()
+    widget = open_with(session, behaving_client, behaviour(tmp_path, "slow:100"))
+    start(session, widget)
+    volume.SetSpacing(9, 9, 9)
+    session.until(lambda: widget._run.finished)
+    session.until(session.messages)
+    assert "another grid" in session.messages()[0]
+    assert session.nodes("vtkMRMLSegmentationNode") == []
+
+
+def test_segments_go_into_the_segmentation_that_is_chosen(session, behaving_client, tmp_path) -> None:
+    session.add_volume()
+    mine = session.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
+    widget = open_with(session, behaving_client, behaviour(tmp_path, "threshold"))
+    widget.ui.outputSegmentationSelector.setCurrentNode(mine)
+    run_to_end(widget)
+    assert session.nodes("vtkMRMLSegmentationNode") == [mine]
+    assert mine.GetSegmentation().GetNumberOfSegments() == 1
+    widget.ui.editButton.click()
+    assert slicer.modules.segmenteditor.widgetRepresentation().self().editor.source.GetName() == "Head"
+
+
+def test_chosen_segmentation_that_goes_during_a_run_drops_the_result(session, behaving_client, tmp_path) -> None:
+    session.add_volume()
+    mine = session.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
+    widget = open_with(session, behaving_client, behaviour(tmp_path, "slow:5000"))
+    widget.ui.outputSegmentationSelector.setCurrentNode(mine)
+    start(session, widget)
+    session.scene.RemoveNode(mine)
+    session.until(lambda: widget._run.finished, seconds=4)
+    assert "is not in the scene" in widget.ui.statusLabel.text
+    assert session.nodes("vtkMRMLSegmentationNode") == []
+
+
+def test_node_that_can_not_be_segmented_is_said_in_one_sentence(session, behaving_client, tmp_path) -> None:
+    session.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Empty")
+    widget = open_with(session, behaving_client, behaviour(tmp_path, "threshold"))
+    widget.ui.applyButton.click()
+    session.until(session.messages)
+    assert session.messages() == ["Empty has no voxels; load its image again."]
+
+
+def test_defect_of_the_panel_is_shown_and_not_swallowed(session, behaving_client, tmp_path, monkeypatch) -> None:
+    session.add_volume()
+    widget = open_with(session, behaving_client, behaviour(tmp_path, "threshold"))
+    monkeypatch.setattr(session.module, "volume_from_nodes", lambda nodes: 1 / 0)
+    widget.ui.applyButton.click()
+    assert [type(error) for error in slot_errors()] == [ZeroDivisionError]
+    assert "could not be started" in session.messages()[0]
+    assert widget.ui.applyButton.enabled
