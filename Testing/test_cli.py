@@ -262,6 +262,17 @@ def test_a_bad_image_is_one_sentence_and_leaves_nothing(
     assert names(out) == ["labels.nii.gz"] and (out / "labels.nii.gz").read_bytes() == b"older"
 
 
+def test_an_unusual_image_is_segmented_with_a_warning(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nibabel.save(
+        nibabel.Nifti1Image(np.arange(125, dtype=np.float32).reshape(5, 5, 5), np.eye(4)), tmp_path / "tiny.nii.gz"
+    )
+    assert medai("segment", tmp_path / "tiny.nii.gz", "-m", place / "threshold", "-o", tmp_path / "l.nii.gz") == 0
+    assert "Only 125 voxels of tiny" in capsys.readouterr().err
+    assert (tmp_path / "l.nii.gz").exists()
+
+
 def refused(capsys: pytest.CaptureFixture[str], words: str, named: str) -> None:
     """What was printed is one sentence that has the words and names what is at fault."""
     printed = capsys.readouterr()

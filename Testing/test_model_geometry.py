@@ -7,10 +7,10 @@ window of 16 voxels is larger than many of these images and smaller than others.
 import numpy as np
 import pytest
 from bundles import threshold_bundle
+from grids import AXIS_ORDERS, along_axes, matrices, parents
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mrml import add_volume, put_under, rotation, segment_points_in_world, to_world
-from test_scene_geometry import AXIS_ORDERS, parents
+from mrml import add_volume, put_under, segment_points_in_world, to_world
 
 from MedAILib.models.open import open_model
 from MedAILib.progress import Progress
@@ -44,14 +44,8 @@ def grids_with_a_box(draw):
 
     An axis may be of one slice, which the box then fills; so may all of them be.
     """
-    order, signs = draw(st.sampled_from(AXIS_ORDERS))
-    spacing = np.array(draw(st.tuples(*[st.floats(0.3, 7.0)] * 3)))
-    matrix = np.zeros((4, 4))
-    matrix[3, 3] = 1
-    for column in range(3):
-        matrix[order[column], column] = signs[column] * spacing[column]
-    matrix = rotation(draw(st.sampled_from([(1, 0, 0), (0, 1, 0), (1, 2, 3)])), draw(st.floats(-40.0, 40.0))) @ matrix
-    matrix[:3, 3] = draw(st.tuples(*[st.floats(-300.0, 300.0)] * 3))
+    matrix = draw(matrices())
+    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
     start, stop, shape = [], [], []
     for mm in spacing[::-1]:
         before, after = draw(st.integers(1, 4)), draw(st.integers(1, 4))
@@ -91,10 +85,7 @@ def test_what_a_network_finds_lies_where_it_was(scene, models, grid, transforms,
 
 @pytest.mark.parametrize(("order", "signs"), AXIS_ORDERS)
 def test_left_stays_left_through_a_network(scene, models, order, signs):
-    ijk_to_ras = np.zeros((4, 4))
-    ijk_to_ras[3, 3] = 1
-    for column, spacing in enumerate((0.7, 1.0, 2.5)):
-        ijk_to_ras[order[column], column] = signs[column] * spacing
+    ijk_to_ras = along_axes(order, signs, (0.7, 1.0, 2.5))
     shape = (9, 14, 20)
     ijk_to_ras[:3, 3] = -ijk_to_ras[:3, :3] @ (np.array(shape)[::-1] / 2 - 0.5)
     kji = np.indices(shape).reshape(3, -1).T

@@ -3,14 +3,13 @@
 The middle, `threshold_model`, stands for a model: a volume in, a segmentation on the volume's own grid out.
 """
 
-import itertools
-
 import numpy as np
 import pytest
 import vtk
+from grids import AXIS_ORDERS, along_axes, matrices, parents
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mrml import add_volume, put_under, rotation, segment_points_in_world, to_vtk, to_world
+from mrml import add_volume, put_under, segment_points_in_world, to_vtk, to_world
 from vtk.util.numpy_support import numpy_to_vtk
 
 from MedAILib.results import Label, Segmentation
@@ -18,9 +17,6 @@ from MedAILib.scene.headless import headless_scene
 from MedAILib.scene.read import volume_from_nodes
 from MedAILib.scene.write import Outputs, write_result
 
-AXIS_ORDERS = [
-    (order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((-1, 1), repeat=3)
-]
 LABELS = (Label(1, "blob"),)
 
 
@@ -37,29 +33,7 @@ def scene():
 
 @st.composite
 def grids(draw):
-    order, signs = draw(st.sampled_from(AXIS_ORDERS))
-    shape = draw(st.one_of(st.just((1, 1, 1)), st.tuples(*[st.integers(1, 9)] * 3)))
-    spacing = draw(st.tuples(*[st.floats(0.3, 7.0)] * 3))
-    matrix = np.zeros((4, 4))
-    matrix[3, 3] = 1
-    for column in range(3):
-        matrix[order[column], column] = signs[column] * spacing[column]
-    tilt = draw(st.one_of(st.just(0.0), st.floats(-40.0, 40.0)))
-    matrix = rotation(draw(st.sampled_from([(1, 0, 0), (0, 1, 0), (1, 2, 3)])), tilt) @ matrix
-    matrix[:3, 3] = draw(st.tuples(*[st.floats(-300.0, 300.0)] * 3))
-    return shape, matrix
-
-
-@st.composite
-def parents(draw):
-    """None to three nested linear transforms, a mirroring one among them at times."""
-    matrices = []
-    for _ in range(draw(st.integers(0, 3))):
-        matrix = rotation((2, -1, 1), draw(st.floats(-180.0, 180.0)))
-        matrix = matrix @ np.diag([draw(st.sampled_from([1.0, 1.0, -1.0])), draw(st.floats(0.5, 2.0)), 1.0, 1.0])
-        matrix[:3, 3] = draw(st.tuples(*[st.floats(-100.0, 100.0)] * 3))
-        matrices.append(matrix)
-    return matrices
+    return draw(st.one_of(st.just((1, 1, 1)), st.tuples(*[st.integers(1, 9)] * 3))), draw(matrices())
 
 
 @settings(deadline=None, max_examples=600)
@@ -104,10 +78,7 @@ def test_segment_lies_where_its_voxels_were(scene, grid, transforms, data):
 
 @pytest.mark.parametrize(("order", "signs"), AXIS_ORDERS)
 def test_left_stays_left_in_every_axis_order(scene, order, signs):
-    ijk_to_ras = np.zeros((4, 4))
-    ijk_to_ras[3, 3] = 1
-    for column, spacing in enumerate((0.5, 1.0, 3.0)):
-        ijk_to_ras[order[column], column] = signs[column] * spacing
+    ijk_to_ras = along_axes(order, signs, (0.5, 1.0, 3.0))
     shape = (6, 7, 8)
     kji = np.indices(shape).reshape(3, -1).T
     middle = np.array(shape)[::-1] / 2 - 0.5

@@ -61,6 +61,21 @@ def test_display_name_and_hierarchy_may_change(scene, source, result):
     assert write(scene, origin, result)
 
 
+def test_looking_at_the_image_leaves_it_known(scene, source):
+    """Through Slicer's own slice pipeline; the views of a running Slicer do this all the time."""
+    origin = origin_of(source)
+    slices = slicer.vtkMRMLSliceLogic()
+    slices.SetMRMLScene(scene)
+    slices.AddSliceNode("Red")
+    slices.GetSliceCompositeNode().SetBackgroundVolumeID(source.GetID())
+    slices.FitSliceToAll()
+    slices.UpdatePipeline()
+    producer = slices.GetImageDataConnection().GetProducer()
+    producer.Update()
+    assert producer.GetOutputDataObject(0).GetNumberOfPoints() > 1
+    assert find_origin(scene, origin) is source
+
+
 def drop(scene, origin, result, match):
     before = digest(scene)
     with pytest.raises(InputError, match=match):

@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 import slicer
 import vtk
+from mrml import segment_points_in_world
 from vtk.util.numpy_support import vtk_to_numpy
 
 from MedAILib.errors import InputError, OutputError
@@ -76,14 +77,7 @@ def read_segmentation(scene, path):
 
 def world_voxels(node, segment_id):
     """The segment's voxels as world positions, so that files may crop and flip grids."""
-    image, matrix = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
-    assert node.GetBinaryLabelmapRepresentation(segment_id, image)
-    image.GetImageToWorldMatrix(matrix)
-    affine = np.array([[matrix.GetElement(r, c) for c in range(4)] for r in range(4)])
-    kji = np.argwhere(vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1]))
-    ijk = kji[:, ::-1] + np.array(image.GetExtent()[::2])
-    world = (affine @ np.c_[ijk, np.ones(len(ijk))].T)[:3].T
-    return {tuple(point) for point in np.round(world, 3) + 0.0}
+    return {tuple(point) for point in np.round(segment_points_in_world(node, segment_id), 3) + 0.0}
 
 
 def true_world_voxels(mask):

@@ -12,6 +12,7 @@ from MedAILib.errors import InputError
 from MedAILib.results import Code, Label, Segmentation, Terminology
 from MedAILib.scene.volume_node import add_volume_nodes
 from MedAILib.scene.write import Outputs, write_result
+from MedAILib.statistics import segment_statistics
 from MedAILib.volume import Geometry, Volume
 
 SHAPE = (6, 7, 8)
@@ -201,6 +202,16 @@ def test_surfaces_are_made_when_asked_for(source, result):
 
 def test_no_surfaces_are_made_otherwise(source, result):
     assert not write_result(result, source, Outputs())[0].GetSegmentation().ContainsRepresentation("Closed surface")
+
+
+def test_statistics_that_were_counted_before_are_taken_over(source, result):
+    image = Volume(np.arange(np.prod(SHAPE), dtype=np.int16).reshape(1, *SHAPE), GRID)
+    counted = segment_statistics(result, image)
+    nodes = [write_result(result, source, Outputs(), statistics=rows) for rows in (None, counted)]
+    ids = [list(segmentation.GetSegmentation().GetSegmentIDs()) for segmentation, _ in nodes]
+    assert ids[0] == ids[1] == ["Segment_1", "Segment_300", "Segment_1000"]
+    for title in ("Segment", "Voxels", "Volume [mL]", "Mean", "Maximum"):
+        assert str(column(nodes[0][1], title)) == str(column(nodes[1][1], title))
 
 
 def test_table_lists_every_label(source, result):

@@ -161,6 +161,10 @@ def test_model_over_the_limit_is_warm_alone(small_client: WorkerClient) -> None:
     ]
 
 
+def test_model_that_needs_all_memory_sends_the_others_away(small_client: WorkerClient) -> None:
+    assert [opened_by(small_client, model) for model in ("holds:40", "greedy", "greedy", "holds:40")] == [1, 2, 2, 3]
+
+
 def test_names_of_one_device_share_one_warm_model(small_client: WorkerClient) -> None:
     assert [opened_by(small_client, "holds:60", device) for device in ("auto", "cpu", "cuda", "cpu")] == [1, 1, 2, 1]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.worker_kills import ordeal
 from test_worker import LIMIT_S, STANDIN, alive, make_volume, members, running, start, until, workers
 
 from MedAILib.errors import MedAIError
@@ -163,6 +164,27 @@ def test_worker_ends_with_its_parent_where_its_input_stays_open() -> None:
     os.close(ours)
 
 
+def littered(client: WorkerClient) -> Path:
+    """A temporary file that a run has made."""
+    job = start(client, "litter", make_volume())
+    until(lambda: job.poll().warnings)
+    return Path(job.poll().warnings[0])
+
+
+def test_temporary_files_go_with_a_killed_worker() -> None:
+    with WorkerClient(STANDIN) as client:
+        file = littered(client)
+        assert file.parent.name.startswith(protocol.FOLDER_PREFIX) and file.exists()
+        os.kill(client.versions["pid"], signal.SIGKILL)
+        until(lambda: not file.parent.exists(), 3)
+
+
+def test_temporary_files_go_with_a_far_worker_whose_ssh_was_killed(far_client: WorkerClient) -> None:
+    file = littered(far_client)
+    os.kill(workers()[0], signal.SIGKILL)
+    until(lambda: not file.parent.exists(), 3)
+
+
 def test_waiting_runs_and_cancel_work_while_a_far_run_computes(far_client: WorkerClient) -> None:
     first = start(far_client, "slow:60", make_volume("first"))
     second = far_client.submit(RunRequest("threshold"), make_volume("second"))
@@ -176,3 +198,12 @@ def test_scrubbing_leaves_the_rest_alone() -> None:
     environment = {"MONAI_ALLOW_PICKLE": "1", "NNUNET_RAW": "x", "nnUNet_results": "y", "PATH": "/bin"}
     scrub(environment)
     assert environment == {"PATH": "/bin"}
+
+
+@pytest.mark.slow
+def test_kills_and_cancels_at_random_moments_leave_nothing_and_the_next_run_is_right() -> None:
+    tally = ordeal("children:25", kills=20, cancels=10, seed=3)
+    assert (tally.kills, tally.cancels) == (20, 10)
+    assert tally.failed > 0 and tally.cancelled > 0
+    assert tally.slowest_death_s < 1
+    assert tally.slowest_cancel_s < 2

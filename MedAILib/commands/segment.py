@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from MedAILib.checks import concerns_before_run
 from MedAILib.commands.outputs import Outcome, write_outcome
 from MedAILib.commands.targets import Targets, files_of, targets_for, writable
 from MedAILib.errors import InputError, SpecError
@@ -53,6 +54,9 @@ def run_segment(options: argparse.Namespace, progress: Progress) -> None:
             f"{volume.name} has {volume.channels} channel{plural}, the model {spec.name} takes {len(spec.channels)}: "
             f"{', '.join(spec.channels)}; give one image for each, in this order."
         )
+    for concern in concerns_before_run(volume, spec, run):
+        if concern.severity == "warning":  # what else there is, the run itself refuses
+            progress.warn(concern.text)
     with writable(targets, files_of(options.inputs, volume)):
         _segment_to(targets, volume, run, options, progress)
 

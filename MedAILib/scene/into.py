@@ -1,6 +1,6 @@
 """New segments in a segmentation that is there already: beside the others, which stay as they are."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,7 +49,7 @@ def require_segmentation(
     return node
 
 
-def add_segments(node: Any, result: Segmentation, source_node: Any) -> list[str]:
+def add_segments(node: Any, result: Segmentation, source_node: Any, found: Collection[str] | None = None) -> list[str]:
     """Add the labels that have voxels to a segmentation, where they lie in the world, under names not yet taken.
 
     The voxels stay on the result's own grid, moved as a whole into the segmentation's RAS; only where the two parent
@@ -60,6 +60,7 @@ def add_segments(node: Any, result: Segmentation, source_node: Any) -> list[str]
         node: a segmentation node that `require_segmentation` has passed.
         result: on the source's grid.
         source_node: the image.
+        found: names of the labels that have voxels, where they are known.
 
     Returns:
         The IDs of the new segments.
@@ -76,7 +77,7 @@ def add_segments(node: Any, result: Segmentation, source_node: Any) -> list[str]
     colors: list[Color] = label_colors(node.GetScene(), result.labels, [other.GetColor() for other in others])
     names = {other.GetName() for other in others}
     added = []
-    for base_id, segment in segments_of(result, colors, images):
+    for base_id, segment in segments_of(result, colors, images, found):
         segment.SetName(_unique(segment.GetName(), names))
         names.add(segment.GetName())
         added.append(segmentation.GenerateUniqueSegmentID(base_id))

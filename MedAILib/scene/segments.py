@@ -1,6 +1,6 @@
 """Labels as the segments of a `vtkSegmentation`: the fast way, one shared image for all labels of a layer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -20,22 +20,31 @@ _NOT_IN_TAGS = str.maketrans({"|": "/", "\n": " ", "\r": " "})
 _CHUNK = 1 << 22
 
 
-def fill_segmentation(segmentation: "slicer.vtkSegmentation", result: Segmentation, colors: Sequence[Color]) -> None:
+def fill_segmentation(
+    segmentation: "slicer.vtkSegmentation",
+    result: Segmentation,
+    colors: Sequence[Color],
+    names: Collection[str] | None = None,
+) -> None:
     """Add a segment for each label that has voxels to a `vtkSegmentation` without segments.
 
     Args:
         segmentation: without segments.
         result: the labels; each of its layers becomes a layer.
         colors: one for each of its labels.
+        names: of the labels that have voxels, where they are known; None looks through all voxels.
     """
     segmentation.SetSourceRepresentationName(BINARY_LABELMAP)
     images = [label_image(layer, result.geometry.ijk_to_ras) for layer in result.layers]
-    for identifier, segment in segments_of(result, colors, images):
+    for identifier, segment in segments_of(result, colors, images, names):
         segmentation.AddSegment(segment, identifier)
 
 
 def segments_of(
-    result: Segmentation, colors: Sequence[Color], images: "Sequence[slicer.vtkOrientedImageData]"
+    result: Segmentation,
+    colors: Sequence[Color],
+    images: "Sequence[slicer.vtkOrientedImageData]",
+    names: Collection[str] | None = None,
 ) -> "list[tuple[str, slicer.vtkSegment]]":
     """A segment for each label that has voxels, with its ID; all of a layer share one image.
 
@@ -47,12 +56,14 @@ def segments_of(
         result: the labels and their provenance, which becomes tags of the segment: files of segmentations keep these.
         colors: one for each of its labels.
         images: one for each of its layers.
+        names: of the labels that have voxels, where they are known; None looks through all voxels.
     """
-    found = [values_found(voxels) for voxels in result.layers]
+    if names is None:
+        names = names_found(result)
     tags = {PROVENANCE_PREFIX + key: value.translate(_NOT_IN_TAGS) for key, value in result.provenance.items()}
     segments = []
     for label, color in zip(result.labels, colors, strict=True):
-        if label.value >= found[label.layer].size or not found[label.layer][label.value]:
+        if label.name not in names:
             continue
         segment = slicer.vtkSegment()
         segment.SetName(label.name)
@@ -69,6 +80,12 @@ def segments_of(
 def segment_id(label: Label) -> str:
     """The segment's ID: its value, and before it the layer where there is more than one."""
     return f"Segment_{label.layer}_{label.value}" if label.layer else f"Segment_{label.value}"
+
+
+def names_found(result: Segmentation) -> set[str]:
+    """Names of the labels that have voxels."""
+    found = [values_found(voxels) for voxels in result.layers]
+    return {x.name for x in result.labels if x.value < found[x.layer].size and found[x.layer][x.value]}
 
 
 def values_found(voxels: NDArray[np.unsignedinteger]) -> NDArray[np.bool_]:

@@ -72,8 +72,10 @@ class FrameResults:
         """
         if result.labels != self._labels or len(result.layers) != self._layers:
             raise InputError("its result has other structures than those of the frames before; use one model for all.")
+        volumes = segment_volumes_ml(result)
         if self._segmentations is not None:
-            _add_segmentation(self._segmentations, index_value, result, self._colors)
+            found = {name for name, volume in volumes.items() if volume}
+            _add_segmentation(self._segmentations, index_value, result, self._colors, found)
         for sequence, layer in zip(self._label_maps, result.layers, strict=False):
             node = slicer.vtkMRMLLabelMapVolumeNode()
             image = vtk.vtkImageData()
@@ -83,7 +85,7 @@ class FrameResults:
             node.SetAndObserveImageData(image)
             sequence.SetDataNodeAtValue(node, index_value)
         self._index_values.append(index_value)
-        self._volumes.append(segment_volumes_ml(result))
+        self._volumes.append(volumes)
 
     def put_into(self, scene: Any, source: Any, browser: Any, prefix: str) -> list[Any]:
         """Add all nodes to the scene and the sequences to the browser.
@@ -154,11 +156,13 @@ class FrameResults:
         return proxy
 
 
-def _add_segmentation(sequence: Any, index_value: str, result: Segmentation, colors: list[Color]) -> None:
+def _add_segmentation(
+    sequence: Any, index_value: str, result: Segmentation, colors: list[Color], found: set[str]
+) -> None:
     node = slicer.vtkMRMLSegmentationNode()
     node.SetName("segmentation")
     segmentation = node.GetSegmentation()
-    fill_segmentation(segmentation, result, colors)
+    fill_segmentation(segmentation, result, colors, found)
     if segmentation.GetNumberOfSegments():
         grid = segmentation.GetNthSegment(0).GetRepresentation(BINARY_LABELMAP)
     else:

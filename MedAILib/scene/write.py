@@ -1,6 +1,6 @@
 """From a model's result to nodes of the scene that its image is in: all of them, or none."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from MedAILib.scene.nodes import NodeWriter
 from MedAILib.scene.read import geometry_of, require_image
 from MedAILib.scene.segments import fill_segmentation
 from MedAILib.scene.tables import fill_statistics
-from MedAILib.statistics import segment_statistics
+from MedAILib.statistics import SegmentStatistics, segment_statistics
 from MedAILib.volume import Volume
 
 
@@ -51,7 +51,11 @@ class Outputs:
 
 
 def write_result(
-    result: Segmentation, source_node: "slicer.vtkMRMLScalarVolumeNode", outputs: Outputs, name: str | None = None
+    result: Segmentation,
+    source_node: "slicer.vtkMRMLScalarVolumeNode",
+    outputs: Outputs,
+    name: str | None = None,
+    statistics: Sequence[SegmentStatistics] | None = None,
 ) -> "list[slicer.vtkMRMLNode]":
     """Make nodes of a result, beside the volume node that it was computed from.
 
@@ -67,6 +71,8 @@ def write_result(
         source_node: the volume; the first one, where the model took several.
         outputs: which nodes to make.
         name: what the nodes' names begin with; None takes the source's name and the model's.
+        statistics: of this result and image, where they were counted before (a large image takes seconds); None
+            counts them here, if the table is asked for.
 
     Returns:
         The new nodes: segmentation (or the one that was added to), label maps each after its colour table,
@@ -89,7 +95,7 @@ def write_result(
     into = None if outputs.into is None else require_segmentation(scene, outputs.into, source_node)
     with ExitStack() as whole:
         whole.enter_context(all_or_nothing(scene))
-        writer = _Writer(result, source_node, prefix)
+        writer = _Writer(result, source_node, prefix, statistics)
         if into is not None:
             whole.enter_context(kept_on_failure(into))
             writer.extend_segmentation(into, outputs.surfaces)
@@ -107,22 +113,26 @@ def write_result(
 class _Writer(NodeWriter):
     """Makes the nodes of one result, one kind a method, and collects them in `nodes`."""
 
-    def __init__(self, result: Segmentation, source: Any, prefix: str) -> None:
+    def __init__(
+        self, result: Segmentation, source: Any, prefix: str, statistics: Sequence[SegmentStatistics] | None
+    ) -> None:
         super().__init__(source, prefix, result.provenance)
         self._result = result
+        self._statistics = statistics
+        self._found = None if statistics is None else {row.name for row in statistics if row.voxels}
         self._colors: list[Color] = label_colors(self.scene, result.labels)
 
     def add_segmentation(self, surfaces: bool) -> None:
         node = self.add("vtkMRMLSegmentationNode", "segmentation")
         node.SetReferenceImageGeometryParameterFromVolumeNode(self.source)
-        fill_segmentation(node.GetSegmentation(), self._result, self._colors)
+        fill_segmentation(node.GetSegmentation(), self._result, self._colors, self._found)
         node.CreateDefaultDisplayNodes()
         if surfaces:
             node.CreateClosedSurfaceRepresentation()
 
     def extend_segmentation(self, node: Any, surfaces: bool) -> None:
         self.nodes.append(node)
-        add_segments(node, self._result, self.source)
+        add_segments(node, self._result, self.source, self._found)
         if node.GetDisplayNode() is None:
             node.CreateDefaultDisplayNodes()
         if surfaces:
@@ -150,9 +160,10 @@ class _Writer(NodeWriter):
             display.SetWindowLevelMinMax(0.0, 1.0)
 
     def add_table(self) -> None:
-        channel = voxels_of(self.source.GetImageData())[:1]
-        image = Volume(channel, self._result.geometry, self.source.GetName())
-        rows = segment_statistics(self._result, image)
+        rows = self._statistics
+        if rows is None:
+            channel = voxels_of(self.source.GetImageData())[:1]
+            rows = segment_statistics(self._result, Volume(channel, self._result.geometry, self.source.GetName()))
         fill_statistics(self.add("vtkMRMLTableNode", "statistics"), rows)
 
 

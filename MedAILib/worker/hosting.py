@@ -6,9 +6,11 @@ import io
 import os
 import platform
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -58,6 +60,19 @@ def claim_streams() -> tuple[io.FileIO, io.FileIO]:
     return stdin, stdout
 
 
+def own_folder() -> str:
+    """A folder for all temporary files of this process and its libraries, which goes with it.
+
+    The client makes it where it starts us by itself; libraries leave things behind (PyTorch an empty folder for its
+    compiler), and a killed process can't clean up.
+    """
+    folder = os.environ.pop(protocol.FOLDER_VARIABLE, "") or tempfile.mkdtemp(prefix=protocol.FOLDER_PREFIX)
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        os.environ[name] = folder
+    tempfile.tempdir = None  # so that it is looked up again
+    return folder
+
+
 def keep_freed_memory() -> bool:
     """Let malloc use freed blocks again instead of asking the system for new pages for each; True where that is done.
 
@@ -93,7 +108,7 @@ def _glibc() -> ctypes.CDLL | None:
     return ctypes.CDLL(None) if sys.platform == "linux" and platform.libc_ver()[0] == "glibc" else None
 
 
-def end_with_parent(stdin: int) -> None:
+def end_with_parent(stdin: int, folder: str) -> None:
     """See to it that no process of ours outlives the parent or the client, however they end and however busy we are.
 
     `stdin` is the descriptor that the client writes to; its end is the client's. The group that gets ended is one of
@@ -112,18 +127,18 @@ def end_with_parent(stdin: int) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
-        _guard(server, stdin)
-    threading.Thread(target=_watch_parent, args=(os.getppid(),), name="parent", daemon=True).start()
+        _guard(server, stdin, folder)
+    threading.Thread(target=_watch_parent, args=(os.getppid(), folder), name="parent", daemon=True).start()
 
 
-def _watch_parent(parent: int) -> None:
+def _watch_parent(parent: int, folder: str) -> None:
     """End everything once the parent is another than at the start, even where somebody keeps our input open."""
     while os.getppid() == parent:
         time.sleep(GUARD_INTERVAL_S)
-    end_tree()
+    end_tree(folder)
 
 
-def _guard(server: int, stdin: int) -> NoReturn:
+def _guard(server: int, stdin: int, folder: str) -> NoReturn:
     """Life of the child that ends the group once the server is gone or its input closed, whatever the server does.
 
     The server sees its input's end by itself, unless a library keeps Python's lock.
@@ -138,14 +153,16 @@ def _guard(server: int, stdin: int) -> NoReturn:
             if hangup.poll(GUARD_INTERVAL_S * 1000):
                 time.sleep(GUARD_INTERVAL_S)
                 ended += GUARD_INTERVAL_S
+        shutil.rmtree(folder, ignore_errors=True)
         os.killpg(os.getpgrp(), signal.SIGKILL)
     finally:
         os._exit(0)
 
 
-def end_tree() -> NoReturn:
-    """End this process and its children at once; there is nothing to save."""
+def end_tree(folder: str) -> NoReturn:
+    """End this process and its children at once, its temporary files with it; there is nothing to save."""
     sys.stderr.flush()
+    shutil.rmtree(folder, ignore_errors=True)
     if sys.platform == "win32":
         subprocess.run(["taskkill", "/F", "/T", "/PID", str(os.getpid())], check=False, capture_output=True)
     else:

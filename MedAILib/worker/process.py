@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -77,9 +78,12 @@ class WorkerProcess:
         return bytes(self._words).decode(errors="replace")
 
     def _live(self) -> None:
+        folder = ""
         try:
-            process = _start(self._command)
+            folder = tempfile.mkdtemp(prefix=protocol.FOLDER_PREFIX)
+            process = _start(self._command, folder)
         except (OSError, ValueError, TypeError) as error:  # MedAIError is a ValueError; so is a NUL in the command
+            shutil.rmtree(folder, ignore_errors=True)
             self._ended(self, f"could not be started ({error})")
             return
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
@@ -113,6 +117,7 @@ class WorkerProcess:
         for thread, stream in zip(threads, (process.stdin, process.stdout, process.stderr), strict=True):
             if not thread.is_alive():  # else a child that left the group still holds the other end
                 stream.close()
+        shutil.rmtree(folder, ignore_errors=True)
         self._ended(self, self._end_text(process.returncode))
 
     def _kill(self) -> None:
@@ -188,8 +193,8 @@ def worker_python() -> str:
     return found
 
 
-def _start(command: tuple[str, ...] | None) -> "subprocess.Popen[bytes]":
-    """Start a worker's process in a group of its own.
+def _start(command: tuple[str, ...] | None, folder: str) -> "subprocess.Popen[bytes]":
+    """Start a worker's process in a group of its own, with a folder for its temporary files.
 
     Raises:
         OSError, ValueError, TypeError: there is no such program, or it may not be started.
@@ -199,6 +204,7 @@ def _start(command: tuple[str, ...] | None) -> "subprocess.Popen[bytes]":
         raise MedAIError("The worker command is empty; give a command, or none for this computer's own.")
     environment = dict(os.environ)
     environment[protocol.GROUP_VARIABLE] = "1"
+    environment[protocol.FOLDER_VARIABLE] = folder
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), environment.get("PYTHONPATH"))))
     # The folder that the user happens to work in is no place to import code from.
     environment["PYTHONSAFEPATH"] = "1"

@@ -35,6 +35,9 @@ DTYPES = ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", 
 PIPE_BYTES = 2**20
 # In the worker's environment: it stands in a process group that the client made for it and may end as a whole.
 GROUP_VARIABLE = "MEDAI_WORKER_GROUP"
+# In the worker's environment: a folder that the client made for its temporary files, and removes after it.
+FOLDER_VARIABLE = "MEDAI_WORKER_FOLDER"
+FOLDER_PREFIX = "MedAI-worker-"
 
 
 class Kind(str, Enum):

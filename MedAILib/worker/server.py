@@ -20,17 +20,27 @@ from typing import Any, NoReturn
 import numpy as np
 
 from MedAILib.errors import InputError, MedAIError
+from MedAILib.estimate import demand
 from MedAILib.progress import Cancelled, Progress
 from MedAILib.request import RunRequest
 from MedAILib.results import Segmentation
+from MedAILib.spec import ModelSpec
 from MedAILib.system_memory import available_memory, process_memory, total_memory
 from MedAILib.volume import Volume
 from MedAILib.worker import protocol, wire
 from MedAILib.worker.foreign import ProtocolError
-from MedAILib.worker.hosting import claim_streams, end_tree, end_with_parent, keep_freed_memory, scrub, trim_memory
+from MedAILib.worker.hosting import (
+    claim_streams,
+    end_tree,
+    end_with_parent,
+    keep_freed_memory,
+    own_folder,
+    scrub,
+    trim_memory,
+)
 from MedAILib.worker.protocol import ByteSink, ByteSource, Kind, Message
 from MedAILib.worker.status import Device, WarmModel, WorkerStatus, pack_status
-from MedAILib.worker.warm import Limit, Model, Opener, Warm, memory_share
+from MedAILib.worker.warm import Limit, Model, Opener, Warm, memory_share, room_on
 
 # Steps closer in time than this are not sent, unless they finish a stage or begin a new one.
 PROGRESS_INTERVAL_S = 0.05
@@ -230,8 +240,18 @@ class _Server:
         source, device = self._find(run), self._library.resolver(run.request.device)
         model = self._warm.get(source, device)
         self._greet()
+        self._make_room(run, model, device)
         reporter.stage = "run"
         return model.run(run.volume, run.request.options, reporter)
+
+    def _make_room(self, run: _Run, model: Model, device: str) -> None:
+        """Let go of the other warm models where this run would not fit beside them."""
+        spec, there = getattr(model, "spec", None), room_on(device)
+        if not isinstance(spec, ModelSpec) or there is None:
+            return
+        wanted = demand(spec, run.volume.geometry, run.volume.data.dtype, run.request.options)
+        if (wanted.on_cpu() if device == "cpu" else wanted.on_gpu(sums_on_gpu=True)) > there:
+            self._warm.keep_only(model)
 
     def _find(self, run: _Run) -> Path:
         """Where the model lies; a relative path counts from the client's working folder, where that is known here."""
@@ -291,16 +311,17 @@ def main(library: Library | None = None) -> NoReturn:
     """Be a worker process until standard input closes; then end it and all its children."""
     faulthandler.enable(all_threads=False)
     scrub(os.environ)
+    folder = own_folder()
     keep_freed_memory()
     stdin, stdout = claim_streams()
-    end_with_parent(stdin.fileno())
+    end_with_parent(stdin.fileno(), folder)
     try:
         serve(stdin, stdout, library or Library())
     except ProtocolError as error:
         print(error, file=sys.stderr)
     except Exception:  # noqa: BLE001  printed here, as the process ends before Python would print it
         traceback.print_exc()
-    end_tree()
+    end_tree(folder)
 
 
 def _devices() -> tuple[Device, ...]:

@@ -10,7 +10,7 @@ from typing import Protocol
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.results import Segmentation
-from MedAILib.system_memory import process_memory, total_memory
+from MedAILib.system_memory import available_memory, process_memory, total_memory
 from MedAILib.volume import Volume
 from MedAILib.worker.hosting import give_back_memory
 from MedAILib.worker.status import WarmModel
@@ -37,6 +37,15 @@ def memory_share(device: str) -> int:
     if device.startswith("cuda") and torch is not None:
         return int(GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
     return int(CPU_SHARE * (total_memory() or ASSUMED_BYTES))
+
+
+def room_on(device: str) -> int | None:
+    """Bytes that are free for a run on a device; None where that is not known."""
+    torch = sys.modules.get("torch")
+    if device.startswith("cuda") and torch is not None:
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + kept)
+    return available_memory()
 
 
 @dataclass(frozen=True)
@@ -92,14 +101,13 @@ class Warm:
         if gone:
             give_back_memory()
 
-    def keep_only(self, model: Model) -> bool:
-        """Let go of every other model; False where there was none."""
+    def keep_only(self, model: Model) -> None:
+        """Let go of every other model."""
         others = [key for key, entry in self._entries.items() if entry.model is not model]
         for key in others:
             del self._entries[key]
         if others:
             give_back_memory()
-        return bool(others)
 
     def drop(self) -> None:
         """Let go of all of them, and hand their memory back."""

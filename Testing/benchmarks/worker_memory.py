@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 CASES = {
     "hippocampus": (0, "", 0, (35, 51, 35)),
     "hippocampus, 1 mm brain": (0, "", 0, (189, 233, 197)),
-    "100 classes": (100, "UNet", 96, (120, 256, 256)),
+    "100 classes": (100, "UNet", 96, (96, 160, 160)),
     "100 classes, small window": (100, "UNet", 48, (120, 192, 192)),
     "100 classes, DynUNet": (100, "DynUNet", 64, (80, 128, 128)),
     "3 classes, BasicUNet": (3, "BasicUNet", 64, (80, 128, 128)),

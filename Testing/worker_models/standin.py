@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,10 +23,13 @@ from MedAILib.errors import DeviceError, UntrustedCodeError
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.results import Code, Label, Segmentation, Terminology
+from MedAILib.spec import ModelSpec
 from MedAILib.volume import Volume
 from MedAILib.worker.server import Library, main
 
 BRAIN = Terminology(Code("SCT", "123037004", "Anatomical Structure"), Code("SCT", "12738006", "Brain"))
+
+GREEDY = ModelSpec("greedy", "1", "segmentation", Path("greedy"), "", "", ("image",), (), window_values=1e15)
 
 
 class Behaviour:
@@ -35,6 +39,7 @@ class Behaviour:
         self.name, _, self.parameter = name.partition(":")
         self.opened = opened
         self.weights_bytes = int(self.parameter or 0) if self.name == "holds" else 0
+        self.spec = GREEDY if self.name == "greedy" else None
 
     def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation:
         BEHAVIOURS[self.name](self, progress)
@@ -74,6 +79,10 @@ def holds(model: Behaviour, progress: Progress) -> None:
     progress.step(1, 1, "Holding")
 
 
+def greedy(model: Behaviour, progress: Progress) -> None:
+    progress.step(1, 1, "Needing, by its own account, more memory than there is")
+
+
 def slow(model: Behaviour, progress: Progress) -> None:
     count = int(model.parameter or 1000)
     for done in range(count):
@@ -100,6 +109,12 @@ def kernel(model: Behaviour, progress: Progress) -> None:
 def children(model: Behaviour, progress: Progress) -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     progress.warn(str(child.pid))
+    slow(model, progress)
+
+
+def litter(model: Behaviour, progress: Progress) -> None:
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        progress.warn(file.name)
     slow(model, progress)
 
 
@@ -161,7 +176,8 @@ def torn(model: Behaviour, progress: Progress) -> None:
 BEHAVIOURS = {
     function.__name__: function
     for function in (
-        threshold, holds, slow, stuck, kernel, children, leave, die, chatty, user_error, private_error, defect,
+        threshold, holds, greedy, slow, stuck, kernel, children, litter, leave, die, chatty, user_error,
+        private_error, defect,
         leave_politely, allocate, warn, torn,
     )
 } | {"blobs": compute}  # fmt: skip
