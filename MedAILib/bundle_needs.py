@@ -7,7 +7,18 @@ from typing import Any
 from MedAILib.bundle_plan import BundlePlan
 
 # Packages whose names in a config stand for what an allow-list may build instead.
-LIBRARIES = {"", "monai", "torch", "torchvision", "numpy", "np", "ignite", "builtins", *sys.stdlib_module_names}
+LIBRARIES = {
+    "",
+    "MedAILib",
+    "monai",
+    "torch",
+    "torchvision",
+    "numpy",
+    "np",
+    "ignite",
+    "builtins",
+    *sys.stdlib_module_names,
+}
 TASKS = {
     "segmentation": ("segmentation",),
     "classification": ("classes", "classification", "class", "label", "labels"),
@@ -50,7 +61,7 @@ def obstacle(plan: BundlePlan) -> str:
     if needs:
         uses = "; ".join(f"{path} for its {what} '{target}'" for path, what, target in needs)
         return f"The model {name} needs code of its own, which MedAI does not execute: {uses}."
-    if task != "segmentation":
+    if task not in ("segmentation", "classification"):
         return f"The model {name} is for {task}, which MedAI does not run yet."
     return plan.problems[0] if plan.problems else ""
 

@@ -10,6 +10,7 @@ from MedAILib.config import read_text
 from MedAILib.config_values import Component, Name, Unknown
 from MedAILib.errors import SpecError
 from MedAILib.estimate import network_values
+from MedAILib.read_classes import read_classes
 from MedAILib.results import Code, Label, Terminology
 from MedAILib.spec import ModelSpec
 
@@ -49,6 +50,7 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
             title=str(data.get("name") or plan.folder.resolve().name),
             description=str(data.get("description", "")),
             channels=_channels(plan, inputs),
+            classes=read_classes(plan, outputs) if task == "classification" else None,
             labels=_labels(plan, outputs, own.get("labels", {})) if task == "segmentation" else (),
             modality=str(inputs.get("modality", "")),
             orientation=None if orientation is None else str(orientation),

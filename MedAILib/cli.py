@@ -67,6 +67,10 @@ def _run(options: argparse.Namespace, progress: Progress) -> None:
             from MedAILib.commands.segment import run_segment
 
             run_segment(options, progress)
+        case "classify":
+            from MedAILib.commands.classify import run_classify
+
+            run_classify(options, progress)
         case "models":
             from MedAILib.commands.models import run_models
 
@@ -96,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_segment(commands)
+    _add_classify(commands)
     _add_batch(commands)
     _add_train(commands)
     _add_evaluate(commands)
@@ -167,6 +172,26 @@ def _add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     command.add_argument("--resume", action="store_true", help="leave out cases that were done before")
     command.add_argument("--workers", type=int, default=1, metavar="N", help="cases computed side by side")
     _add_run(command)
+
+
+def _add_classify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = _command(commands, "classify", "classify an image, its slices or its frames")
+    command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="image per channel, or frames in order")
+    _add_model(command)
+    command.add_argument(
+        "-o", "--output", required=True, type=Path, help=".json .csv .mrb .dcm (DICOM SR); folder: all"
+    )
+    box = ("R", "A", "S", "dR", "dA", "dS")
+    command.add_argument("--roi", nargs=6, type=float, metavar=box, help="look inside this box alone, mm, RAS")
+    command.add_argument("--series", metavar="UID", help="which DICOM series of a folder")
+    command.add_argument("--slice", nargs=2, metavar=("AXIS", "N"), help="one slice across I, J or K, from 0")
+    command.add_argument("--each-slice", metavar="AXIS", help="each slice across I, J or K by itself")
+    command.add_argument("--each-frame", action="store_true", help="each frame of a sequence by itself")
+    command.add_argument("--covariates", type=Path, metavar="FILE", help="CSV with the numbers that the model asks for")
+    command.add_argument("--explain", type=Path, metavar="FILE", help="also write which voxels speak for a class")
+    command.add_argument("--method", help="grad-cam, grad-cam++, occlusion, integrated-gradients, lime or shap")
+    command.add_argument("--explain-class", metavar="NAME", help="the class to explain, instead of the predicted one")
+    command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")
 
 
 def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

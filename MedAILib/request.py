@@ -1,6 +1,7 @@
 """What the user asks of a model, as plain data: the same from the window, the console and the command line."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 from MedAILib.errors import InputError
 from MedAILib.volume import Roi
@@ -30,6 +31,77 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.overlap is not None and not 0 <= self.overlap < 1:
             raise InputError(f"The overlap of windows is at least 0 and below 1, not {self.overlap}.")
+
+
+# Ways to say which voxels speak for a class.
+EXPLANATIONS = ("grad-cam", "grad-cam++", "occlusion", "integrated-gradients", "lime", "shap")
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Which slices of a volume a model of single pictures looks at.
+
+    Args:
+        axis: the voxel axis that the slices lie across: "I", "J" or "K".
+        index: one slice, counted from 0; None for each of them.
+    """
+
+    axis: str = "K"
+    index: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.axis not in ("I", "J", "K"):
+            raise InputError(f"Slices lie across a voxel axis, I, J or K, not '{self.axis}'.")
+        if self.index is not None and self.index < 0:
+            raise InputError(f"Slices are counted from 0; there is no slice {self.index}.")
+
+
+@dataclass(frozen=True)
+class Explain:
+    """A question for the voxels that speak for a class.
+
+    Args:
+        method: one of `EXPLANATIONS`.
+        class_name: the class; None for the one that is predicted, or is most likely where none is.
+    """
+
+    method: str = "grad-cam"
+    class_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in EXPLANATIONS:
+            raise InputError(f"'{self.method}' is no way to explain; choose one of {', '.join(EXPLANATIONS)}.")
+
+
+@dataclass(frozen=True)
+class ClassifyOptions:
+    """How one image is to be classified.
+
+    Args:
+        roi: look at the voxels inside this box alone.
+        box_kji: the same in voxels, (first, last + 1) along K, J and I, such as a segment's; not both.
+        slices: for a model of single pictures: which slices of a volume; None for an image that is one slice.
+        each_frame: take the volume's channels as frames of a sequence and classify each by itself.
+        covariates: the numbers that the model asks for, by name.
+        explain: also work out which voxels speak for a class; None leaves it out.
+
+    Raises:
+        InputError: both boxes, or covariates that are no finite numbers.
+    """
+
+    roi: Roi | None = None
+    box_kji: tuple[tuple[int, int], ...] | None = None
+    slices: Slices | None = None
+    each_frame: bool = False
+    covariates: dict[str, float] = field(default_factory=dict)
+    explain: Explain | None = None
+
+    def __post_init__(self) -> None:
+        if self.roi is not None and self.box_kji is not None:
+            raise InputError("A region is a box in millimetres or one in voxels, not both.")
+        for name, value in self.covariates.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise InputError(f"The covariate {name} is {value!r}, which is no finite number.")
 
 
 @dataclass(frozen=True)

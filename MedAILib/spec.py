@@ -5,7 +5,88 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from MedAILib.errors import SpecError
-from MedAILib.results import Label
+from MedAILib.results import CLASSIFICATION_KINDS, Code, Label
+
+# Scores that say how unlike its training data an image looks to a classifier, both from its output alone.
+OUT_OF_DISTRIBUTION_METHODS = ("energy", "entropy")
+
+
+@dataclass(frozen=True)
+class OutOfDistribution:
+    """A score of how unlike the training data an image looks, higher is stranger; above the threshold: "not sure".
+
+    Args:
+        method: "energy" (minus the log of the sum of exponentials of the scores), or "entropy" (of the probabilities,
+            as a share of the largest possible).
+        threshold: above it the model does not decide.
+        validated_on: the data on which the threshold was chosen, in the author's words.
+    """
+
+    method: str
+    threshold: float
+    validated_on: str = ""
+
+
+@dataclass(frozen=True)
+class Covariate:
+    """A number beside the image, such as an age; the network sees (value - mean) / sd."""
+
+    name: str
+    mean: float = 0.0
+    sd: float = 1.0
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What a classifier decides between, and how its numbers become decisions.
+
+    Args:
+        names: in the order of its probabilities.
+        kind: "binary" (the second of two is the positive one), "multiclass", "multilabel" or "ordinal" (in order).
+        dimensions: 2 for a network of single pictures, 3 for one of volumes.
+        thresholds: per class; see `Classification`.
+        temperature: scores are divided by it before they become probabilities.
+        unsure_below: the least probability of a decision.
+        out_of_distribution: None where the model brings no such score.
+        covariates: numbers that it takes beside the image, in order.
+        sequence: it takes the frames of a sequence together.
+        codes: a terminology's code of each class, None for those that have none; empty where no class has one.
+
+    Raises:
+        SpecError: numbers or texts that make no sense, or not one threshold for each class.
+    """
+
+    names: tuple[str, ...]
+    kind: str
+    dimensions: int
+    thresholds: tuple[float, ...]
+    temperature: float = 1.0
+    unsure_below: float = 0.0
+    out_of_distribution: OutOfDistribution | None = None
+    covariates: tuple[Covariate, ...] = ()
+    sequence: bool = False
+    codes: tuple[Code | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in CLASSIFICATION_KINDS or (self.kind == "binary" and len(self.names) != 2):
+            raise SpecError(f"{len(self.names)} classes can't be decided by '{self.kind}'.")
+        if len(self.names) < 1 + (self.kind != "multilabel") or len(set(self.names)) != len(self.names):
+            raise SpecError(f"The classes {', '.join(self.names)} are too few or not all different.")
+        if len(self.thresholds) != len(self.names) or not all(0 <= value <= 1 for value in self.thresholds):
+            raise SpecError(f"{list(self.thresholds)} are no thresholds of 0 to 1 for {len(self.names)} classes.")
+        if self.codes and len(self.codes) != len(self.names):
+            raise SpecError(f"There are {len(self.codes)} codes for {len(self.names)} classes.")
+        if self.dimensions not in (2, 3) or not 0 <= self.unsure_below <= 1:
+            raise SpecError("A classifier takes images of 2 or 3 dimensions, and is unsure below 0 to 1.")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise SpecError(f"A temperature is a number above 0, not {self.temperature}.")
+        strange = self.out_of_distribution
+        if strange and (strange.method not in OUT_OF_DISTRIBUTION_METHODS or not math.isfinite(strange.threshold)):
+            raise SpecError(f"The out-of-distribution score '{strange.method}' is none that MedAI works out.")
+        if strange and strange.method == "energy" and self.kind == "ordinal":
+            raise SpecError("The energy of steps between ordered classes means nothing; use 'entropy'.")
+        if not all(math.isfinite(x.mean) and math.isfinite(x.sd) and x.sd > 0 for x in self.covariates):
+            raise SpecError("A covariate has a mean or a standard deviation that is none.")
 
 
 @dataclass(frozen=True)
@@ -15,7 +96,7 @@ class ModelSpec:
     Args:
         name: what the user calls it: the name of its folder.
         version: the author's version of it.
-        task: "segmentation", "classification", "detection" and others; MedAI runs the first.
+        task: "segmentation", "classification", "detection" and others; MedAI runs the first two.
         source: its folder or file.
         title: its full name for people.
         description: a sentence or more.
@@ -33,6 +114,7 @@ class ModelSpec:
         window_values: numbers (float32) that its network holds at its peak for each voxel of its window; None when not
             known.
         licence, authors, data_source, intended_use, references, warnings: what its author wrote.
+        classes: what a classifier decides between; None for other tasks.
         obstacle: why it can't be run, in a sentence, as far as its description tells; empty where nothing is known.
 
     Raises:
@@ -60,6 +142,7 @@ class ModelSpec:
     references: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
     obstacle: str = ""
+    classes: Classes | None = None
     weights_bytes: int = 0
     window_values: float | None = None
 

@@ -213,7 +213,7 @@ def classes_that_disagree(bundle: Path) -> None:
         (unknown_step, r"scripts\.Magic"),
         (executed_step, "lambda"),
         (step_by_a_known_name, r"scripts\.mine\.NormalizeIntensityd"),
-        (lambda b: pre(b, "Resized", spatial_size=[8, 8, 8]), "'area'"),
+        (lambda b: pre(b, "Resized", spatial_size=[8, 8, 8], mode="nearest"), "'nearest'"),
         (lambda b: pre(b, "Resized", spatial_size=[8, 8, 8], mode="trilinear", align_corners=True), "aligns corners"),
         (lambda b: pre(b, "Spacingd", pixdim=[1, 1, 1], mode="nearest"), "'nearest'"),
         (lambda b: pre(b, "Spacingd", pixdim=[1, None, 1]), "no sense|None"),

@@ -59,9 +59,6 @@ def test_a_bundle_of_the_zoo_gives_the_labels_that_stock_monai_gives(
 
 
 TASKS = {
-    "breast_density_classification": "classification",
-    "classification_template": "classification",
-    "endoscopic_inbody_classification": "classification",
     "lung_nodule_ct_detection": "detection",
     "mednist_gan": "generation",
     "renalStructures_UNEST_segmentation": "segmentation",

@@ -1,8 +1,11 @@
 """Results that need MRML: segmentation files, surfaces and scenes, made in a scene of their own."""
 
+from pathlib import Path
+
 from MedAILib.commands.targets import Targets
 from MedAILib.output import WholeFiles
-from MedAILib.results import Segmentation
+from MedAILib.results import Classification, Segmentation
+from MedAILib.scene.classification import write_classification
 from MedAILib.scene.display import set_up_display
 from MedAILib.scene.headless import headless_scene
 from MedAILib.scene.storage import save_scene, save_segmentation, write_surfaces
@@ -32,3 +35,17 @@ def write_scene_outputs(volume: Volume, result: Segmentation, targets: Targets, 
             set_up_display(source, node)
             with files.writing(targets.scene) as part:
                 save_scene(owner.scene, part)
+
+
+def write_classification_scene(volume: Volume, result: Classification, path: Path) -> None:
+    """Write a scene with the image, the classification's nodes, and the saliency over the image if there is one.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    with headless_scene() as owner:
+        source = add_volume_nodes(owner.scene, volume)[0]
+        nodes = write_classification(result, source)
+        overlay = nodes[-1] if result.saliency is not None else None
+        set_up_display(source, overlay_node=overlay)
+        save_scene(owner.scene, path)

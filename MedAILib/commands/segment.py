@@ -3,13 +3,12 @@
 import argparse
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from MedAILib.checks import concerns_before_run
 from MedAILib.commands.outputs import Outcome, write_outcome
-from MedAILib.commands.targets import Targets, targets_for, writable
-from MedAILib.errors import InputError
+from MedAILib.commands.targets import Targets, files_of, targets_for, writable
+from MedAILib.errors import InputError, SpecError
 from MedAILib.files.images import read_channels
 from MedAILib.models.lean import import_monai_for_inference
 from MedAILib.models.store import find_model
@@ -39,6 +38,8 @@ def run_segment(options: argparse.Namespace, progress: Progress) -> None:
     )
     targets_for(options.output)  # an ending that means nothing is said before the image is read
     spec = read_spec(find_model(options.model))
+    if spec.classes is not None:
+        raise SpecError(f"The model {spec.name} classifies images, it segments nothing; use medai classify.")
     volume = read_channels(options.inputs, options.series, progress)
     targets = targets_for(options.output, volume)
     targets = replace(
@@ -56,13 +57,8 @@ def run_segment(options: argparse.Namespace, progress: Progress) -> None:
     for concern in concerns_before_run(volume, spec, run):
         if concern.severity == "warning":  # what else there is, the run itself refuses
             progress.warn(concern.text)
-    with writable(targets, _files_of(options.inputs, volume)):
+    with writable(targets, files_of(options.inputs, volume)):
         _segment_to(targets, volume, run, options, progress)
-
-
-def _files_of(inputs: list[Path], volume: Volume) -> list[Path]:
-    """Every file that the image was read from."""
-    return [*inputs, *(Path(name) for name in volume.provenance.get("files", "").splitlines())]
 
 
 def _segment_to(

@@ -12,8 +12,17 @@ from MedAILib.output import cannot_write
 from MedAILib.volume import Volume
 
 
+class Named:
+    """A dataclass of paths, each None where its kind of result was not asked for."""
+
+    def named(self) -> dict[str, Path]:
+        """The paths that are set, by kind."""
+        pairs = ((entry.name, getattr(self, entry.name)) for entry in fields(self))  # type: ignore[arg-type]
+        return {name: path for name, path in pairs if path is not None}
+
+
 @dataclass(frozen=True)
-class Targets:
+class Targets(Named):
     """One path for each kind of result that was asked for; `surfaces` is a folder, the others are files."""
 
     label_map: Path | None = None
@@ -25,10 +34,16 @@ class Targets:
     surfaces: Path | None = None
     picture: Path | None = None
 
-    def named(self) -> dict[str, Path]:
-        """The paths that are set, by kind."""
-        pairs = ((entry.name, getattr(self, entry.name)) for entry in fields(self))
-        return {name: path for name, path in pairs if path is not None}
+
+@dataclass(frozen=True)
+class ClassificationTargets(Named):
+    """One path for each kind of a classification's results that was asked for."""
+
+    record: Path | None = None
+    table: Path | None = None
+    scene: Path | None = None
+    dicom: Path | None = None
+    saliency: Path | None = None
 
 
 def targets_for(output: Path, volume: Volume | None = None) -> Targets:
@@ -75,8 +90,41 @@ def targets_for(output: Path, volume: Volume | None = None) -> Targets:
     )
 
 
+def classification_targets(output: Path, volume: Volume | None = None) -> ClassificationTargets:
+    """What an OUTPUT stands for, for classifications; as `targets_for`.
+
+    Raises:
+        OutputError: an ending that stands for nothing; a DICOM report on what is no DICOM.
+    """
+    from_dicom = volume is None or "files" in volume.provenance
+    name = output.name.lower()
+    if not name and output == Path():
+        raise OutputError("The output has no name; give a file or a folder.")
+    if output.is_dir() or "." not in name:
+        return ClassificationTargets(
+            record=output / "classification.json",
+            table=output / "classification.csv",
+            scene=output / "scene.mrb",
+            dicom=output / "classification.dcm" if from_dicom else None,
+        )
+    kinds = {".json": "record", ".csv": "table", ".mrb": "scene", ".dcm": "dicom"}
+    kind = next((kind for ending, kind in kinds.items() if name.endswith(ending)), None)
+    if kind is None:
+        raise OutputError(
+            f"{output}: this ending stands for no result of a classification; use .json, .csv, .mrb, .dcm, or a folder."
+        )
+    if kind == "dicom" and not from_dicom:
+        raise OutputError(f"{output}: a DICOM report refers to DICOM images; give a DICOM series as input, or .json.")
+    return ClassificationTargets(**{kind: output})
+
+
+def files_of(inputs: Sequence[Path], volume: Volume) -> list[Path]:
+    """Every file that an image was read from."""
+    return [*inputs, *(Path(name) for name in volume.provenance.get("files", "").splitlines())]
+
+
 @contextmanager
-def writable(targets: Targets, inputs: Sequence[Path] = ()) -> Iterator[None]:
+def writable(targets: Named, inputs: Sequence[Path] = ()) -> Iterator[None]:
     """Find out before the work whether its results can be written; folders are made, and taken back if it fails.
 
     Args:
@@ -111,7 +159,7 @@ def writable(targets: Targets, inputs: Sequence[Path] = ()) -> Iterator[None]:
         raise
 
 
-def _require_own_places(targets: Targets, inputs: Sequence[Path]) -> None:
+def _require_own_places(targets: Named, inputs: Sequence[Path]) -> None:
     taken = {path.resolve(): f"it is an input, {path}" for path in inputs}
     for kind, path in targets.named().items():
         place = path.resolve()
@@ -121,6 +169,11 @@ def _require_own_places(targets: Targets, inputs: Sequence[Path]) -> None:
 
 
 def _require_ending(kind: str, path: Path) -> None:
-    endings = {"table": (".csv",), "probabilities": VOLUME_ENDINGS, "picture": (".png",)}.get(kind)
+    endings = {
+        "table": (".csv",),
+        "probabilities": VOLUME_ENDINGS,
+        "saliency": VOLUME_ENDINGS,
+        "picture": (".png",),
+    }.get(kind)
     if endings and not path.name.lower().endswith(endings):
         raise OutputError(f"{path}: {kind} are written as {' '.join(endings)}; choose such an ending.")

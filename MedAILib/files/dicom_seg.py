@@ -48,7 +48,9 @@ def write_dicom_seg(segmentation: Segmentation, volume: Volume, path: Path) -> N
         InputError: `volume` does not come from DICOM, its files are gone, or no structure was found.
         OutputError: the file can't be written.
     """
-    sources, frames = _sources(volume)
+    sources, frames = source_headers(volume, "a DICOM segmentation", ".nii.gz or .seg.nrrd")
+    if any(header.get("FrameOfReferenceUID") is None for header in sources):
+        raise InputError(f"{volume.name} has no place in the patient, which a DICOM segmentation needs; write .nii.gz.")
     if not segmentation.geometry.same_grid_as(volume.geometry):
         raise InputError(f"{path} can't be written: the segmentation is not on the grid of {volume.name}.")
     found = [label for label in segmentation.labels if segmentation.mask(label).any()]
@@ -64,24 +66,30 @@ def write_dicom_seg(segmentation: Segmentation, volume: Volume, path: Path) -> N
         dataset.save_as(part)
 
 
-def _sources(volume: Volume) -> tuple[list[Dataset], NDArray[np.int64] | None]:
-    """Headers of the source files in slice order, and for a multi-frame file the frame of each slice."""
+def source_headers(volume: Volume, what: str, instead: str) -> tuple[list[Dataset], NDArray[np.int64] | None]:
+    """Headers of the source files in slice order, and for a multi-frame file the frame of each slice.
+
+    Args:
+        volume: as `read_dicom` gave it.
+        what: is to be made of them, for messages.
+        instead: the endings that would do without.
+
+    Raises:
+        InputError: the volume is not from DICOM, or its files are gone.
+    """
     if "files" not in volume.provenance:
         raise InputError(
-            f"{volume.name} does not come from DICOM files, so a DICOM segmentation has nothing to refer to; write "
-            ".nii.gz or .seg.nrrd instead."
+            f"{volume.name} does not come from DICOM files, so {what} has nothing to refer to; write {instead} instead."
         )
     paths = [Path(line) for line in volume.provenance["files"].split("\n")]
     for path in paths:
         if not path.is_file():
-            raise InputError(f"{path}, a slice of {volume.name}, is gone; a DICOM segmentation needs its header.")
+            raise InputError(f"{path}, a slice of {volume.name}, is gone; {what} needs its header.")
     headers = [read_header(path) for path in paths]
     for header in headers:
         for keyword in _MAY_BE_EMPTY:
             if keyword not in header:
                 setattr(header, keyword, "")
-    if any(header.get("FrameOfReferenceUID") is None for header in headers):
-        raise InputError(f"{volume.name} has no place in the patient, which a DICOM segmentation needs; write .nii.gz.")
     frames = volume.provenance.get("frames")
     return headers, None if frames is None else np.array([int(n) for n in frames.split("\n")])
 
@@ -104,7 +112,7 @@ def _dataset(
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=[_description(n + 1, label, algorithm) for n, label in enumerate(found)],
             series_instance_uid=hd.UID(),
-            series_number=_series_number(sources[0]),
+            series_number=series_number(sources[0]),
             sop_instance_uid=hd.UID(),
             instance_number=1,
             manufacturer="MedAI",
@@ -147,7 +155,7 @@ def _description(number: int, label: Label, algorithm: hd.AlgorithmIdentificatio
     )
 
 
-def _series_number(source: Dataset) -> int:
+def series_number(source: Dataset) -> int:
     """A number well away from those of the scanner's own series."""
     number = source.get("SeriesNumber")
     return 1000 + int(number or 0)

@@ -75,18 +75,26 @@ class Space:
 
 @dataclass(frozen=True)
 class Resize:
-    """Resample linearly to a number of voxels along each axis, outer faces aligned; 0 or less keeps an axis."""
+    """Resample to a number of voxels along each axis, outer faces aligned; 0 or less keeps an axis.
+
+    Linearly, or with `area` by the mean of the voxels that a new one covers, as PyTorch's "area" has it.
+    """
 
     shape: tuple[int, ...]
+    area: bool = False
 
     def __call__(self, image: Tensor, frame: Frame, ijk_to_ras: NDArray[np.float64]) -> tuple[Tensor, Frame]:
+        if self.area:
+            whole = [size if size >= 1 else old for size, old in zip(self.shape, frame.shape, strict=True)]
+            image = functional.interpolate(image[None], whole, mode="area")[0]
         for axis, size in enumerate(self.shape):
             old = frame.shape[axis]
             if size == old or size < 1:
                 continue
             first = 0.5 * old / size - 0.5
-            positions = np.arange(size, dtype=np.float64) * (old / size) + first
-            image = linear_taps(positions, old).apply(image, axis + 1)
+            if not self.area:
+                positions = np.arange(size, dtype=np.float64) * (old / size) + first
+                image = linear_taps(positions, old).apply(image, axis + 1)
             frame = frame.resampled(axis, old / size, size, first)
         return image, frame
 

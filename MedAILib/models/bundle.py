@@ -63,11 +63,7 @@ class BundleModel:
         self.spec = bundle_spec(plan)
         self._recipe = bundle_recipe(plan, self.spec)
         self._names = output_names(plan)
-        weights = network_weights(load_weights(plan.weights), plan.weights)
-        with sketched():  # without memory: a network of another size than its weights is never made
-            require_fit(_network(plan), weights, plan.weights)
-        network = _network(plan)
-        network.load_state_dict(weights)
+        network = weighted_network(plan)
         if is_prompted(plan):
             network = Prompted(network, plan.prompts)
         self._device = device
@@ -86,6 +82,8 @@ class BundleModel:
             ModelError: the network fails on it.
             Cancelled: by `progress`.
         """
+        if not isinstance(options, RunOptions):
+            raise SpecError(f"The model {self.spec.name} segments images; it does not classify them.")
         try:
             with torch.inference_mode():
                 done = segment(volume, self._network, self._recipe, options, progress)
@@ -124,6 +122,21 @@ class BundleModel:
             "python": platform.python_version(),
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
+
+
+def weighted_network(plan: BundlePlan) -> torch.nn.Module:
+    """A bundle's network with its weights, on the CPU.
+
+    Raises:
+        SpecError: the network is none that MedAI builds.
+        ModelError: it can't be built, or the weights are missing, damaged or don't fit.
+    """
+    weights = network_weights(load_weights(plan.weights), plan.weights)
+    with sketched():  # without memory: a network of another size than its weights is never made
+        require_fit(_network(plan), weights, plan.weights)
+    network = _network(plan)
+    network.load_state_dict(weights)
+    return network
 
 
 def bundle_recipe(plan: BundlePlan, spec: ModelSpec) -> Recipe:

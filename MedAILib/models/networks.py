@@ -14,6 +14,9 @@ from torch.overrides import TorchFunctionMode
 
 from MedAILib.config_values import Component, Lambda, Name, Stored, known, parts
 from MedAILib.errors import ModelError, SpecError
+from MedAILib.models.covariates import CovariateClassifier
+from MedAILib.models.sequence import SequenceClassifier
+from MedAILib.models.torchvision_networks import torchvision_network
 from MedAILib.models.weights import load_arrays
 
 # Of `monai.networks.nets`; other spellings that MONAI has for them count too.
@@ -39,6 +42,10 @@ SEGMENTATION = (
     "VNet",
 )
 CLASSIFICATION = (
+    *(f"resnet{depth}" for depth in (10, 18, 34, 50, 101, 152, 200)),
+    "Classifier",
+    "ResNet",
+    "TorchVisionFCModel",
     *(f"DenseNet{depth}" for depth in (121, 169, 201, 264)),
     *(f"SEResNet{depth}" for depth in (50, 101, 152)),
     *(f"SEResNeXt{depth}" for depth in (50, 101)),
@@ -53,12 +60,14 @@ PARTS = ("TopologyInstance",)
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     name: getattr(nets, name) for name in (*SEGMENTATION, *CLASSIFICATION, *GENERATION, "vista3d132")
 }
+# MedAI's own, which take another network as "backbone".
+OWN: dict[str, type[nn.Module]] = {"CovariateClassifier": CovariateClassifier, "SequenceClassifier": SequenceClassifier}
 # Which of these would fetch something from the net, and the value that keeps them from it: all weights are the model's.
 NOT_FETCHED = {"pretrained": False, "pretrained_url": None, "progress": False, "weights": None}
 # Arguments that newer MONAI dropped since they no longer mattered.
 DROPPED = {"SwinUNETR": ("img_size",)}
 # How many spatial axes a network has that isn't told.
-DEFAULT_AXES = {"FlexibleUNet": 2, "HoVerNet": 2, "EfficientNetBN": 2}
+DEFAULT_AXES = {"FlexibleUNet": 2, "HoVerNet": 2, "EfficientNetBN": 2, "TorchVisionFCModel": 2}
 LARGEST_NUMBER = 1_000_000
 # Tensors that hold no weights (grids of indices) are made for real while a network is only sketched.
 LARGEST_GRID = 1 << 26
@@ -71,6 +80,8 @@ def require_network(target: str) -> str:
         SpecError: the network is not on the list.
     """
     name = target.rpartition(".")[2]
+    if name in OWN and target in (name, f"{OWN[name].__module__}.{name}"):
+        return name
     found = getattr(nets, name, None) if re.fullmatch(r"\w+", name) else None
     for own, network in NETWORKS.items():
         module = getattr(network, "__module__", "")
@@ -103,7 +114,11 @@ def build_network(target: str, arguments: dict[str, Any], folder: Path | None = 
     kept = {key: NOT_FETCHED.get(key, value) for key, value in plain.items()}
     if name == "EfficientNetBN":  # would fetch by default
         kept["pretrained"] = False
-    network: nn.Module = _constructed(name, NETWORKS[name], kept)
+    network: nn.Module = (
+        _constructed(name, torchvision_network, plain)
+        if name == "TorchVisionFCModel"
+        else _constructed(name, OWN.get(name) or NETWORKS[name], kept)
+    )
     return network
 
 
@@ -172,6 +187,8 @@ def _argument(name: str, key: str, value: Any, folder: Path | None) -> Any:
         return _stored(value, folder)
     if isinstance(value, list) and any(isinstance(part, Stored) for part in value):
         return [_argument(name, key, part, folder) for part in value]
+    if isinstance(value, Component) and name in OWN and key == "backbone":
+        return build_network(value.target, value.arguments, folder)
     if isinstance(value, Component):
         part = value.name
         if part not in PARTS or value.positional or value.target not in (part, f"monai.networks.nets.{part}"):

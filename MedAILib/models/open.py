@@ -1,18 +1,19 @@
 """From a folder or file to a model that runs, whatever format it has."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast, overload
 
 import torch
 
 from MedAILib.bundle_plan import is_bundle
 from MedAILib.errors import ModelError
 from MedAILib.models.bundle import BundleModel
+from MedAILib.models.classifier import ClassifierModel
 from MedAILib.models.device import find_device
 from MedAILib.progress import Progress
-from MedAILib.read_spec import require_model
-from MedAILib.request import RunOptions
-from MedAILib.results import Segmentation
+from MedAILib.read_spec import read_spec, require_model
+from MedAILib.request import ClassifyOptions, RunOptions
+from MedAILib.results import Classification, Segmentation
 from MedAILib.spec import ModelSpec
 from MedAILib.volume import Volume
 
@@ -25,7 +26,18 @@ class Model(Protocol):
     def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation: ...
 
 
-def open_model(source: Path, device: str) -> Model:
+class OpenedModel(Protocol):
+    """A model of any task; the options are those of its task, and it refuses others with a `SpecError`."""
+
+    spec: ModelSpec
+
+    @overload
+    def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation: ...
+    @overload
+    def run(self, volume: Volume, options: ClassifyOptions, progress: Progress) -> Classification: ...
+
+
+def open_model(source: Path, device: str) -> OpenedModel:
     """Open the model in a folder or file, its network on a device ("auto", "cpu", "cuda", "cuda:1").
 
     Raises:
@@ -35,7 +47,9 @@ def open_model(source: Path, device: str) -> Model:
     """
     place = find_device(device)
     require_model(source)
-    return BundleModel(source, place) if is_bundle(source) else _open_nnunet(source, place)
+    if read_spec(source).classes is not None:
+        return cast(OpenedModel, ClassifierModel(source, place))
+    return cast(OpenedModel, BundleModel(source, place) if is_bundle(source) else _open_nnunet(source, place))
 
 
 def _open_nnunet(source: Path, place: torch.device) -> Model:

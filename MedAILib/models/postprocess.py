@@ -93,6 +93,25 @@ def finish_plan(components: tuple[Component, ...]) -> Finish:
     return Finish(decision, tuple(state.before), tuple(state.after), tuple(state.notes))
 
 
+def activation_plan(components: tuple[Component, ...]) -> str | None:
+    """What a classifier's post-processing makes of its output: "softmax", "sigmoid" or None where it does not say.
+
+    How the class is chosen (AsDiscrete) is told by the model's spec, not here.
+
+    Raises:
+        SpecError: a transform or an argument that is not supported.
+    """
+    state = _State()
+    for component in components:
+        name = step_name(component)
+        if name == "Activations":
+            with sense(component):
+                _activations(Arguments(component, "pred"), state)
+        elif name not in (*WITHOUT_EFFECT, "AsDiscrete", "SaveClassification"):
+            raise SpecError(f"The model's post-processing uses '{component.target}', which MedAI does not do.")
+    return state.activation
+
+
 def _activations(arguments: Arguments, state: _State) -> bool:
     softmax = arguments.take_for_key("softmax", False)
     sigmoid = arguments.take_for_key("sigmoid", False)

@@ -143,8 +143,12 @@ def _space(arguments: Arguments, axes: int) -> Step:
 
 
 def _resize(arguments: Arguments, axes: int) -> Step:
-    step = Resize(three(arguments.take("spatial_size", None), size, axes))
-    _require_linear(arguments, "area")
+    shape, area = three(arguments.take("spatial_size", None), size, axes), arguments.left.get("mode", "area") == "area"
+    step = Resize(shape, area)
+    if area:
+        arguments.drop("mode")
+    else:
+        _require_linear(arguments, "area")
     if arguments.take("size_mode", "all") != "all" or arguments.take("anti_aliasing", False):
         raise SpecError("The model's Resize works in a way that MedAI does not do.")
     if arguments.take("align_corners", None):

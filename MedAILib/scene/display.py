@@ -9,7 +9,9 @@ _SLICE_VIEWS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
 
 
 def set_up_display(
-    volume_node: "slicer.vtkMRMLScalarVolumeNode", segmentation_node: "slicer.vtkMRMLSegmentationNode | None" = None
+    volume_node: "slicer.vtkMRMLScalarVolumeNode",
+    segmentation_node: "slicer.vtkMRMLSegmentationNode | None" = None,
+    overlay_node: "slicer.vtkMRMLScalarVolumeNode | None" = None,
 ) -> None:
     """Show the image in the three slice views, and the segments in these and in 3D.
 
@@ -19,6 +21,7 @@ def set_up_display(
     Args:
         volume_node: the image, in a scene.
         segmentation_node: in the same scene; None where there is none.
+        overlay_node: likewise a volume shown over the image, half transparent.
     """
     volume_node.CreateDefaultDisplayNodes()
     volume_node.GetScalarVolumeDisplayNode().AutoWindowLevelOn()
@@ -27,7 +30,7 @@ def set_up_display(
     if segmentation_node is not None and segmentation_node.GetSegmentation().GetNumberOfSegments():
         _show_segments(segmentation_node)
         segmentation_node.GetRASBounds(bounds)
-    _show_slices(volume_node, (np.array(bounds[::2]) + bounds[1::2]) / 2)
+    _show_slices(volume_node, (np.array(bounds[::2]) + bounds[1::2]) / 2, overlay_node)
 
 
 def _show_segments(node: "slicer.vtkMRMLSegmentationNode") -> None:
@@ -41,7 +44,11 @@ def _show_segments(node: "slicer.vtkMRMLSegmentationNode") -> None:
     display.SetOpacity2DOutline(1.0)
 
 
-def _show_slices(volume_node: "slicer.vtkMRMLScalarVolumeNode", center: "np.ndarray") -> None:
+def _show_slices(
+    volume_node: "slicer.vtkMRMLScalarVolumeNode",
+    center: "np.ndarray",
+    overlay_node: "slicer.vtkMRMLScalarVolumeNode | None",
+) -> None:
     """The nodes of the slice views, by the names that Slicer's standard layouts give them."""
     scene = volume_node.GetScene()
     geometry = node_geometry(volume_node)
@@ -49,6 +56,9 @@ def _show_slices(volume_node: "slicer.vtkMRMLScalarVolumeNode", center: "np.ndar
     for view, orientation in _SLICE_VIEWS.items():
         composite = _view_node(scene, "vtkMRMLSliceCompositeNode", view)
         composite.SetBackgroundVolumeID(volume_node.GetID())
+        if overlay_node is not None:
+            composite.SetForegroundVolumeID(overlay_node.GetID())
+            composite.SetForegroundOpacity(0.5)
         slices = _view_node(scene, "vtkMRMLSliceNode", view)
         slices.SetOrientation(orientation)
         slices.SetFieldOfView(field_mm, field_mm, slices.GetFieldOfView()[2])

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import slicer
-import vtk
 
 from MedAILib.errors import InputError
 from MedAILib.results import Segmentation
-from MedAILib.scene.arrays import matrix_of, set_voxels, voxels_of
-from MedAILib.scene.beside import put_beside
+from MedAILib.scene.arrays import voxels_of
 from MedAILib.scene.colors import Color, fill_label_colors, label_colors
 from MedAILib.scene.into import add_segments, kept_on_failure, require_segmentation
+from MedAILib.scene.nodes import NodeWriter
 from MedAILib.scene.read import geometry_of, require_image
 from MedAILib.scene.segments import fill_segmentation
 from MedAILib.scene.tables import fill_statistics
@@ -111,22 +110,21 @@ def write_result(
     return writer.nodes
 
 
-class _Writer:
+class _Writer(NodeWriter):
     """Makes the nodes of one result, one kind a method, and collects them in `nodes`."""
 
     def __init__(
         self, result: Segmentation, source: Any, prefix: str, statistics: Sequence[SegmentStatistics] | None
     ) -> None:
-        self.nodes: list[Any] = []
-        self._result, self._source, self._prefix = result, source, prefix
-        self._scene = source.GetScene()
+        super().__init__(source, prefix, result.provenance)
+        self._result = result
         self._statistics = statistics
         self._found = None if statistics is None else {row.name for row in statistics if row.voxels}
-        self._colors: list[Color] = label_colors(self._scene, result.labels)
+        self._colors: list[Color] = label_colors(self.scene, result.labels)
 
     def add_segmentation(self, surfaces: bool) -> None:
-        node = self._add("vtkMRMLSegmentationNode", "segmentation")
-        node.SetReferenceImageGeometryParameterFromVolumeNode(self._source)
+        node = self.add("vtkMRMLSegmentationNode", "segmentation")
+        node.SetReferenceImageGeometryParameterFromVolumeNode(self.source)
         fill_segmentation(node.GetSegmentation(), self._result, self._colors, self._found)
         node.CreateDefaultDisplayNodes()
         if surfaces:
@@ -134,7 +132,7 @@ class _Writer:
 
     def extend_segmentation(self, node: Any, surfaces: bool) -> None:
         self.nodes.append(node)
-        add_segments(node, self._result, self._source, self._found)
+        add_segments(node, self._result, self.source, self._found)
         if node.GetDisplayNode() is None:
             node.CreateDefaultDisplayNodes()
         if surfaces:
@@ -143,9 +141,9 @@ class _Writer:
     def add_label_maps(self) -> None:
         for layer, voxels in enumerate(self._result.layers):
             suffix = f" layer {layer + 1}" if layer else ""
-            table = self._add("vtkMRMLColorTableNode", "label colours" + suffix)
+            table = self.add("vtkMRMLColorTableNode", "label colours" + suffix)
             fill_label_colors(table, self._result.labels, self._colors, layer)
-            node = self._add_volume("vtkMRMLLabelMapVolumeNode", "label map" + suffix, voxels)
+            node = self.add_volume("vtkMRMLLabelMapVolumeNode", "label map" + suffix, voxels, self._result.geometry)
             node.CreateDefaultDisplayNodes()
             node.GetDisplayNode().SetAndObserveColorNodeID(table.GetID())
 
@@ -153,7 +151,9 @@ class _Writer:
         probabilities = self._result.probabilities
         assert probabilities is not None
         for class_name, voxels in zip(self._result.probability_names, probabilities, strict=True):
-            node = self._add_volume("vtkMRMLScalarVolumeNode", f"probability of {class_name}", voxels)
+            node = self.add_volume(
+                "vtkMRMLScalarVolumeNode", f"probability of {class_name}", voxels, self._result.geometry
+            )
             node.CreateDefaultDisplayNodes()
             display = node.GetScalarVolumeDisplayNode()
             display.AutoWindowLevelOff()
@@ -162,25 +162,9 @@ class _Writer:
     def add_table(self) -> None:
         rows = self._statistics
         if rows is None:
-            channel = voxels_of(self._source.GetImageData())[:1]
-            rows = segment_statistics(self._result, Volume(channel, self._result.geometry, self._source.GetName()))
-        fill_statistics(self._add("vtkMRMLTableNode", "statistics"), rows)
-
-    def _add_volume(self, class_name: str, what: str, voxels: Any) -> Any:
-        node = self._add(class_name, what)
-        image = vtk.vtkImageData()
-        set_voxels(image, voxels)
-        node.SetIJKToRASMatrix(matrix_of(self._result.geometry.ijk_to_ras))
-        node.SetAndObserveImageData(image)
-        return node
-
-    def _add(self, class_name: str, what: str) -> Any:
-        """A new node with its name, place in the world and in the hierarchy, and provenance."""
-        name = self._scene.GenerateUniqueName(f"{self._prefix} {what}")
-        node = self._scene.AddNewNodeByClass(class_name, name)
-        self.nodes.append(node)
-        put_beside(node, self._source, self._result.provenance)
-        return node
+            channel = voxels_of(self.source.GetImageData())[:1]
+            rows = segment_statistics(self._result, Volume(channel, self._result.geometry, self.source.GetName()))
+        fill_statistics(self.add("vtkMRMLTableNode", "statistics"), rows)
 
 
 @contextmanager
