@@ -52,6 +52,9 @@ Resolver = Callable[[str], str]
 def open_any(source: Path, device: str) -> Model:
     """Open a model of any format that MedAI knows."""
     # Here and not at the top: importing torch takes seconds, and the worker greets its client before that.
+    from MedAILib.models.lean import import_monai_for_inference  # noqa: PLC0415
+
+    import_monai_for_inference()
     from MedAILib.models.open import open_model  # noqa: PLC0415
 
     return open_model(source, device)
