@@ -35,14 +35,14 @@ def hippocampus() -> Path:
     return ROOT / "Resources" / "Models" / "hippocampus"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client() -> Iterator[WorkerClient]:
     """A worker that stays warm for all tests that use it."""
     with WorkerClient() as client:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def behaving_client() -> Iterator[WorkerClient]:
     """A worker whose models do what their name says: "slow:300", "die:SIGKILL" (see worker_models)."""
     server = ROOT / "Testing" / "worker_models" / "standin.py"

@@ -373,11 +373,12 @@ BAD: dict[str, tuple[str, Callable[[Path], Any]]] = {
 def test_what_is_wrong_with_a_folder_is_said_in_one_sentence(
     copied: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.chdir(copied.parent)
     sentence, spoil = BAD[name]
-    spoil(copied)
-    with pytest.raises(MedAIError) as caught:
-        open_model(copied, "cpu")
+    with monkeypatch.context() as patch:
+        patch.chdir(copied.parent)
+        spoil(copied)
+        with pytest.raises(MedAIError) as caught:
+            open_model(copied, "cpu")
     assert sentence in str(caught.value)
     assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
     assert not (copied.parent / "harm_was_done").exists()
