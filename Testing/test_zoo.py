@@ -14,7 +14,7 @@ from zoo import GRID, compared, made_volume, random_weights, stock
 from MedAILib.cli import main
 from MedAILib.errors import ModelError, SpecError, UntrustedCodeError
 from MedAILib.files.images import read_image
-from MedAILib.models.bundle import why_not
+from MedAILib.models.obstacles import why_not
 from MedAILib.models.open import open_model
 from MedAILib.progress import Progress
 from MedAILib.read_spec import read_spec

@@ -25,9 +25,9 @@ from scipy import ndimage
 from MedAILib.bundle_plan import read_plan
 from MedAILib.errors import MedAIError
 from MedAILib.inference.prepare import prepare
-from MedAILib.models.bundle import why_not
 from MedAILib.models.inferers import laying
 from MedAILib.models.networks import build_network, network_axes, sketched
+from MedAILib.models.obstacles import why_not
 from MedAILib.models.open import open_model
 from MedAILib.models.steps import preprocessing_steps
 from MedAILib.progress import Progress

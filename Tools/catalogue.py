@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from MedAILib.models.bundle import why_not
+from MedAILib.models.obstacles import why_not
 from MedAILib.store.catalogue import CATALOGUE
 from MedAILib.store.licence import licence_of
 
@@ -65,6 +65,8 @@ def _described(data: dict[str, Any], bundle: Path, task: str | None) -> dict[str
     inputs = next(iter(data["network_data_format"]["inputs"].values()))
     outputs = next(iter(data["network_data_format"]["outputs"].values()))
     licence, why = licence_of(bundle), why_not(bundle) or None
+    # What is missing on this computer says nothing of others.
+    here = why is not None and any(words in why for words in ("does not exist", "not installed here"))
     labels = [str(label) for label in (outputs.get("channel_def") or {}).values()]
     modality = str(inputs.get("modality") or "")
     return {
@@ -77,8 +79,8 @@ def _described(data: dict[str, Any], bundle: Path, task: str | None) -> dict[str
         "licence": licence.name or None,
         "commercial": licence.commercial,
         "intended_use": data.get("intended_use"),
-        "runs": why is None,
-        "why": why and why.replace(f"{bundle.parent}/", ""),  # no path of this computer
+        "runs": None if here else why is None,
+        "why": None if here else why and why.replace(f"{bundle.parent}/", ""),  # no path of this computer
     }
 
 

@@ -165,7 +165,7 @@ def _info(name: str, as_json: bool) -> None:
 
 def _why_not(source: Path) -> str | None:
     """Why a model does not run here; None where it does."""
-    from MedAILib.models.bundle import why_not  # needs PyTorch, which most actions do without
+    from MedAILib.models.obstacles import why_not  # needs PyTorch, which most actions do without
     from MedAILib.models.open import open_model
 
     try:
@@ -185,6 +185,7 @@ def _description(spec: ModelSpec) -> dict[str, str]:
         "Modality": spec.modality,
         "Channels": ", ".join(spec.channels),
         "Labels": ", ".join(f"{label.value} {label.name}" for label in spec.labels),
+        "Classes": ", ".join(spec.classes.names) if spec.classes else "",
         "Orientation": spec.orientation or "as it lies",
         "Voxel spacing": "as it is"
         if spec.spacing_mm is None

@@ -12,7 +12,7 @@ import torch
 from MedAILib.bundle_needs import code_needs, is_prompted
 from MedAILib.bundle_plan import BundlePlan, read_plan
 from MedAILib.bundle_spec import IN_CHANNELS, OUT_CHANNELS, bundle_spec, output_names
-from MedAILib.errors import InputError, ModelError, SpecError, UntrustedCodeError
+from MedAILib.errors import InputError, SpecError, UntrustedCodeError
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.segment import Recipe, Segmented, segment
 from MedAILib.models.inferers import laying
@@ -133,8 +133,8 @@ def weighted_network(plan: BundlePlan) -> torch.nn.Module:
     """
     weights = network_weights(load_weights(plan.weights), plan.weights)
     with sketched():  # without memory: a network of another size than its weights is never made
-        require_fit(_network(plan), weights, plan.weights)
-    network = _network(plan)
+        require_fit(bundle_network(plan), weights, plan.weights)
+    network = bundle_network(plan)
     network.load_state_dict(weights)
     return network
 
@@ -177,23 +177,12 @@ def bundle_recipe(plan: BundlePlan, spec: ModelSpec) -> Recipe:
     )
 
 
-def why_not(folder: Path) -> str:
-    """Why a bundle can't be run, in a sentence, from its description alone; empty where it can.
+def bundle_network(plan: BundlePlan) -> torch.nn.Module:
+    """The network that a bundle names, without its weights.
 
     Raises:
-        SpecError: its description can't be read.
+        SpecError, ModelError: it can't be built; the sentence says why.
     """
-    plan = read_plan(folder)
-    try:
-        bundle_recipe(plan, bundle_spec(plan))
-        with sketched():
-            _network(plan)
-    except (SpecError, ModelError) as error:
-        return str(error)
-    return ""
-
-
-def _network(plan: BundlePlan) -> torch.nn.Module:
     return build_network(plan.network.target, plan.network.arguments, plan.folder)
 
 

@@ -51,7 +51,7 @@ class ClassifierModel:
         if self.spec.classes is None:
             raise SpecError(f"The model {self.spec.name} is for {self.spec.task}, not for classification.")
         self._classes = self.spec.classes
-        self._recipe = _recipe(plan, self.spec, self._classes)
+        self._recipe = classify_recipe(plan, self.spec, self._classes)
         self._device = device
         self._network = weighted_network(plan).eval().requires_grad_(False).to(device)
 
@@ -118,7 +118,7 @@ class ClassifierModel:
         return replace(result, saliency=saliency)
 
 
-def _recipe(plan: BundlePlan, spec: ModelSpec, classes: Classes) -> ClassifyRecipe:
+def classify_recipe(plan: BundlePlan, spec: ModelSpec, classes: Classes) -> ClassifyRecipe:
     if spec.obstacle:
         raise SpecError(spec.obstacle)
     laying(plan.inferer, classes.dimensions)  # refuses what it does not know; a classifier sees its image whole
