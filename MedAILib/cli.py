@@ -67,6 +67,10 @@ def _run(options: argparse.Namespace, progress: Progress) -> None:
             from MedAILib.commands.segment import run_segment
 
             run_segment(options, progress)
+        case "detect":
+            from MedAILib.commands.detect import run_detect
+
+            run_detect(options, progress)
         case "classify":
             from MedAILib.commands.classify import run_classify
 
@@ -101,6 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_segment(commands)
     _add_classify(commands)
+    _add_detect(commands)
     _add_batch(commands)
     _add_train(commands)
     _add_evaluate(commands)
@@ -191,6 +196,19 @@ def _add_classify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("--explain", type=Path, metavar="FILE", help="also write which voxels speak for a class")
     command.add_argument("--method", help="grad-cam, grad-cam++, occlusion, integrated-gradients, lime or shap")
     command.add_argument("--explain-class", metavar="NAME", help="the class to explain, instead of the predicted one")
+    command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")
+
+
+def _add_detect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = _command(commands, "detect", "find things in an image: a box around each connected part of a structure")
+    command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="image per channel")
+    _add_model(command)
+    command.add_argument("-o", "--output", required=True, type=Path, help=".json .csv .mrb (scene); folder: all")
+    box = ("R", "A", "S", "dR", "dA", "dS")
+    command.add_argument("--roi", nargs=6, type=float, metavar=box, help="look inside this box alone, mm, RAS")
+    command.add_argument("--series", metavar="UID", help="which DICOM series of a folder")
+    command.add_argument("--smallest", type=float, default=0.0, metavar="ML", help="leave out parts below this volume")
+    _add_run(command)
     command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")
 
 

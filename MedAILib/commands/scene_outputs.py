@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from MedAILib.commands.targets import Targets
+from MedAILib.detections import Detections
 from MedAILib.output import WholeFiles
 from MedAILib.results import Classification, Segmentation
 from MedAILib.scene.classification import write_classification
+from MedAILib.scene.detections import write_detections
 from MedAILib.scene.display import set_up_display
 from MedAILib.scene.headless import headless_scene
 from MedAILib.scene.storage import save_scene, save_segmentation, write_surfaces
@@ -48,4 +50,17 @@ def write_classification_scene(volume: Volume, result: Classification, path: Pat
         nodes = write_classification(result, source)
         overlay = nodes[-1] if result.saliency is not None else None
         set_up_display(source, overlay_node=overlay)
+        save_scene(owner.scene, path)
+
+
+def write_detection_scene(volume: Volume, found: Detections, path: Path) -> None:
+    """Write a scene with the image, a region for each finding, and their table.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    with headless_scene() as owner:
+        source = add_volume_nodes(owner.scene, volume)[0]
+        write_detections(found, source)
+        set_up_display(source)
         save_scene(owner.scene, path)

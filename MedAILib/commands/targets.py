@@ -46,6 +46,15 @@ class ClassificationTargets(Named):
     saliency: Path | None = None
 
 
+@dataclass(frozen=True)
+class DetectionTargets(Named):
+    """One path for each kind of a detection's results that was asked for."""
+
+    record: Path | None = None
+    table: Path | None = None
+    scene: Path | None = None
+
+
 def targets_for(output: Path, volume: Volume | None = None) -> Targets:
     """What an OUTPUT stands for, by its ending; a folder, or a name without an ending, gets all that apply.
 
@@ -116,6 +125,24 @@ def classification_targets(output: Path, volume: Volume | None = None) -> Classi
     if kind == "dicom" and not from_dicom:
         raise OutputError(f"{output}: a DICOM report refers to DICOM images; give a DICOM series as input, or .json.")
     return ClassificationTargets(**{kind: output})
+
+
+def detection_targets(output: Path) -> DetectionTargets:
+    """What an OUTPUT stands for, for findings; as `targets_for`.
+
+    Raises:
+        OutputError: an ending that stands for nothing.
+    """
+    name = output.name.lower()
+    if not name and output == Path():
+        raise OutputError("The output has no name; give a file or a folder.")
+    if output.is_dir() or "." not in name:
+        return DetectionTargets(output / "findings.json", output / "findings.csv", output / "scene.mrb")
+    kinds = {".json": "record", ".csv": "table", ".mrb": "scene"}
+    kind = next((kind for ending, kind in kinds.items() if name.endswith(ending)), None)
+    if kind is None:
+        raise OutputError(f"{output}: this ending stands for no kind of findings; use .json, .csv, .mrb, or a folder.")
+    return DetectionTargets(**{kind: output})
 
 
 def files_of(inputs: Sequence[Path], volume: Volume) -> list[Path]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from MedAILib import classification_record
+from MedAILib.detections import Detections
 from MedAILib.errors import InputError
 from MedAILib.output import whole_file
 from MedAILib.results import Classification
@@ -80,3 +81,18 @@ def read_covariates(path: Path, wanted: Sequence[str], case: str) -> dict[str, f
 def _text(number: float | None) -> str:
     """Six significant digits; empty where there is no value, as for the mean of no voxels."""
     return "" if number is None or math.isnan(number) else f"{number:.6g}"
+
+
+def write_detections(detections: Detections, path: Path) -> None:
+    """Write one line per finding, the surest first: class, score, centre (RAS, mm), edges along the image's axes (mm).
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        head = ("finding", "label", "score", "center_r", "center_a", "center_s", "size_i", "size_j", "size_k")
+        writer.writerow(head)
+        for number, box in enumerate(detections.boxes, start=1):
+            numbers = [box.score, *detections.center_ras(box), *detections.size_mm(box)]
+            writer.writerow([number, box.label, *(_text(float(x)) for x in numbers)])

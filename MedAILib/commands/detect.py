@@ -1,0 +1,73 @@
+"""`medai detect`: an image, a segmentation model, and a box around each thing that it finds, as files."""
+
+import argparse
+import json
+from pathlib import Path
+
+from MedAILib.commands.targets import DetectionTargets, detection_targets, files_of, writable
+from MedAILib.detections import Detections, record
+from MedAILib.errors import InputError, SpecError
+from MedAILib.files.images import read_channels
+from MedAILib.files.tables import write_detections
+from MedAILib.models.lean import import_monai_for_inference
+from MedAILib.models.store import find_model
+from MedAILib.output import whole_files
+from MedAILib.progress import Progress
+from MedAILib.read_spec import read_spec
+from MedAILib.request import RunOptions
+from MedAILib.volume import Roi, Volume
+
+
+def run_detect(options: argparse.Namespace, progress: Progress) -> None:
+    """Find things in an image as the command line asks; what can be known to be wrong is found before the work.
+
+    Raises:
+        MedAIError: the input, an option or the model is at fault.
+        Cancelled: by `progress`.
+    """
+    run = RunOptions(
+        roi=Roi(tuple(options.roi[:3]), tuple(options.roi[3:])) if options.roi else None,
+        probabilities=True,
+        mirror=options.mirror,
+        postprocess=not options.no_postprocess,
+        overlap=options.overlap,
+    )
+    if not options.smallest >= 0:
+        raise InputError(f"The smallest finding's volume is at least 0 mL, not {options.smallest}.")
+    detection_targets(options.output)  # an ending that means nothing is said before the image is read
+    spec = read_spec(find_model(options.model))
+    if spec.task != "segmentation":
+        raise SpecError(
+            f"The model {spec.name} is for {spec.task}; MedAI finds things with segmentation models so far."
+        )
+    volume = read_channels(options.inputs, options.series, progress)
+    targets = detection_targets(options.output)
+    with writable(targets, files_of(options.inputs, volume)):
+        if options.own_process:
+            import_monai_for_inference()
+        from MedAILib.models.detect import detect  # PyTorch and MONAI: seconds that a wrong call need not wait for
+
+        found = detect(find_model(options.model), options.device, volume, run, options.smallest, progress)
+        _write(found, volume, targets)
+    if options.json:
+        print(json.dumps(record(found)))
+
+
+def _write(found: Detections, volume: Volume, targets: DetectionTargets) -> None:
+    """Write every target; only when all are whole do they take their places."""
+    with whole_files() as files:
+        for kind, target in targets.named().items():
+            with files.writing(target) as part:
+                _write_one(kind, part, found, volume)
+
+
+def _write_one(kind: str, path: Path, found: Detections, volume: Volume) -> None:
+    match kind:
+        case "record":
+            path.write_text(json.dumps(record(found), indent=2) + "\n", encoding="utf-8")
+        case "table":
+            write_detections(found, path)
+        case "scene":
+            from MedAILib.commands.scene_outputs import write_detection_scene  # MRML takes a while to load
+
+            write_detection_scene(volume, found, path)
