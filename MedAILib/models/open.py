@@ -5,12 +5,13 @@ from typing import Protocol
 
 import torch
 
-from MedAILib.bundle_plan import is_bundle
 from MedAILib.errors import ModelError
+from MedAILib.formats import Format, find_format
 from MedAILib.models.bundle import BundleModel
 from MedAILib.models.device import find_device
+from MedAILib.models.torchscript import TorchScriptModel
+from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
-from MedAILib.read_spec import require_model
 from MedAILib.request import RunOptions
 from MedAILib.results import Segmentation
 from MedAILib.spec import ModelSpec
@@ -25,17 +26,25 @@ class Model(Protocol):
     def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation: ...
 
 
-def open_model(source: Path, device: str) -> Model:
+def open_model(source: Path, device: str, trust_code: str = "") -> Model:
     """Open the model in a folder or file, its network on a device ("auto", "cpu", "cuda", "cuda:1").
+
+    Args:
+        source: the folder or file.
+        device: the device.
+        trust_code: the SHA-256 of a model that the user allows to execute code of its own, for this time.
 
     Raises:
         DeviceError: no such device here.
         SpecError: no model, or its description can't be read or asks for what is not done here.
+        UntrustedCodeError: it could only run by executing code that the user has not allowed.
         ModelError: its network or weights can't be used.
     """
     place = find_device(device)
-    require_model(source)
-    return BundleModel(source, place) if is_bundle(source) else _open_nnunet(source, place)
+    if find_format(source) is Format.NNUNET:
+        return _open_nnunet(source, place)
+    plan = read_any_plan(source)
+    return BundleModel(source, place) if plan.script is None else TorchScriptModel(plan, place, trust_code)
 
 
 def _open_nnunet(source: Path, place: torch.device) -> Model:
