@@ -12,6 +12,7 @@ from MedAILib.errors import SpecError
 
 CONFIGS = ("configs/inference.json", "configs/inference.yaml", "configs/inference.yml")
 WEIGHTS = ("models/model.safetensors", "models/model.pt")
+SCRIPT = "models/model.ts"
 HANDLERS = ("handlers", "val_handlers", "evaluator#val_handlers")
 
 _IMPORT = re.compile(r"(?:from\s+([\w.]+)\s+)?import\s+(.+)")
@@ -24,6 +25,7 @@ class BundlePlan:
     Args:
         folder: the bundle's root.
         metadata: its `configs/metadata.json`.
+        told_in: the file that has the metadata.
         network: the network to build.
         weights: the file of its weights, inside the folder.
         preprocessing, postprocessing: steps in order, without those that the config disables.
@@ -31,10 +33,12 @@ class BundlePlan:
         imports: modules that the config would import, by the name that it has for each.
         problems: parts of the config that were not worked out, and why; such a part is empty.
         prompts: classes that a network of prompts is asked for by itself, by their numbers.
+        script: a file of TorchScript that has network and weights in it; None where the network is built.
     """
 
     folder: Path
     metadata: dict[str, Any]
+    told_in: Path
     network: Component
     weights: Path
     preprocessing: tuple[Component, ...]
@@ -43,11 +47,12 @@ class BundlePlan:
     imports: dict[str, str]
     problems: tuple[str, ...] = ()
     prompts: tuple[int, ...] = ()
+    script: Path | None = None
 
     def components(self) -> Iterator[tuple[str, Component]]:
         """Everything that the config wants built, with what it is for."""
         for what, component in (
-            ("network", self.network),
+            *(() if self.script else (("network", self.network),)),
             *(("preprocessing", step) for step in self.preprocessing),
             ("inferer", self.inferer),
             *(("post-processing", step) for step in self.postprocessing),
@@ -69,11 +74,29 @@ def read_plan(folder: Path) -> BundlePlan:
     Raises:
         SpecError: a file is missing or unreadable, or its weights lie elsewhere; the sentence names it.
     """
-    metadata = read_json(folder / "configs" / "metadata.json")
+    told_in = folder / "configs" / "metadata.json"
+    metadata = read_json(told_in)
     config = read_config(
         next((folder / name for name in CONFIGS if (folder / name).is_file()), folder / CONFIGS[0]),
         {"bundle_root": "."},
     )
+    weights = _weights(folder, config)
+    script = None if weights.is_file() or not (folder / SCRIPT).is_file() else folder / SCRIPT
+    return plan_of(folder, told_in, metadata, config, weights, script)
+
+
+def plan_of(
+    folder: Path,
+    told_in: Path,
+    metadata: dict[str, Any],
+    config: Config,
+    weights: Path,
+    script: Path | None = None,
+) -> BundlePlan:
+    """The plan that a config asks for; what can't be worked out in it is among the plan's problems.
+
+    `config` has the network, the steps and the inferer; everything else is as the plan has it.
+    """
     problems: list[str] = []
 
     def part(read: Callable[[Config], Any], empty: Any) -> Any:
@@ -84,25 +107,36 @@ def read_plan(folder: Path) -> BundlePlan:
             return empty
 
     prompts = part(_prompts, ())
+    network = part(_network, Component("")) if script is None else _network_of_script(config)
     return BundlePlan(
         folder,
         metadata,
-        part(_network, Component("")),
-        _weights(folder, config),
+        told_in,
+        network,
+        weights,
         part(lambda c: _steps(c, "preprocessing"), ()),
         part(_inferer, Component("")),
         part(lambda c: _steps(c, "postprocessing"), ()),
         _imports(config),
         tuple(problems),
         prompts,
+        script,
     )
 
 
 def _network(config: Config) -> Component:
-    network = config.get("network_def" if "network_def" in config else "network")
+    network = config.get("network" if "network" in config and "network_def" not in config else "network_def")
     if not isinstance(network, Component):
         raise SpecError(f"{config.source}: 'network_def' describes no network.")
     return network
+
+
+def _network_of_script(config: Config) -> Component:
+    """What a config says of a network that is TorchScript: of use for its number of axes and channels."""
+    try:
+        return _network(config)
+    except SpecError:
+        return Component("")
 
 
 def _inferer(config: Config) -> Component:

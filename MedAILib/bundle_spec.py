@@ -71,8 +71,7 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
     except (KeyError, TypeError, AttributeError, StopIteration, ValueError) as error:
         if isinstance(error, SpecError):
             raise
-        path = plan.folder / "configs" / "metadata.json"
-        raise SpecError(f"{path} lacks or garbles what a model has to say of itself: {error!r}.") from error
+        raise SpecError(f"{plan.told_in} lacks or garbles what a model has to say of itself: {error!r}.") from error
 
 
 def step_name(component: Component) -> str:

@@ -243,6 +243,7 @@ def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         ("remove", "remove an added model"),
         ("clean", "remove unpacked archives and half downloads from your store"),
         ("verify", "compare models with their recorded SHA-256 and open them"),
+        ("trust", "let a model execute code of its own, or take that back; the list without a name"),
     ):
         made[name] = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {NOTICE}")
         made[name].add_argument("--json", action="store_true", help="JSON on standard output")
@@ -250,6 +251,8 @@ def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     made["info"].add_argument("name", metavar="NAME", help="name or path")
     made["remove"].add_argument("name", metavar="NAME", help="name of an added model")
     made["verify"].add_argument("name", nargs="?", metavar="NAME", help="name or path; all models without it")
+    made["trust"].add_argument("name", nargs="?", metavar="NAME", help="name or path; a SHA-256 with --revoke")
+    made["trust"].add_argument("--revoke", action="store_true", help="take the permission back")
     add = made["add"]
     add.add_argument("source", metavar="PATH_OR_URL", help="folder, zip archive, https address, or an available name")
     add.add_argument("--name", help="name in the store, instead of its own")
@@ -259,4 +262,7 @@ def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("-m", "--model", required=True, metavar="MODEL", help="a model's name, folder or file")
+    command.add_argument(
+        "--trust-code", default="", metavar="SHA256", help="let the model of this SHA-256 execute code of its own"
+    )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")

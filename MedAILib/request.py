@@ -106,8 +106,13 @@ class ClassifyOptions:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """One run: a model by name or path, a device ("auto", "cpu", "cuda", "cuda:1") and the options."""
+    """One run: a model by name or path, a device ("auto", "cpu", "cuda", "cuda:1") and the options.
+
+    `trust_code` is the SHA-256 of a model that the user allows, for this run, to execute code of its own; it comes
+    from the user alone, never from a scene or a file.
+    """
 
     model: str
     device: str = "auto"
     options: RunOptions = RunOptions()
+    trust_code: str = ""

@@ -76,6 +76,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     """The folder of a model store of the test's own, which does not exist yet; the user's stays untouched."""
     folder = tmp_path_factory.mktemp("store") / "models"
     monkeypatch.setenv("MEDAI_MODELS", str(folder))
+    monkeypatch.setenv("MEDAI_CONFIG", str(folder.parent / "config"))
     return folder
 
 

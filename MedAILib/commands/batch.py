@@ -54,7 +54,7 @@ def _run(
     from MedAILib.batch.run import Batch, run_batch
     from MedAILib.models.open import open_model  # PyTorch and MONAI: seconds that a wrong call need not wait for
 
-    model = open_model(spec.source, options.device)
+    model = open_model(spec.source, options.device, options.trust_code)
     kinds = tuple(options.kind or [".nii.gz"])
     identity = {"model": tree_sha256(spec.source), "options": asdict(run), "kinds": kinds, "medai": VERSION}
     writer = _CaseWriter(options.output, kinds, spec)

@@ -20,7 +20,7 @@ def run_evaluate(options: argparse.Namespace, progress: Progress) -> None:
         MedAIError: the model, the data or the report's folder is at fault.
         Cancelled: by `progress`; an older report stays as it was.
     """
-    model = open_model(find_model(options.model), options.device)
+    model = open_model(find_model(options.model), options.device, options.trust_code)
     cases = _chosen(options, find_cases(options.data, len(model.spec.channels)))
     labels = read_labels(options.data)
     evaluation = evaluate_segmentation(model, cases, labels, progress, RunOptions(mirror=options.mirror))

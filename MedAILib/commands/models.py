@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from MedAILib.bundle_plan import is_bundle
+from MedAILib.commands.trust import run_trust
 from MedAILib.errors import MedAIError, ModelError, SpecError, UntrustedCodeError
+from MedAILib.formats import Format, find_format
 from MedAILib.progress import Progress
 from MedAILib.read_spec import read_spec
 from MedAILib.spec import ModelSpec
@@ -36,6 +37,8 @@ def run_models(options: argparse.Namespace, progress: Progress) -> None:
         Cancelled: by `progress`.
     """
     match options.action:
+        case "trust":
+            run_trust(options)
         case "list":
             _list(options.json)
         case "info":
@@ -169,7 +172,7 @@ def _why_not(source: Path) -> str | None:
     from MedAILib.models.open import open_model
 
     try:
-        if is_bundle(source):
+        if find_format(source) is not Format.NNUNET:
             return why_not(source) or None
         open_model(source, "cpu")
     except MedAIError as error:

@@ -68,7 +68,7 @@ def _segment_to(
         import_monai_for_inference()
     from MedAILib.models.open import open_model  # PyTorch and MONAI: seconds that a wrong call need not wait for
 
-    model = open_model(find_model(options.model), options.device)
+    model = open_model(find_model(options.model), options.device, options.trust_code)
     segmentation = model.run(volume, run, progress)
     if not segmentation.layers.any() and targets.dicom is not None and targets.dicom != options.output:
         progress.warn(f"{targets.dicom} was not written: a DICOM SEG can't be without segments.")

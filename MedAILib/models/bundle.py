@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from MedAILib.bundle_needs import code_needs, is_prompted
-from MedAILib.bundle_plan import BundlePlan, read_plan
+from MedAILib.bundle_plan import BundlePlan
 from MedAILib.bundle_spec import IN_CHANNELS, OUT_CHANNELS, bundle_spec, output_names
 from MedAILib.errors import InputError, SpecError, UntrustedCodeError
 from MedAILib.inference.memory import is_out_of_memory
@@ -28,6 +28,7 @@ from MedAILib.models.postprocess import finish_plan
 from MedAILib.models.steps import preprocessing_steps
 from MedAILib.models.trust import tree_sha256
 from MedAILib.models.weights import load_weights, network_weights, require_fit
+from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.results import Segmentation
@@ -40,7 +41,7 @@ SOURCE_KEYS = ("Modality", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfRefe
 
 
 class BundleModel:
-    """A segmentation model from a MONAI bundle, its network on a device and ready.
+    """A segmentation model from a MONAI bundle, or from weights with a `medai.json`; on a device and ready.
 
     Args:
         folder: the bundle.
@@ -58,15 +59,23 @@ class BundleModel:
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        self._sha256 = tree_sha256(folder)
-        plan = read_plan(folder)
-        self.spec = bundle_spec(plan)
-        self._recipe = bundle_recipe(plan, self.spec)
-        self._names = output_names(plan)
+        sha256 = tree_sha256(folder)
+        plan = read_any_plan(folder)
+        self._prepare(plan)
         network = weighted_network(plan)
         if is_prompted(plan):
             network = Prompted(network, plan.prompts)
-        self._device = device
+        self._place(network, sha256, device)
+
+    def _prepare(self, plan: BundlePlan) -> None:
+        """Take over all that the description says."""
+        self.spec = bundle_spec(plan)
+        self._recipe = bundle_recipe(plan, self.spec)
+        self._names = output_names(plan)
+
+    def _place(self, network: torch.nn.Module, sha256: str, device: torch.device) -> None:
+        """Take over the network, and put it onto its device."""
+        self._sha256, self._device = sha256, device
         self._network = network.eval().requires_grad_(False).to(device)
 
     @property
@@ -149,7 +158,8 @@ def bundle_recipe(plan: BundlePlan, spec: ModelSpec) -> Recipe:
         raise UntrustedCodeError(spec.obstacle)
     if spec.obstacle:
         raise SpecError(spec.obstacle)
-    require_network(plan.network.target)
+    if plan.script is None:
+        require_network(plan.network.target)
     if plan.network.positional:
         raise SpecError(f"The network '{plan.network.target}' has arguments without names, which MedAI does not read.")
     if (plan.network.name == "vista3d132") != is_prompted(plan):

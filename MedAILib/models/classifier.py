@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from MedAILib.bundle_plan import BundlePlan, read_plan
+from MedAILib.bundle_plan import BundlePlan
 from MedAILib.bundle_spec import bundle_spec
 from MedAILib.errors import InputError, SpecError
 from MedAILib.inference.classify import Classified, ClassifyRecipe, classify
@@ -17,6 +17,7 @@ from MedAILib.models.postprocess import activation_plan
 from MedAILib.models.provenance import provenance
 from MedAILib.models.steps import preprocessing_steps
 from MedAILib.models.trust import tree_sha256
+from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
 from MedAILib.request import ClassifyOptions, Explain
 from MedAILib.results import Classification
@@ -46,7 +47,7 @@ class ClassifierModel:
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self._sha256 = tree_sha256(folder)
-        plan = read_plan(folder)
+        plan = read_any_plan(folder)
         self.spec = bundle_spec(plan)
         if self.spec.classes is None:
             raise SpecError(f"The model {self.spec.name} is for {self.spec.task}, not for classification.")

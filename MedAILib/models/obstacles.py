@@ -1,28 +1,32 @@
-"""Whether a bundle can be run, from its description alone."""
+"""Whether a model with a plan can be run, from its description alone."""
 
 from pathlib import Path
 
-from MedAILib.bundle_plan import read_plan
 from MedAILib.bundle_spec import bundle_spec
 from MedAILib.errors import ModelError, SpecError
 from MedAILib.models.bundle import bundle_network, bundle_recipe
 from MedAILib.models.classifier import classify_recipe
 from MedAILib.models.networks import sketched
+from MedAILib.models.trust import require_trust, tree_sha256
+from MedAILib.plans import read_any_plan
 
 
 def why_not(folder: Path) -> str:
-    """Why a bundle can't be run, in a sentence; empty where it can. Its weights are not looked at.
+    """Why a model can't be run, in a sentence; empty where it can. Its weights are not looked at.
 
     Raises:
         SpecError: its description can't be read.
     """
-    plan = read_plan(folder)
+    plan = read_any_plan(folder)
     spec = bundle_spec(plan)
     try:
         if spec.classes is None:
             bundle_recipe(plan, spec)
         else:
             classify_recipe(plan, spec, spec.classes)
+        if plan.script is not None:
+            require_trust(folder, tree_sha256(folder))
+            return ""
         with sketched():
             bundle_network(plan)
     except (SpecError, ModelError) as error:

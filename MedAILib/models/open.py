@@ -5,13 +5,15 @@ from typing import Protocol, cast, overload
 
 import torch
 
-from MedAILib.bundle_plan import is_bundle
+from MedAILib.bundle_spec import bundle_spec
 from MedAILib.errors import ModelError
+from MedAILib.formats import Format, find_format
 from MedAILib.models.bundle import BundleModel
 from MedAILib.models.classifier import ClassifierModel
 from MedAILib.models.device import find_device
+from MedAILib.models.torchscript import TorchScriptModel
+from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
-from MedAILib.read_spec import read_spec, require_model
 from MedAILib.request import ClassifyOptions, RunOptions
 from MedAILib.results import Classification, Segmentation
 from MedAILib.spec import ModelSpec
@@ -37,19 +39,29 @@ class OpenedModel(Protocol):
     def run(self, volume: Volume, options: ClassifyOptions, progress: Progress) -> Classification: ...
 
 
-def open_model(source: Path, device: str) -> OpenedModel:
+def open_model(source: Path, device: str, trust_code: str = "") -> OpenedModel:
     """Open the model in a folder or file, its network on a device ("auto", "cpu", "cuda", "cuda:1").
+
+    Args:
+        source: the folder or file.
+        device: the device.
+        trust_code: the SHA-256 of a model that the user allows to execute code of its own, for this time.
 
     Raises:
         DeviceError: no such device here.
         SpecError: no model, or its description can't be read or asks for what is not done here.
+        UntrustedCodeError: it could only run by executing code that the user has not allowed.
         ModelError: its network or weights can't be used.
     """
     place = find_device(device)
-    require_model(source)
-    if read_spec(source).classes is not None:
+    if find_format(source) is Format.NNUNET:
+        return cast(OpenedModel, _open_nnunet(source, place))
+    plan = read_any_plan(source)
+    if plan.script is not None:
+        return cast(OpenedModel, TorchScriptModel(plan, place, trust_code))
+    if bundle_spec(plan).classes is not None:
         return cast(OpenedModel, ClassifierModel(source, place))
-    return cast(OpenedModel, BundleModel(source, place) if is_bundle(source) else _open_nnunet(source, place))
+    return cast(OpenedModel, BundleModel(source, place))
 
 
 def _open_nnunet(source: Path, place: torch.device) -> Model:

@@ -14,6 +14,7 @@ from numpy._core.multiarray import _reconstruct
 from torch import Tensor, nn
 
 from MedAILib.errors import ModelError
+from MedAILib.formats import is_torchscript
 from MedAILib.output import whole_file
 
 # Checkpoints of trainers wrap the network's weights under one of these names.
@@ -52,10 +53,17 @@ def load_weights(path: Path) -> dict[str, Any]:
     if path.stat().st_size == 0:
         raise ModelError(f"The model's weights are empty: {path} has 0 bytes; download or copy the model again.")
     try:
+        if is_torchscript(path):
+            raise ModelError(
+                f"The file {path} is TorchScript and no weights: it would execute code; save the network's state dict, "
+                "or put it into a bundle as models/model.ts."
+            )
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
         with torch.serialization.safe_globals(HARMLESS):
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except ModelError:
+        raise
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"The weights in {path} hold more than tensors and plain values and were not loaded, because reading them "

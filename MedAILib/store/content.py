@@ -6,26 +6,56 @@ from pathlib import Path
 from MedAILib.errors import ModelError
 
 CHUNK = 1 << 20
+# No model has so many files, or is so large; a folder that was not meant to be one may be.
+MOST_ENTRIES = 20_000
+MOST_BYTES = 100_000_000_000
 
 
 def tree_sha256(source: Path) -> str:
     """SHA-256 of a file, or of a folder's files: their relative names in order, each with the hash of its content.
 
     Raises:
-        ModelError: something in there can't be read, is a link, or is no ordinary file.
+        ModelError: something in there can't be read, is a link, or is no ordinary file; or it is too much for a model.
+    """
+    return combined_sha256(source, file_hashes(source))
+
+
+def combined_sha256(source: Path, hashes: dict[str, str]) -> str:
+    """What `tree_sha256` says of a source with these `file_hashes`."""
+    if source.is_file():
+        return hashes[source.name]
+    total = hashlib.sha256()
+    for name, digest in hashes.items():
+        total.update(f"{name}\0{digest}\n".encode())
+    return total.hexdigest()
+
+
+def file_hashes(source: Path) -> dict[str, str]:
+    """The SHA-256 of each file of a model, by its name relative to the folder, in order; of a file, its own.
+
+    Raises:
+        ModelError: as `tree_sha256`.
     """
     try:
         if source.is_file():
-            return file_digest(source, "sha256")
-        total = hashlib.sha256()
-        for name, path in sorted((path.relative_to(source).as_posix(), path) for path in source.rglob("*")):
+            return {source.name: file_digest(source, "sha256")}
+        files, size = [], 0
+        for count, path in enumerate(source.rglob("*")):
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
                 raise ModelError(f"{path} is a link or no ordinary file; put the file itself in its place.")
             if path.is_file():
-                total.update(f"{name}\0{file_digest(path, 'sha256')}\n".encode())
-        return total.hexdigest()
+                files.append((path.relative_to(source).as_posix(), path))
+                size += path.stat().st_size
+            if count > MOST_ENTRIES or size > MOST_BYTES:
+                raise ModelError(
+                    f"{source} holds more than {MOST_ENTRIES} files or {MOST_BYTES / 1e9:g} GB, which no model does; "
+                    "give the model's own folder."
+                )
+        return {name: file_digest(path, "sha256") for name, path in sorted(files)}
     except OSError as error:
         raise ModelError(f"The model in {source} can't be read: {error}.") from error
+    except UnicodeEncodeError as error:
+        raise ModelError(f"The model in {source} has a file name that is no text; rename it.") from error
 
 
 def file_digest(path: Path, algorithm: str) -> str:

@@ -12,6 +12,7 @@ RESOURCES = next(
     (p for p in (_PACKAGE / "Resources", _PACKAGE.parent / "Resources") if p.is_dir()), _PACKAGE / "Resources"
 )
 VARIABLE = "MEDAI_MODELS"
+CONFIG_VARIABLE = "MEDAI_CONFIG"
 
 
 def store_folder() -> Path:
@@ -34,6 +35,23 @@ def store_folder() -> Path:
 def work_folder() -> Path:
     """The folder inside the store for what is no model: downloads, unpacked archives, locks."""
     return store_folder() / ".medai"
+
+
+def config_folder() -> Path:
+    """Where this user's decisions are kept: `MEDAI_CONFIG`, else where the system keeps a user's settings.
+
+    Raises:
+        InputError: the system knows no home folder of this user.
+    """
+    chosen = os.environ.get(CONFIG_VARIABLE)
+    try:
+        if chosen:
+            return Path(chosen).expanduser().absolute()
+        if sys.platform in ("win32", "darwin"):
+            return _user_data()
+        return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "medai"
+    except RuntimeError as error:
+        raise InputError(f"There is no home folder to keep settings in; set {CONFIG_VARIABLE} to a folder.") from error
 
 
 def _user_data() -> Path:

@@ -49,7 +49,7 @@ Finder = Callable[[str], Path]
 Resolver = Callable[[str], str]
 
 
-def open_any(source: Path, device: str) -> Model:
+def open_any(source: Path, device: str, trust_code: str) -> Model:
     """Open a model of any format that MedAI knows."""
     # Here and not at the top: importing torch takes seconds, and the worker greets its client before that.
     from MedAILib.models.lean import import_monai_for_inference  # noqa: PLC0415
@@ -57,7 +57,7 @@ def open_any(source: Path, device: str) -> Model:
     import_monai_for_inference()
     from MedAILib.models.open import open_model  # noqa: PLC0415
 
-    return open_model(source, device)
+    return open_model(source, device, trust_code)
 
 
 def find_any(name_or_path: str) -> Path:
@@ -86,7 +86,8 @@ class Library:
     """What the worker runs with; others than these are for tests.
 
     Args:
-        opener: makes a model from its resolved source and a device's full name.
+        opener: makes a model from its resolved source, a device's full name, and the SHA-256 of a model that may
+            execute code of its own.
         finder: makes a source from what the request calls the model; what it gives for a name is absolute.
         resolver: makes a device's full name from what the request calls it.
         limit: bytes that warm models may hold on a device.
@@ -241,7 +242,7 @@ class _Server:
         reporter = _Reporter(run, self._send)
         reporter.step(0, 1, f"Loading {run.request.model}")
         source, device = self._find(run), self._library.resolver(run.request.device)
-        model = self._warm.get(source, device)
+        model = self._warm.get(source, device, run.request.trust_code)
         self._greet()
         self._make_room(run, model, device)
         reporter.stage = "run"

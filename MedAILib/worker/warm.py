@@ -27,7 +27,7 @@ class Model(Protocol):
     def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation: ...
 
 
-Opener = Callable[[Path, str], Model]
+Opener = Callable[[Path, str, str], Model]
 Limit = Callable[[str], int]
 
 
@@ -62,25 +62,28 @@ class Warm:
     would take its device over the limit; the newest stays, whatever it holds.
 
     Args:
-        opener: opens a model on a device.
+        opener: opens a model on a device, with the SHA-256 of a model that may execute code of its own.
         limit: bytes that models may hold on a device.
     """
 
     def __init__(self, opener: Opener, limit: Limit = memory_share) -> None:
         self._opener = opener
         self._limit = limit
-        self._entries: OrderedDict[tuple[Path, str], _Entry] = OrderedDict()
+        self._entries: OrderedDict[tuple[Path, str, str], _Entry] = OrderedDict()
 
-    def get(self, source: Path, device: str) -> Model:
-        """The model in `source`, warm or opened now, on a device by its full name (not "auto")."""
-        key = (source.resolve(), device)
+    def get(self, source: Path, device: str, trust_code: str = "") -> Model:
+        """The model in `source`, warm or opened now, on a device by its full name (not "auto").
+
+        One that was opened under `trust_code` is warm for runs with the same one alone.
+        """
+        key = (source.resolve(), device, trust_code)
         known = self._entries.pop(key, None)
         if known is None or known.stamp != _stamp(key[0]):
             if known is not None:
                 known = None
                 give_back_memory()
             before = _held(device)
-            model = self._opener(key[0], device)
+            model = self._opener(key[0], device, trust_code)
             grown = 0 if before is None else max((_held(device) or 0) - before, 0)
             # The stamp after opening: what is no model may be a folder without end.
             known = _Entry(_stamp(key[0]), model, max(grown, int(getattr(model, "weights_bytes", 0))))
@@ -93,7 +96,7 @@ class Warm:
         limit = self._limit(device)
         gone = False
         for key in [key for key in self._entries if key[1] == device]:
-            held = sum(entry.bytes for (_, place), entry in self._entries.items() if place == device)
+            held = sum(entry.bytes for (_, place, _), entry in self._entries.items() if place == device)
             if held + wanted <= limit:
                 break
             del self._entries[key]
@@ -116,7 +119,7 @@ class Warm:
 
     def listed(self) -> tuple[WarmModel, ...]:
         """What is warm, the one used last at the end."""
-        return tuple(WarmModel(path.name, device, entry.bytes) for (path, device), entry in self._entries.items())
+        return tuple(WarmModel(path.name, device, entry.bytes) for (path, device, _), entry in self._entries.items())
 
 
 def _held(device: str) -> int | None:

@@ -74,6 +74,7 @@ def pack_request(request: RunRequest) -> dict[str, Any]:
     return {
         "model": request.model,
         "device": request.device,
+        "trust_code": request.trust_code,
         "roi": options.roi and {"center_ras": floats(options.roi.center_ras), "size_mm": floats(options.roi.size_mm)},
         "probabilities": bool(options.probabilities),
         "mirror": bool(options.mirror),
@@ -93,7 +94,7 @@ def unpack_request(body: Any) -> RunRequest:
             postprocess=flag_of(body["postprocess"]),
             overlap=None if body["overlap"] is None else float(body["overlap"]),
         )
-        return RunRequest(text_of(body["model"]), text_of(body["device"]), options)
+        return RunRequest(text_of(body["model"]), text_of(body["device"]), options, text_of(body["trust_code"]))
 
 
 def pack_result(result: Segmentation) -> tuple[dict[str, Any], tuple[NDArray[Any], ...]]:

@@ -189,7 +189,7 @@ class Opener:
     def __init__(self) -> None:
         self.opened = 0
 
-    def __call__(self, source: Path, device: str) -> Behaviour:
+    def __call__(self, source: Path, device: str, trust_code: str) -> Behaviour:
         self.opened += 1
         return Behaviour(source.name, self.opened)
 
