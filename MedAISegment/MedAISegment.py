@@ -34,6 +34,8 @@ if (SOURCE_TREE / "MedAILib").is_dir() and str(SOURCE_TREE) not in sys.path:
     sys.path.append(str(SOURCE_TREE))
 
 from MedAILib.errors import InputError, MedAIError
+from MedAILib.gui.ask import ask
+from MedAILib.gui.before import warnings_before_run
 from MedAILib.gui.devices import device_choices, nvidia_cards
 from MedAILib.gui.diagnostics import diagnostics
 from MedAILib.gui.follow import Arrival, FollowedRun, Follower, Listener
@@ -278,18 +280,36 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 if not self.logic.workerCommand() and ensure_packages(slicer_tools()):
                     self._log(_("Packages were installed."))
                 arguments = makeArguments()
-                self._run = self.logic.segmentAsync(
-                    **arguments, onDone=self._onDone, onError=self._onError, onProgress=self._onProgress
+                run = self.logic.segmentAsync(
+                    **arguments,
+                    onDone=self._onDone,
+                    onError=self._onError,
+                    onProgress=self._onProgress,
+                    onWarnings=self._onWarnings,
                 )
             except MedAIError as error:
                 self._show(error)
                 return
-            self._lastArguments = arguments
+            if run is None:
+                self._say(_("Not run."))
+                self._log(_("Not run, as was chosen."))
+                return
+            self._run, self._lastArguments = run, arguments
             advice = slow_torch(slicer_tools())
             if advice:
                 self._log(advice)
             self._log(_("{model} on {image}").format(model=arguments["model"], image=self._imageNames(arguments)))
         self._update()
+
+    def _onWarnings(self, texts: "Sequence[str]") -> bool:
+        """Ask whether to run all the same, in one box."""
+        for text in texts:
+            self._log(text)
+        slicer.app.restoreOverrideCursor()  # nobody waits while a question is open
+        try:
+            return ask("\n\n".join(texts), _("Run all the same"), _("Don't run"), _("MedAI: before the run"))
+        finally:
+            slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
 
     def _arguments(self) -> "dict[str, Any]":
         """What the panel says, as arguments of the logic; nodes by their ID."""
@@ -498,6 +518,8 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
                 removed in the meantime. Nothing has been added to the scene then.
         """
         run = _Run(volumeNode, model, device, **options)
+        for text in self._warnings(run):
+            logging.warning(text)
         result = self._wait(run.submit(self._worker()))
         arrival = run.arrive(result)
         while True:
@@ -552,8 +574,9 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
         onDone=print,
         onError=None,
         onProgress=None,
+        onWarnings=None,
         **options,
-    ) -> FollowedRun:
+    ) -> FollowedRun | None:
         """Begin to segment an image, and return at once.
 
         Args:
@@ -563,15 +586,20 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
             onDone: called with the new nodes, the segmentation node first, once they are in the scene.
             onError: called with what went wrong; None writes it to the log.
             onProgress: called with each new state.
+            onWarnings: called before the run with what speaks against it, if anything does; returns whether to run
+                all the same. None writes it to the log, and runs.
             options: as for `segment`.
 
         Returns:
-            The run: `poll()` says how it stands, `cancel()` stops it.
+            The run: `poll()` says how it stands, `cancel()` stops it. None where `onWarnings` was against it.
 
         Raises:
             MedAIError: the input or an option is at fault.
         """
         run = _Run(volumeNode, model, device, **options)
+        texts = self._warnings(run)
+        if texts and not (onWarnings or _logAll)(texts):
+            return None
         job = run.submit(self._worker())
         listener = Listener(
             onDone,
@@ -643,6 +671,10 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
         if client is not None:
             client.close()
 
+    def _warnings(self, run: "_Run") -> "tuple[str, ...]":
+        """What speaks against a run; raises InputError where it would be refused."""
+        return warnings_before_run(run.request, run.volume, self.workerStatus(), self.destination())
+
     @staticmethod
     def _wait(job: Job) -> Segmentation:
         try:
@@ -687,7 +719,7 @@ class _Run:
         nodes = [_node(item, _("image")) for item in (volumeNode if several else [volumeNode])]
         self._volume: Volume | None = volume_from_nodes(nodes)
         roi = None if roiNode is None else roi_from_node(_node(roiNode, _("region of interest")), nodes[0])
-        self._request = RunRequest(model, device, RunOptions(roi, probabilities, mirror, postprocess, overlap))
+        self.request = RunRequest(model, device, RunOptions(roi, probabilities, mirror, postprocess, overlap))
         into = None if segmentationNode is None else _node(segmentationNode, _("segmentation")).GetID()
         self._outputs = Outputs(label_map=labelMap, probabilities=probabilities, table=table, into=into)
         self._surfaces = surfaces
@@ -695,11 +727,16 @@ class _Run:
         if into is not None:
             require_segmentation(self._scene, into, nodes[0])
 
+    @property
+    def volume(self) -> Volume:
+        """The image, until it is submitted."""
+        assert self._volume is not None
+        return self._volume
+
     def submit(self, client: WorkerClient) -> Job:
         """Hand the image over; the job lets it go when it ends."""
-        volume, self._volume = self._volume, None
-        assert volume is not None
-        return client.submit(self._request, volume)
+        volume, self._volume = self.volume, None
+        return client.submit(self.request, volume)
 
     def obstacle(self) -> InputError | None:
         """Why the result has no place any more."""
@@ -738,6 +775,13 @@ def _node(nodeOrID, what: str):
     if node is None:
         raise InputError(f"The {what} {nodeOrID} is not in the scene any more; choose another.")
     return node
+
+
+def _logAll(texts: "Sequence[str]") -> bool:
+    """Write warnings to the log, and go on."""
+    for text in texts:
+        logging.warning(text)
+    return True
 
 
 def _words(command: str) -> "list[str]":
