@@ -12,7 +12,8 @@ def ask(text: str, yes: str, no: str, title: str) -> bool:
 
     Args:
         text: the question, as plain text.
-        yes, no: what the two buttons say; the second is what Escape and closing the box mean.
+        yes: what the one button says.
+        no: what the other says, which Escape and closing the box mean too.
         title: of the box.
     """
     if slicer.app.testingEnabled():
