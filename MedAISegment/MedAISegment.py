@@ -34,12 +34,15 @@ if (SOURCE_TREE / "MedAILib").is_dir() and str(SOURCE_TREE) not in sys.path:
     sys.path.append(str(SOURCE_TREE))
 
 from MedAILib.errors import InputError, MedAIError
+from MedAILib.gui.ask import ask
+from MedAILib.gui.before import warnings_before_run
 from MedAILib.gui.devices import device_choices, nvidia_cards
 from MedAILib.gui.diagnostics import diagnostics
 from MedAILib.gui.follow import Arrival, FollowedRun, Follower, Listener
+from MedAILib.gui.frames import FrameJobs
 from MedAILib.gui.models import ModelEntry, ModelPicker, known_models
 from MedAILib.gui.packages import ensure_packages, slicer_tools, slow_torch
-from MedAILib.gui.show import center_3d_views, edit_segmentation, show_image, show_table
+from MedAILib.gui.show import center_3d_views, edit_segmentation, show_image, show_plot, show_table
 from MedAILib.gui.words import progress_text, worker_text
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions, RunRequest
@@ -47,7 +50,8 @@ from MedAILib.results import Segmentation
 from MedAILib.scene.into import require_segmentation
 from MedAILib.scene.origin import find_origin, origin_of
 from MedAILib.scene.read import roi_from_node, volume_from_nodes
-from MedAILib.scene.sequences import SequenceRun
+from MedAILib.scene.sequence_results import SequenceOutputs
+from MedAILib.scene.sequences import SequenceRun, sequence_shown_in, shown_in
 from MedAILib.scene.surfaces import add_surfaces
 from MedAILib.scene.write import Outputs, write_result
 from MedAILib.volume import Volume
@@ -96,7 +100,7 @@ class MedAISegmentParameterNode:
     """What the panel shows, as it is saved with the scene.
 
     `inputVolume2` and so on are the further channels of a model that wants several; `overlapPercent` is -1 for the
-    model's own.
+    model's own. `allFrames` counts only where the image is shown from a sequence.
     """
 
     model: str = "hippocampus"
@@ -108,6 +112,7 @@ class MedAISegmentParameterNode:
     inputVolume6: vtkMRMLScalarVolumeNode
     inputVolume7: vtkMRMLScalarVolumeNode
     inputVolume8: vtkMRMLScalarVolumeNode
+    allFrames: bool = False
     roi: vtkMRMLMarkupsROINode
     device: str = "auto"
     outputSegmentation: vtkMRMLSegmentationNode
@@ -278,36 +283,61 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 if not self.logic.workerCommand() and ensure_packages(slicer_tools()):
                     self._log(_("Packages were installed."))
                 arguments = makeArguments()
-                self._run = self.logic.segmentAsync(
-                    **arguments, onDone=self._onDone, onError=self._onError, onProgress=self._onProgress
+                frames = "sequenceNode" in arguments
+                run = (self.logic.segmentSequenceAsync if frames else self.logic.segmentAsync)(
+                    **arguments,
+                    onDone=self._onDone,
+                    onError=self._onError,
+                    onProgress=self._onProgress,
+                    onWarnings=self._onWarnings,
                 )
             except MedAIError as error:
                 self._show(error)
                 return
-            self._lastArguments = arguments
+            if run is None:
+                self._say(_("Not run."))
+                self._log(_("Not run, as was chosen."))
+                return
+            self._run, self._lastArguments = run, arguments
             advice = slow_torch(slicer_tools())
             if advice:
                 self._log(advice)
             self._log(_("{model} on {image}").format(model=arguments["model"], image=self._imageNames(arguments)))
         self._update()
 
+    def _onWarnings(self, texts: "Sequence[str]") -> bool:
+        """Ask whether to run all the same, in one box."""
+        for text in texts:
+            self._log(text)
+        slicer.app.restoreOverrideCursor()  # nobody waits while a question is open
+        try:
+            return ask("\n\n".join(texts), _("Run all the same"), _("Don't run"), _("MedAI: before the run"))
+        finally:
+            slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
+
     def _arguments(self) -> "dict[str, Any]":
         """What the panel says, as arguments of the logic; nodes by their ID."""
         parameters = self._parameterNode
         percent, output = parameters.overlapPercent, parameters.outputSegmentation
-        return {
-            "volumeNode": [node.GetID() for node in self._inputNodes()],
+        both = {
             "model": parameters.model,
             "device": parameters.device,
             "roiNode": parameters.roi.GetID() if _present(parameters.roi) else None,
-            "segmentationNode": output.GetID() if _present(output) else None,
             "labelMap": parameters.labelMap,
-            "probabilities": parameters.probabilities,
-            "surfaces": parameters.surfaces,
             "table": parameters.table,
             "mirror": parameters.mirror,
             "overlap": None if percent < 0 else percent / 100,
             "postprocess": parameters.postprocess,
+        }
+        sequenceNode = self._sequenceNode() if parameters.allFrames else None
+        if sequenceNode is not None:
+            return {"sequenceNode": sequenceNode.GetID(), **both}
+        return {
+            "volumeNode": [node.GetID() for node in self._inputNodes()],
+            "segmentationNode": output.GetID() if _present(output) else None,
+            "probabilities": parameters.probabilities,
+            "surfaces": parameters.surfaces,
+            **both,
         }
 
     def _onProgress(self, state: JobState):
@@ -323,7 +353,15 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._update()
 
     def _onDone(self, nodes):
+        self._showResults(nodes)
+        self._fillDevices()
+        self._update()
+
+    def _showResults(self, nodes):
         with slicer.util.tryWithErrorDisplay(_("The result is in the scene but could not be shown.")):
+            if nodes[0].IsA("vtkMRMLSequenceNode"):
+                self._showFrames(nodes)
+                return
             segmentationNode = nodes[0]
             volumeNode = slicer.mrmlScene.GetNodeByID((self._lastArguments or {})["volumeNode"][0])
             self._resultIDs = segmentationNode.GetID(), volumeNode.GetID()
@@ -340,8 +378,19 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             tables = [node for node in nodes if node.IsA("vtkMRMLTableNode")]
             if tables:
                 show_table(tables[0])
-        self._fillDevices()
-        self._update()
+
+    def _showFrames(self, nodes):
+        """Show the frame that the browser is at, and the volumes over all frames."""
+        sequenceNode = slicer.mrmlScene.GetNodeByID((self._lastArguments or {})["sequenceNode"])
+        segmentationNode, volumeNode = shown_in(nodes[0]), shown_in(sequenceNode)
+        if segmentationNode is not None and volumeNode is not None:
+            self._resultIDs = segmentationNode.GetID(), volumeNode.GetID()
+            show_image(volumeNode)
+        self._log(_("Done: {names}").format(names=", ".join(node.GetName() for node in nodes)))
+        count = sequenceNode.GetNumberOfDataNodes()
+        self._say(_("Done: {count} frames in {name}.").format(count=count, name=nodes[0].GetName()))
+        for chartNode in [node for node in nodes if node.IsA("vtkMRMLPlotChartNode")]:
+            show_plot(chartNode)
 
     def _onError(self, error: Exception):
         self._update()
@@ -393,6 +442,11 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         missing = [x for x, node in zip(model.spec.channels, self._inputNodes(), strict=True) if not _present(node)]
         return _("Choose an image for: {channels}").format(channels=", ".join(missing)) if missing else ""
 
+    def _sequenceNode(self):
+        """The sequence that the chosen image is shown from, where a run can take all of its frames; else None."""
+        nodes = self._inputNodes()
+        return sequence_shown_in(nodes[0]) if len(nodes) == 1 and _present(nodes[0]) else None
+
     def _inputNodes(self) -> "list[Any]":
         model = self._picker.current()
         count = len(model.spec.channels) if model is not None and model.spec is not None else 1
@@ -407,6 +461,7 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             label.visible = selector.visible = number < len(channels)
             if number < len(channels):
                 label.text = f"{channels[number]}:"
+        self.ui.allFramesCheckBox.visible = self._sequenceNode() is not None
 
     def _fillDevices(self):
         status = self.logic.workerStatus()
@@ -441,7 +496,8 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         return model.name if model is not None else ""
 
     def _imageNames(self, arguments) -> str:
-        nodes = [slicer.mrmlScene.GetNodeByID(nodeID) for nodeID in arguments["volumeNode"]]
+        ids = [arguments["sequenceNode"]] if "sequenceNode" in arguments else arguments["volumeNode"]
+        nodes = [slicer.mrmlScene.GetNodeByID(nodeID) for nodeID in ids]
         return " + ".join(node.GetName() for node in nodes if node is not None)
 
     def _say(self, text):
@@ -498,6 +554,7 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
                 removed in the meantime. Nothing has been added to the scene then.
         """
         run = _Run(volumeNode, model, device, **options)
+        _logAll(self._warnings(run))
         result = self._wait(run.submit(self._worker()))
         arrival = run.arrive(result)
         while True:
@@ -538,10 +595,47 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
                 removed in the meantime. Nothing has been added to the scene then.
             Cancelled: by `progress`, likewise.
         """
-        frames = SequenceRun(sequenceNode, outputs)
-        roi = None if roiNode is None else roi_from_node(roiNode, frames.shown_volume())
-        request = RunRequest(model, device, RunOptions(roi=roi, mirror=mirror))
-        return frames.run(lambda volume: self._wait(self._worker().submit(request, volume)), progress or Progress())
+        run = _FramesRun(sequenceNode, model, device, roiNode=roiNode, outputs=outputs, mirror=mirror)
+        _logAll(self._warnings(run))
+        worker = self._worker()
+        return run.frames.run(
+            lambda volume: self._wait(worker.submit(run.request, volume)),
+            progress or Progress(),
+        )
+
+    def segmentSequenceAsync(
+        self,
+        sequenceNode,
+        model="hippocampus",
+        device="auto",
+        *,
+        onDone=print,
+        onError=None,
+        onProgress=None,
+        onWarnings=None,
+        **options,
+    ) -> FollowedRun | None:
+        """Begin to segment every frame of a sequence of volumes, and return at once; playback is not touched.
+
+        Args:
+            sequenceNode: a sequence node of scalar volumes, a sequence browser node of one, or an ID of these.
+            model: as for `segment`.
+            device: as for `segment`.
+            onDone: called with the new nodes, the sequence of segmentations first, once they are in the scene.
+            onError: as for `segmentAsync`.
+            onProgress: called with each new state; its text is "Frame 3 of 20" and the like.
+            onWarnings: as for `segmentAsync`, of the first frame.
+            options: `roiNode`, `labelMap`, `table` (with a plot), `mirror`, `overlap` and `postprocess`, as for
+                `segment`.
+
+        Returns:
+            As `segmentAsync`. Until the last frame is done nothing is in the scene.
+
+        Raises:
+            MedAIError: the input or an option is at fault.
+        """
+        run = _FramesRun(sequenceNode, model, device, **options)
+        return self._begin(run, Listener(onDone, onError or _logError, onProgress or _ignore), onWarnings)
 
     def segmentAsync(
         self,
@@ -552,8 +646,9 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
         onDone=print,
         onError=None,
         onProgress=None,
+        onWarnings=None,
         **options,
-    ) -> FollowedRun:
+    ) -> FollowedRun | None:
         """Begin to segment an image, and return at once.
 
         Args:
@@ -563,22 +658,25 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
             onDone: called with the new nodes, the segmentation node first, once they are in the scene.
             onError: called with what went wrong; None writes it to the log.
             onProgress: called with each new state.
+            onWarnings: called before the run with what speaks against it, if anything does; returns whether to run
+                all the same. None writes it to the log, and runs.
             options: as for `segment`.
 
         Returns:
-            The run: `poll()` says how it stands, `cancel()` stops it.
+            The run: `poll()` says how it stands, `cancel()` stops it. None where `onWarnings` was against it.
 
         Raises:
             MedAIError: the input or an option is at fault.
         """
         run = _Run(volumeNode, model, device, **options)
-        job = run.submit(self._worker())
-        listener = Listener(
-            onDone,
-            onError or (lambda error: logging.error(str(error))),
-            onProgress or (lambda state: None),
-        )
-        followed = FollowedRun(job, run.obstacle, run.arrive, listener)
+        return self._begin(run, Listener(onDone, onError or _logError, onProgress or _ignore), onWarnings)
+
+    def _begin(self, run, listener, onWarnings) -> FollowedRun | None:
+        """Follow a run, if nothing speaks against it."""
+        texts = self._warnings(run)
+        if texts and not (onWarnings or _logAll)(texts):
+            return None
+        followed = FollowedRun(run.submit(self._worker()), run.obstacle, run.arrive, listener)
         if self._follower is None:
             self._follower = Follower()
         self._follower.follow(followed)
@@ -643,6 +741,10 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
         if client is not None:
             client.close()
 
+    def _warnings(self, run: "_Run | _FramesRun") -> "tuple[str, ...]":
+        """What speaks against a run; raises InputError where it would be refused."""
+        return warnings_before_run(run.request, run.volume, self.workerStatus(), self.destination())
+
     @staticmethod
     def _wait(job: Job) -> Segmentation:
         try:
@@ -687,7 +789,7 @@ class _Run:
         nodes = [_node(item, _("image")) for item in (volumeNode if several else [volumeNode])]
         self._volume: Volume | None = volume_from_nodes(nodes)
         roi = None if roiNode is None else roi_from_node(_node(roiNode, _("region of interest")), nodes[0])
-        self._request = RunRequest(model, device, RunOptions(roi, probabilities, mirror, postprocess, overlap))
+        self.request = RunRequest(model, device, RunOptions(roi, probabilities, mirror, postprocess, overlap))
         into = None if segmentationNode is None else _node(segmentationNode, _("segmentation")).GetID()
         self._outputs = Outputs(label_map=labelMap, probabilities=probabilities, table=table, into=into)
         self._surfaces = surfaces
@@ -695,11 +797,16 @@ class _Run:
         if into is not None:
             require_segmentation(self._scene, into, nodes[0])
 
+    @property
+    def volume(self) -> Volume:
+        """The image, until it is submitted."""
+        assert self._volume is not None
+        return self._volume
+
     def submit(self, client: WorkerClient) -> Job:
         """Hand the image over; the job lets it go when it ends."""
-        volume, self._volume = self._volume, None
-        assert volume is not None
-        return client.submit(self._request, volume)
+        volume, self._volume = self.volume, None
+        return client.submit(self.request, volume)
 
     def obstacle(self) -> InputError | None:
         """Why the result has no place any more."""
@@ -730,6 +837,58 @@ class _Run:
         return [node for node in map(self._scene.GetNodeByID, ids) if node is not None]
 
 
+class _FramesRun:
+    """What a run over all frames of a sequence needs of the scene; stands where `_Run` does."""
+
+    def __init__(
+        self,
+        sequenceNode,
+        model,
+        device,
+        *,
+        roiNode=None,
+        labelMap=False,
+        table=True,
+        mirror=False,
+        overlap=None,
+        postprocess=True,
+        outputs=None,
+    ):
+        outputs = outputs or SequenceOutputs(label_maps=labelMap, table=table, plot=table)
+        self.frames = SequenceRun(_node(sequenceNode, _("sequence")), outputs)
+        regionNode = None if roiNode is None else _node(roiNode, _("region of interest"))
+        roi = None if regionNode is None else roi_from_node(regionNode, self.frames.shown_volume())
+        options = RunOptions(roi, mirror=mirror, postprocess=postprocess, overlap=overlap)
+        self.request = RunRequest(model, device, options)
+
+    @property
+    def volume(self) -> Volume:
+        """The image of the next frame."""
+        with self.frames.naming():
+            return self.frames.volume()
+
+    def submit(self, client: WorkerClient) -> FrameJobs:
+        """Hand the first frame over, and the others as their turn comes."""
+        return FrameJobs(self.frames, lambda volume: client.submit(self.request, volume))
+
+    def obstacle(self) -> InputError | None:
+        """Why the results have no place any more."""
+        try:
+            self.frames.check()
+        except InputError as error:
+            return error
+        return None
+
+    def arrive(self, frames: SequenceRun) -> Arrival:
+        """Put all results into the scene at once; returns the new nodes.
+
+        Raises:
+            InputError: there is no place for them any more.
+        """
+        yield JobState("running", _("Placing the results"))
+        return frames.finish()
+
+
 def _node(nodeOrID, what: str):
     """The node of an ID in Slicer's scene; a node as it is."""
     if not isinstance(nodeOrID, str):
@@ -738,6 +897,21 @@ def _node(nodeOrID, what: str):
     if node is None:
         raise InputError(f"The {what} {nodeOrID} is not in the scene any more; choose another.")
     return node
+
+
+def _logError(error: Exception):
+    logging.error(str(error))
+
+
+def _ignore(state: JobState):
+    """For who does not want to know how a run stands."""
+
+
+def _logAll(texts: "Sequence[str]") -> bool:
+    """Write warnings to the log, and go on."""
+    for text in texts:
+        logging.warning(text)
+    return True
 
 
 def _words(command: str) -> "list[str]":

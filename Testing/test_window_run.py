@@ -5,16 +5,23 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import slicer
 import slicer.util
 import vtk
 from bundles import configs, network_entry, random_bundle, write_configs
 
+from MedAILib.gui.before import memory_need
+from MedAILib.read_spec import read_spec
+from MedAILib.request import RunRequest
+from MedAILib.volume import Geometry, Volume
 from MedAILib.worker.client import WorkerClient
+from MedAILib.worker.status import Device, WarmModel, WorkerStatus
 
 pytest.importorskip("PySide6.QtUiTools", reason="PySide6 or a library of its is not here", exc_type=ImportError)
 
+from standin import ctk
 from standin.session import Session, run_to_end, slot_errors
 
 
@@ -54,6 +61,64 @@ def test_apply_brings_the_segmentation_into_the_scene_and_before_the_eyes(sessio
     assert session.app.layoutManager().layout == slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpTableView
     assert session.app.applicationLogic().GetSelectionNode().GetActiveTableID() == table.GetID()
     assert session.messages() == []
+
+
+@pytest.fixture
+def coarse(session) -> Any:
+    """An image whose voxels are far larger than those that the built-in model was trained on."""
+    volume = session.add_volume("Coarse", shape_kji=(30, 30, 30))
+    volume.SetIJKToRASMatrix(vtk.vtkMatrix4x4())
+    volume.SetSpacing(4, 4, 4)
+    return volume
+
+
+def test_what_speaks_against_a_run_is_asked_once_and_declined(session, client, coarse) -> None:
+    widget = open_with(session, client, "hippocampus")
+    before = session.node_ids()
+    ctk.answers.append(False)
+    widget.ui.applyButton.click()
+    (question,) = session.messages()
+    assert "4 x 4 x 4 mm" in question
+    assert "4 x 4 x 4 mm" in widget.ui.logText.toPlainText()
+    assert (widget.ui.statusLabel.text, widget.ui.applyButton.enabled) == ("Not run.", True)
+    assert widget._run is None
+    assert session.node_ids() == before
+
+
+def test_run_goes_on_all_the_same_where_the_user_says_so(session, client, coarse) -> None:
+    widget = open_with(session, client, "hippocampus")
+    ctk.answers.append(True)
+    run_to_end(widget)
+    assert len(session.messages()) == 1
+    assert len(session.nodes("vtkMRMLSegmentationNode")) == 1
+
+
+def test_image_that_would_be_refused_does_not_leave_for_the_worker(session, client, bundle) -> None:
+    volume = session.add_volume()
+    slicer.util.updateVolumeFromArray(volume, np.full((20, 24, 28), 7, np.int16))
+    widget = open_with(session, client, bundle)
+    widget.ui.applyButton.click()
+    session.until(session.messages)
+    assert "has the value 7 in every voxel" in session.messages()[0]
+    assert widget._run is None
+
+
+def test_console_says_what_speaks_against_a_run_in_the_log(session, client, coarse, caplog) -> None:
+    session.logic(client).segment(coarse, device="cpu")
+    assert "4 x 4 x 4 mm" in caplog.text
+    assert session.messages() == []
+
+
+def test_memory_is_compared_with_what_is_free_where_the_run_will_be(hippocampus) -> None:
+    spec, request = read_spec(hippocampus), RunRequest("hippocampus", "cuda:1")
+    grid = Geometry((40, 40, 40), np.eye(4))
+    volume = Volume(np.zeros((1, 40, 40, 40), np.int16), grid, "Head")
+    told = (Device("cpu", "CPU", 5, 9), Device("cuda:0", "A", 6, 9), Device("cuda:1", "B", 7, 9))
+    status = WorkerStatus(True, devices=told, models=(WarmModel("m", "cuda:1", 100),))
+    assert memory_need(request, spec, volume, status, "gpu-box").free == 107
+    assert memory_need(RunRequest("hippocampus", "cpu"), spec, volume, status, "gpu-box").free == 5
+    assert memory_need(RunRequest("hippocampus", "cpu"), spec, volume, status, "").free > 1e6
+    assert memory_need(request, spec, volume, WorkerStatus(), "gpu-box") is None
 
 
 def test_outputs_are_those_that_are_ticked(session, client, bundle) -> None:

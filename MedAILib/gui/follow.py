@@ -8,14 +8,13 @@ each time, and so moves the bytes to the worker and back.
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import qt
 
 from MedAILib.errors import MedAIError
 from MedAILib.progress import Cancelled
-from MedAILib.results import Segmentation
-from MedAILib.worker.client import Job, JobState, WorkerDefect
+from MedAILib.worker.client import JobState, WorkerDefect
 
 INTERVAL_MS = 10
 # What the main thread gives away to other threads each time; events wait that long.
@@ -25,6 +24,14 @@ STEPS_S = 0.03
 
 # Steps that bring a result to the user, each short; they say how far they are, and return what they made.
 Arrival = Generator[JobState, None, Any]
+
+
+class Followed(Protocol):
+    """What can be followed: a worker's `Job`, or what stands where one does."""
+
+    def poll(self) -> JobState: ...
+    def cancel(self) -> None: ...
+    def result(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -54,9 +61,9 @@ class FollowedRun:
 
     def __init__(
         self,
-        job: Job,
+        job: Followed,
         obstacle: Callable[[], MedAIError | None],
-        arrive: Callable[[Segmentation], Arrival],
+        arrive: Callable[[Any], Arrival],
         listener: Listener,
     ) -> None:
         self.made: Any = None

@@ -27,6 +27,11 @@ def show_table(tableNode: Any) -> None:
     applicationLogic.PropagateTableSelection()
 
 
+def show_plot(chartNode: Any) -> None:
+    """Show a plot, in a layout that is like the present one but has a place for it."""
+    slicer.modules.plots.logic().ShowChartInLayout(chartNode)
+
+
 def edit_segmentation(segmentationNode: Any, volumeNode: Any) -> None:
     """Open the Segment Editor on a segmentation and the image that it belongs to."""
     slicer.util.selectModule("SegmentEditor")

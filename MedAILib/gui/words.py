@@ -19,9 +19,12 @@ def time_text(seconds: float) -> str:
 
 
 def progress_text(state: JobState) -> str:
-    """What is being done, how far it is, and how long it will take: "Segmenting: 3 of 12, about 8 s left"."""
+    """What is being done, how far it is, and how long it will take: "Segmenting: 3 of 12, about 8 s left".
+
+    A text that counts by itself, such as "Frame 3 of 20", stays as it is.
+    """
     text = state.text
-    if state.state == "running" and state.total > 1:
+    if state.state == "running" and state.total > 1 and f"of {state.total}" not in text:
         text = f"{text}: {state.done} of {state.total}"
     if state.seconds_left is not None and state.seconds_left >= 1:
         text = f"{text}, about {time_text(state.seconds_left)} left"

@@ -94,6 +94,16 @@ class SequenceRun:
             raise InputError(f"{self._sequence_name} is shown by no browser; select a frame of it in Sequences first.")
         return node
 
+    def check(self) -> None:
+        """Say whether the next frame can still be run and the results be placed; quick.
+
+        Raises:
+            InputError: the sequence or the frame is not there any more.
+        """
+        sequence, number = self._sequence(), min(self.done, self.count - 1)
+        with self._naming(number):
+            self._frame(sequence, number)
+
     @property
     def count(self) -> int:
         """How many frames there are."""
@@ -197,6 +207,26 @@ class SequenceRun:
         return find_origin(sequence.GetSequenceScene(), self._origins[number])
 
 
+def sequence_shown_in(volume_node: "slicer.vtkMRMLScalarVolumeNode") -> "slicer.vtkMRMLSequenceNode | None":
+    """The sequence of volumes of which a browser shows a frame in this node; None where it is a volume by itself."""
+    for browser in _browsers(volume_node.GetScene()):
+        sequence = browser.GetSequenceNode(volume_node) if browser.IsProxyNodeID(volume_node.GetID()) else None
+        if sequence is not None and _holds_volumes(sequence):
+            return sequence
+    return None
+
+
+def shown_in(sequence_node: "slicer.vtkMRMLSequenceNode") -> "slicer.vtkMRMLNode | None":
+    """The node in which a browser shows a frame of a sequence; None where none does."""
+    nodes = (browser.GetProxyNode(sequence_node) for browser in _browsers(sequence_node.GetScene()))
+    return next((node for node in nodes if node is not None), None)
+
+
+def _browsers(scene: Any) -> list[Any]:
+    name = "vtkMRMLSequenceBrowserNode"
+    return [scene.GetNthNodeByClass(n, name) for n in range(scene.GetNumberOfNodesByClass(name))]
+
+
 def _sequence_and_browser(node: Any) -> tuple[Any, Any]:
     """The sequence of volumes that a node is or browses, and the browser that shows it, None where none does.
 
@@ -216,9 +246,7 @@ def _sequence_and_browser(node: Any) -> tuple[Any, Any]:
         raise InputError(f"{node.GetName()} is no sequence but a {node.GetClassName()}; choose a sequence of volumes.")
     if node.GetNumberOfDataNodes() == 0:
         raise InputError(f"{node.GetName()} has no frames; load it again.")
-    scene = node.GetScene()
-    for n in range(scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode")):
-        browser = scene.GetNthNodeByClass(n, "vtkMRMLSequenceBrowserNode")
+    for browser in _browsers(node.GetScene()):
         if browser.IsSynchronizedSequenceNodeID(node.GetID(), True):
             return node, browser
     return node, None

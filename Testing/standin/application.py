@@ -83,6 +83,20 @@ class Editor:
         self.source = node
 
 
+class PlotsLogic:
+    """Remembers the charts that were shown."""
+
+    __slots__ = ("shown",)
+
+    def __init__(self) -> None:
+        self.shown: list[Any] = []
+
+    def ShowChartInLayout(self, chart: Any) -> None:
+        if not isinstance(chart, slicer.vtkMRMLPlotChartNode):
+            raise TypeError(f"{chart!r} is no chart.")
+        self.shown.append(chart)
+
+
 class Application:
     """`slicer.app`."""
 
@@ -138,10 +152,11 @@ class Application:
 
 def modules(scene: Any, module_file: Path) -> SimpleNamespace:
     """`slicer.modules` with the modules that are asked for."""
-    tables = slicer.vtkSlicerTablesLogic()
+    tables, plots = slicer.vtkSlicerTablesLogic(), PlotsLogic()
     editor = Editor()
     representation = SimpleNamespace(self=lambda: SimpleNamespace(editor=editor))
     return SimpleNamespace(
+        plots=SimpleNamespace(logic=lambda: plots),
         tables=SimpleNamespace(logic=lambda: tables),
         segmenteditor=SimpleNamespace(widgetRepresentation=lambda: representation),
         **{module_file.stem.lower(): SimpleNamespace(path=str(module_file), name=module_file.stem)},
