@@ -106,8 +106,16 @@ class ClassifyOptions:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """One run: a model by name or path, a device ("auto", "cpu", "cuda", "cuda:1") and the options."""
+    """One run.
+
+    Args:
+        model: its name or path.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        options: see there.
+        statistics: also count the segments and sum up the image in them, where the run is done.
+    """
 
     model: str
     device: str = "auto"
     options: RunOptions = RunOptions()
+    statistics: bool = False
