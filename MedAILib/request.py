@@ -106,13 +106,19 @@ class ClassifyOptions:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """One run: a model by name or path, a device ("auto", "cpu", "cuda", "cuda:1") and the options.
+    """One run.
 
-    `trust_code` is the SHA-256 of a model that the user allows, for this run, to execute code of its own; it comes
-    from the user alone, never from a scene or a file.
+    Args:
+        model: its name or path.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        options: see there.
+        trust_code: the SHA-256 of a model that the user allows, for this run, to execute code of its own; it comes from
+            the user alone, never from a scene or a file.
+        statistics: also count the segments and sum up the image in them, where the run is done.
     """
 
     model: str
     device: str = "auto"
     options: RunOptions = RunOptions()
     trust_code: str = ""
+    statistics: bool = False

@@ -40,7 +40,8 @@ from MedAILib.gui.devices import device_choices, nvidia_cards
 from MedAILib.gui.diagnostics import diagnostics
 from MedAILib.gui.follow import Arrival, FollowedRun, Follower, Listener
 from MedAILib.gui.frames import FrameJobs
-from MedAILib.gui.models import ModelEntry, ModelPicker, known_models
+from MedAILib.gui.getting import Getting
+from MedAILib.gui.models import ModelEntry, ModelPicker, known_models, licence_question
 from MedAILib.gui.packages import ensure_packages, slicer_tools, slow_torch
 from MedAILib.gui.show import center_3d_views, edit_segmentation, show_image, show_plot, show_table
 from MedAILib.gui.words import progress_text, worker_text
@@ -165,6 +166,8 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.cancelButton.connect("clicked(bool)", self.onCancelButton)
         self.ui.runAgainButton.connect("clicked(bool)", self.onRunAgainButton)
         self.ui.editButton.connect("clicked(bool)", self.onEditButton)
+        self.ui.getModelButton.connect("clicked(bool)", self.onGetModelButton)
+        self.ui.addModelButton.connect("clicked(bool)", self.onAddModelButton)
         self.ui.modelFolderButton.connect("clicked(bool)", self.onModelFolderButton)
         self.ui.deviceComboBox.connect("currentIndexChanged(int)", self._onDevicePicked)
         self.ui.freeMemoryButton.connect("clicked(bool)", self.onFreeMemoryButton)
@@ -176,6 +179,8 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self):
         """End the worker when the panel goes: Slicer closes, or the module is reloaded."""
         self.removeObservers()
+        if self._run is not None:
+            self._run.cancel()
         if self.logic is not None:
             self.logic.close()
 
@@ -243,6 +248,20 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         with slicer.util.tryWithErrorDisplay(_("The folder could not be opened as a model.")):
             self._picker.askForFolder(self._uiWidget)
 
+    def onGetModelButton(self):
+        with slicer.util.tryWithErrorDisplay(_("The model could not be fetched.")):
+            model = self._picker.current()
+            if model is None or model.offer is None:
+                return
+            if ask(licence_question(model.offer), _("Get the model"), _("Don't get it"), _("MedAI: a model's licence")):
+                self._get(model.name)
+
+    def onAddModelButton(self):
+        with slicer.util.tryWithErrorDisplay(_("The model could not be added.")):
+            path = self._picker.askForArchive(self._uiWidget)
+            if path:
+                self._get(path)
+
     def onFreeMemoryButton(self):
         self.logic.freeMemory()
         self._log(_("The worker was asked to forget its models."))
@@ -272,11 +291,32 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._parameterNode and index >= 0:
             self._parameterNode.device = self.ui.deviceComboBox.itemData(index)
 
+    def _get(self, source):
+        """Bring a model into the store; the panel follows it as it follows a run."""
+        if self._busy():
+            return
+        self._log(_("Getting {source}").format(source=source))
+        self._run = self.logic.getModelAsync(
+            source, onDone=self._onModelHere, onError=self._onError, onProgress=self._onProgress
+        )
+        self._update()
+
+    def _onModelHere(self, name):
+        self._picker.fill(self.logic.models())
+        if self._parameterNode:
+            self._parameterNode.model = name
+        self._say(_("The model {name} is ready.").format(name=name))
+        self._log(_("The model {name} is ready.").format(name=name))
+        self._update()
+
     # A run
+
+    def _busy(self) -> bool:
+        return self._run is not None and not self._run.finished
 
     def _start(self, makeArguments: "Callable[[], dict[str, Any]]"):
         """Begin a run; what the user can mend is said in one sentence, all else is a defect and shown as such."""
-        if self._run is not None and not self._run.finished:
+        if self._busy():
             return
         with slicer.util.tryWithErrorDisplay(_("The run could not be started."), waitCursor=True):
             try:
@@ -422,11 +462,15 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self._picker.choose(parameters.model)
             self._chooseDevice(parameters.device)
             self._nameChannels()
-        running = self._run is not None and not self._run.finished
+        running = self._busy()
         hindrance = _("A run is under way; cancel it or wait.") if running else self._hindrance()
         self.ui.applyButton.enabled = not hindrance
         self.ui.applyButton.toolTip = hindrance or _("Run the model on the image.")
         self.ui.cancelButton.enabled = running
+        model = self._picker.current()
+        can = model is not None and model.offer is not None and not model.fault
+        self.ui.getModelButton.enabled = can and not running
+        self.ui.addModelButton.enabled = not running
         self.ui.runAgainButton.enabled = self._lastArguments is not None and not running
         self.ui.editButton.enabled = self._resultIDs is not None and not running
 
@@ -435,6 +479,9 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         model = self._picker.current()
         if self._parameterNode is None or model is None:
             return _("Choose a model.")
+        if model.offer is not None:
+            wanted = _("Get this model first; it is not on this computer yet.")
+            return _("This model does not run: {fault}").format(fault=model.fault) if model.fault else wanted
         if model.spec is None:
             return _("This model can't be read: {fault}").format(fault=model.fault)
         if len(model.spec.channels) > MAX_CHANNELS:
@@ -676,15 +723,32 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
         texts = self._warnings(run)
         if texts and not (onWarnings or _logAll)(texts):
             return None
-        followed = FollowedRun(run.submit(self._worker()), run.obstacle, run.arrive, listener)
+        return self._follow(FollowedRun(run.submit(self._worker()), run.obstacle, run.arrive, listener))
+
+    def _follow(self, followed) -> FollowedRun:
         if self._follower is None:
             self._follower = Follower()
         self._follower.follow(followed)
         return followed
 
     def models(self) -> list[ModelEntry]:
-        """The models at hand, with what each says of itself."""
+        """The models at hand and those that can be downloaded, with what is known of each."""
         return known_models()
+
+    def getModelAsync(self, source, *, onDone=print, onError=None, onProgress=None) -> FollowedRun:
+        """Begin to download or add a model, and return at once; its licence is the caller's to look at (`models`).
+
+        Args:
+            source: a name of the catalogue, an https address, or the path of a folder, an archive or a file.
+            onDone: called with the name by which the model is found then.
+            onError: as for `segmentAsync`.
+            onProgress: as for `segmentAsync`.
+
+        Returns:
+            The run: `poll()` says how it stands, `cancel()` stops it and leaves the models as they were.
+        """
+        listener = Listener(onDone, onError or _logError, onProgress or _ignore)
+        return self._follow(FollowedRun(Getting(source), lambda: None, _asItIs, listener))
 
     def freeMemory(self):
         """Let the worker forget the models that it keeps ready."""
@@ -789,7 +853,10 @@ class _Run:
         nodes = [_node(item, _("image")) for item in (volumeNode if several else [volumeNode])]
         self._volume: Volume | None = volume_from_nodes(nodes)
         roi = None if roiNode is None else roi_from_node(_node(roiNode, _("region of interest")), nodes[0])
-        self.request = RunRequest(model, device, RunOptions(roi, probabilities, mirror, postprocess, overlap))
+        self.request = RunRequest(
+            model, device, RunOptions(roi, probabilities, mirror, postprocess, overlap), statistics=True
+        )
+        self._job: Job | None = None
         into = None if segmentationNode is None else _node(segmentationNode, _("segmentation")).GetID()
         self._outputs = Outputs(label_map=labelMap, probabilities=probabilities, table=table, into=into)
         self._surfaces = surfaces
@@ -806,7 +873,8 @@ class _Run:
     def submit(self, client: WorkerClient) -> Job:
         """Hand the image over; the job lets it go when it ends."""
         volume, self._volume = self.volume, None
-        return client.submit(self.request, volume)
+        self._job = client.submit(self.request, volume)
+        return self._job
 
     def obstacle(self) -> InputError | None:
         """Why the result has no place any more."""
@@ -827,7 +895,12 @@ class _Run:
         obstacle = self.obstacle()
         if obstacle is not None:
             raise obstacle
-        nodes = write_result(result, find_origin(self._scene, self._origin), self._outputs)
+        nodes = write_result(
+            result,
+            find_origin(self._scene, self._origin),
+            self._outputs,
+            statistics=None if self._job is None else self._job.statistics,
+        )
         ids = [node.GetID() for node in nodes]
         if self._surfaces:
             for done, total in add_surfaces(nodes[0]):
@@ -901,6 +974,12 @@ def _node(nodeOrID, what: str):
 
 def _logError(error: Exception):
     logging.error(str(error))
+
+
+def _asItIs(result) -> Arrival:
+    """An arrival that has nothing to place."""
+    yield JobState("running", _("Finishing"))
+    return result
 
 
 def _ignore(state: JobState):

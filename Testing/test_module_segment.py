@@ -50,6 +50,7 @@ class Meanwhile:
         self._client = client
         self._event = event
         self.job: Job | None = None
+        self.status, self.destination, self.statistics = client.status, client.destination, None
 
     def submit(self, request: RunRequest, volume: Volume) -> "Meanwhile":
         self.job = self._client.submit(request, volume)

@@ -24,9 +24,10 @@ def model(folder: Path, name: str, channels: int = 1, **metadata: Any) -> str:
 
 
 def rows(widget: Any) -> list[str]:
-    """The lines of the list of models that can be seen."""
+    """The lines of the list of models at hand that can be seen."""
     items = [widget.ui.modelList.item(row) for row in range(widget.ui.modelList.count)]
-    return [item.text() for item in items if not item.isHidden()]
+    here = [row for row, model in enumerate(widget._picker._entries) if model.offer is None]
+    return [item.text() for row, item in enumerate(items) if row in here and not item.isHidden()]
 
 
 def test_built_in_model_is_chosen_and_described(session) -> None:

@@ -121,6 +121,16 @@ def test_memory_is_compared_with_what_is_free_where_the_run_will_be(hippocampus)
     assert memory_need(request, spec, volume, WorkerStatus(), "gpu-box") is None
 
 
+def test_segments_are_counted_by_the_worker(session, client, bundle, monkeypatch) -> None:
+    session.add_volume()
+    widget = open_with(session, client, bundle)
+    monkeypatch.setattr("MedAILib.scene.write.segment_statistics", lambda *_: 1 / 0)
+    run_to_end(widget)
+    (table,) = session.nodes("vtkMRMLTableNode")
+    assert table.GetNumberOfRows() == 2
+    assert sum(int(table.GetCellText(row, 2)) for row in range(2)) > 0
+
+
 def test_outputs_are_those_that_are_ticked(session, client, bundle) -> None:
     session.add_volume()
     widget = open_with(session, client, bundle)

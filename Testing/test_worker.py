@@ -20,6 +20,7 @@ from MedAILib.errors import DeviceError, InputError, MedAIError, SpecError, Untr
 from MedAILib.models.open import open_model
 from MedAILib.progress import Cancelled, Progress
 from MedAILib.request import RunOptions, RunRequest
+from MedAILib.statistics import segment_statistics
 from MedAILib.volume import Geometry, Volume
 from MedAILib.worker import process as process_module
 from MedAILib.worker import protocol
@@ -106,6 +107,16 @@ def test_result_is_the_model_s_own(client: WorkerClient, volume: Volume) -> None
     assert result.probabilities is not None
     assert result.provenance["image"] == "Bild ü"
     assert job.poll().state == "done"
+
+
+def test_statistics_come_with_the_result_where_they_are_asked_for(client: WorkerClient, volume: Volume) -> None:
+    job = client.submit(RunRequest("threshold", "cpu", statistics=True), volume)
+    expected = segment_statistics(job.result(30), volume)
+    assert job.statistics == expected
+    assert expected[0].voxels > 0
+    plain = client.submit(RunRequest("threshold", "cpu"), volume)
+    plain.result(30)
+    assert plain.statistics is None
 
 
 def test_nothing_is_started_before_the_first_run() -> None:

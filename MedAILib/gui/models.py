@@ -1,10 +1,11 @@
 """Which models there are, what each says of itself, and the list in which the user searches and picks one."""
 
 import html
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import qt
 
@@ -13,6 +14,8 @@ from MedAILib.gui.words import size_text
 from MedAILib.models.store import builtin_models
 from MedAILib.read_spec import read_spec
 from MedAILib.spec import ModelSpec
+from MedAILib.store.catalogue import Entry, catalogue
+from MedAILib.store.record import installed_models
 
 SHOWN_LABELS = 12
 
@@ -23,10 +26,11 @@ class ModelEntry:
 
     Args:
         name: what a run calls the model: its name, or its path.
-        state: "built in", "from a folder".
+        state: "built in", "installed", "from a folder", "can be downloaded", "does not run".
         spec: what it says of itself; None where that can't be read.
         size_bytes: of its files.
-        fault: why it can't be read.
+        fault: why it can't be read, or run.
+        offer: what the catalogue says of a model that is not here yet.
     """
 
     name: str
@@ -34,9 +38,12 @@ class ModelEntry:
     spec: ModelSpec | None
     size_bytes: int
     fault: str = ""
+    offer: Entry | None = None
 
     @property
     def title(self) -> str:
+        if self.offer is not None:
+            return self.offer.title or self.name
         return self.spec.title if self.spec and self.spec.title else Path(self.name).name
 
     def matches(self, words: str) -> bool:
@@ -45,13 +52,36 @@ class ModelEntry:
         texts = [self.name, self.state, self.title]
         if spec is not None:
             texts += [spec.task, spec.modality, spec.licence, spec.description, *(label.name for label in spec.labels)]
+        if self.offer is not None:
+            offer = self.offer
+            texts += [*filter(None, (offer.modality, offer.description, offer.licence.name)), *offer.labels]
         text = " ".join(texts).lower()
         return all(word in text for word in words.lower().split())
 
 
 def known_models() -> list[ModelEntry]:
-    """The models at hand, by name."""
-    return [entry(name, path, "built in") for name, path in builtin_models().items()]
+    """The models that segment: those at hand, then those of the catalogue that can be downloaded."""
+    here = [entry(name, path, "built in") for name, path in builtin_models().items()]
+    here += [entry(name, there.path, "installed") for name, there in installed_models().items()]
+    names = {model.name for model in here}
+    offers = [_offer(each) for name, each in catalogue().items() if name not in names and each.task == "segmentation"]
+    return [model for model in here if model.spec is None or model.spec.task == "segmentation"] + offers
+
+
+def _offer(known: Entry) -> ModelEntry:
+    runs = known.runs is not False
+    state = "can be downloaded" if runs else "does not run"
+    return ModelEntry(known.name, state, None, known.remote.size or 0, "" if runs else known.why or "", known)
+
+
+def licence_question(known: Entry) -> str:
+    """What the user is asked before a model is downloaded."""
+    size = f"{size_text(known.remote.size)}" if known.remote.size else "an unknown size"
+    host = urlsplit(known.remote.address).hostname
+    return (
+        f"{known.title or known.name}, {size}, is downloaded from {host}.\n\nIts licence: {known.licence.in_words()}"
+        + (f"\n\nIts author says: {known.intended_use}" if known.intended_use else "")
+    )
 
 
 def entry(name: str, source: Path, state: str) -> ModelEntry:
@@ -66,20 +96,40 @@ def entry(name: str, source: Path, state: str) -> ModelEntry:
 def description(model: ModelEntry) -> str:
     """What a model says of itself, as HTML; nothing in it is taken for markup."""
     spec = model.spec
+    if model.offer is not None:
+        return _table(model, _offered(model, model.offer))
     if spec is None:
         return f"<b>{html.escape(model.title)}</b><p>{html.escape(model.fault)}</p>"
-    rows = [(title, text) for title, text in _facts(model, spec) if text]
+    return _table(model, _facts(model, spec), spec.warnings)
+
+
+def _table(model: ModelEntry, facts: Iterable[tuple[str, str]], notes: Iterable[str] = ()) -> str:
+    rows = [(title, text) for title, text in facts if text]
     table = "".join(f"<tr><td><b>{title}</b>&nbsp;</td><td>{html.escape(text)}</td></tr>" for title, text in rows)
-    warnings = "".join(f"<p><b>Note:</b> {html.escape(text)}</p>" for text in spec.warnings)
+    warnings = "".join(f"<p><b>Note:</b> {html.escape(text)}</p>" for text in notes)
     return f"<b>{html.escape(model.title)}</b>{warnings}<table>{table}</table>"
 
 
-def _facts(model: ModelEntry, spec: ModelSpec) -> Iterator[tuple[str, str]]:
-    names = [label.name for label in spec.labels]
+def _offered(model: ModelEntry, offer: Entry) -> Iterator[tuple[str, str]]:
+    yield "State", f"{model.state}: {model.fault}" if model.fault else "not on this computer yet"
+    yield "Task", offer.description or ""
+    yield "Image", ", ".join(filter(None, (offer.modality, *offer.channels)))
+    yield "Finds", _names(offer.labels)
+    yield "Licence", offer.licence.in_words()
+    yield "Use", offer.intended_use or ""
+    yield "Version", offer.version
+    yield "Size", f"{size_text(model.size_bytes)} to download" if model.size_bytes else "unknown until it comes"
+
+
+def _names(names: Sequence[str]) -> str:
     more = f" and {len(names) - SHOWN_LABELS} more" if len(names) > SHOWN_LABELS else ""
+    return ", ".join(names[:SHOWN_LABELS]) + more
+
+
+def _facts(model: ModelEntry, spec: ModelSpec) -> Iterator[tuple[str, str]]:
     yield "Task", spec.description or spec.task
     yield "Image", ", ".join(filter(None, (spec.modality, *spec.channels)))
-    yield "Finds", ", ".join(names[:SHOWN_LABELS]) + more
+    yield "Finds", _names([label.name for label in spec.labels])
     yield "Licence", spec.licence
     yield "Made by", spec.authors
     yield "Use", spec.intended_use
@@ -109,10 +159,13 @@ class ModelPicker:
         current = self.current()
         self._setting = True
         self._list.clear()
-        self._entries = sorted(entries, key=lambda model: model.title.lower())
+        self._entries = sorted(entries, key=lambda model: (model.offer is not None, model.title.lower()))
         for row, model in enumerate(self._entries):
             spec = model.spec
-            about = [spec.modality, f"{len(spec.labels)} structures"] if spec else ["can't be read"]
+            if model.offer is not None:
+                about = [model.offer.modality or "", size_text(model.size_bytes) if model.size_bytes else ""]
+            else:
+                about = [spec.modality, f"{len(spec.labels)} structures"] if spec else ["can't be read"]
             self._list.addItem(f"{model.title}  ({', '.join(filter(None, [*about, model.state]))})")
             self._list.item(row).setToolTip(model.name)
         self._setting = False
@@ -141,6 +194,11 @@ class ModelPicker:
         if folder:
             self.choose(str(Path(folder)))
             self._tell()
+
+    def askForArchive(self, parent: Any) -> str:
+        """Let the user choose a model's archive; its path, empty where none was chosen."""
+        chosen = qt.QFileDialog.getOpenFileName(parent, "Archive of a model", "", "Models (*.zip *.ts *.pt)")
+        return str(Path(chosen)) if chosen else ""
 
     def _filter(self, *_: Any) -> None:
         words = self._search.text

@@ -11,9 +11,10 @@ from MedAILib.errors import MedAIError
 from MedAILib.progress import Cancelled
 from MedAILib.request import RunRequest
 from MedAILib.results import Segmentation
+from MedAILib.statistics import SegmentStatistics
 from MedAILib.volume import Volume
 from MedAILib.worker.protocol import Kind, Message
-from MedAILib.worker.wire import Step, unpack_error, unpack_step, unpack_text
+from MedAILib.worker.wire import Step, unpack_error, unpack_statistics, unpack_step, unpack_text
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
@@ -60,7 +61,10 @@ class JobState:
 
 
 class Job:
-    """One run, from being submitted to its final state; made by `WorkerClient.submit`, usable from any thread."""
+    """One run, from being submitted to its final state; made by `WorkerClient.submit`, usable from any thread.
+
+    `statistics` are those of the segments, once the run is done, where the request asked for them.
+    """
 
     def __init__(
         self, request: RunRequest, volume: Volume, lock: "threading.RLock", cancel: Callable[["Job"], None]
@@ -75,6 +79,7 @@ class Job:
         self.path = ""
         self.name = volume.name
         self.state = JobState("queued", "Waiting for the worker")
+        self.statistics: tuple[SegmentStatistics, ...] | None = None
         self._outcome: Segmentation | Exception | None = None
         self.cancelling = False
         self.grace: threading.Timer | None = None
@@ -154,6 +159,7 @@ class Job:
             warning = unpack_text(message.body)
             self.state = replace(self.state, warnings=(*self.state.warnings, warning))
         elif message.kind is Kind.RESULT:
+            self.statistics = unpack_statistics(message)
             self.finish("done", "Done", result)
         elif message.kind is Kind.ERROR:
             self.fail(unpack_error(message.body) or WorkerDefect(message.body["text"]))

@@ -25,6 +25,7 @@ from MedAILib.progress import Cancelled, Progress
 from MedAILib.request import RunRequest
 from MedAILib.results import Segmentation
 from MedAILib.spec import ModelSpec
+from MedAILib.statistics import segment_statistics
 from MedAILib.system_memory import available_memory, process_memory, total_memory
 from MedAILib.volume import Volume
 from MedAILib.worker import protocol, wire
@@ -215,7 +216,7 @@ class _Server:
         """Run to the end; the frame of the one message that closes the run."""
         self._send(Message(Kind.STARTED, run.id))
         try:
-            body, arrays = wire.pack_result(self._segment(run))
+            body, arrays = self._result(run)
             answer = protocol.frame(Message(Kind.RESULT, run.id, body, arrays))
         except Cancelled:
             run.cancelled.set()
@@ -238,8 +239,18 @@ class _Server:
             # What was cancelled after its last step is cancelled all the same.
             return protocol.frame(Message(Kind.CANCELLED, run.id)) if run.cancelled.is_set() else answer
 
-    def _segment(self, run: _Run) -> Segmentation:
+    def _result(self, run: _Run) -> tuple[dict[str, Any], tuple[Any, ...]]:
+        """Body and arrays of a run's RESULT message."""
         reporter = _Reporter(run, self._send)
+        found = self._segment(run, reporter)
+        rows = None
+        if run.request.statistics:
+            reporter.step(0, 1, "Measuring")
+            rows = segment_statistics(found, run.volume)
+        body, arrays = wire.pack_result(found)
+        return body | {"statistics": wire.pack_statistics(rows)}, arrays
+
+    def _segment(self, run: _Run, reporter: _Reporter) -> Segmentation:
         reporter.step(0, 1, f"Loading {run.request.model}")
         source, device = self._find(run), self._library.resolver(run.request.device)
         model = self._warm.get(source, device, run.request.trust_code)

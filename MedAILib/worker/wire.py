@@ -11,6 +11,7 @@ from MedAILib import errors
 from MedAILib.errors import MedAIError
 from MedAILib.request import RunOptions, RunRequest
 from MedAILib.results import Code, Label, Segmentation, Terminology
+from MedAILib.statistics import SegmentStatistics
 from MedAILib.volume import Geometry, Roi, Volume
 from MedAILib.worker.foreign import decoding, flag_of, floats, member_of, shape_of, text_of, texts_of, triple, whole_of
 from MedAILib.worker.protocol import Message
@@ -80,6 +81,7 @@ def pack_request(request: RunRequest) -> dict[str, Any]:
         "mirror": bool(options.mirror),
         "postprocess": bool(options.postprocess),
         "overlap": None if options.overlap is None else float(options.overlap),
+        "statistics": bool(request.statistics),
     }
 
 
@@ -94,7 +96,13 @@ def unpack_request(body: Any) -> RunRequest:
             postprocess=flag_of(body["postprocess"]),
             overlap=None if body["overlap"] is None else float(body["overlap"]),
         )
-        return RunRequest(text_of(body["model"]), text_of(body["device"]), options, text_of(body["trust_code"]))
+        return RunRequest(
+            text_of(body["model"]),
+            text_of(body["device"]),
+            options,
+            text_of(body["trust_code"]),
+            flag_of(body.get("statistics", False)),
+        )
 
 
 def pack_result(result: Segmentation) -> tuple[dict[str, Any], tuple[NDArray[Any], ...]]:
@@ -128,6 +136,25 @@ def unpack_result(message: Message) -> Segmentation:
             tuple(text_of(name) for name in body["probability_names"]),
             texts_of(body["provenance"]),
         )
+
+
+def pack_statistics(rows: Sequence[SegmentStatistics] | None) -> list[dict[str, Any]] | None:
+    """Statistics of segments as JSON; None where none were asked for."""
+    return None if rows is None else [asdict(row) for row in rows]
+
+
+def unpack_statistics(message: Message) -> tuple[SegmentStatistics, ...] | None:
+    """Inverse of `pack_statistics`, of a RESULT message; None where it has none. Raises ProtocolError."""
+    with decoding("statistics"):
+        rows = message.body.get("statistics")
+        return None if rows is None else tuple(_unpack_row(row) for row in rows)
+
+
+def _unpack_row(row: Any) -> SegmentStatistics:
+    means = (None if row[key] is None else float(row[key]) for key in ("mean", "sd", "minimum", "maximum"))
+    return SegmentStatistics(
+        text_of(row["name"]), whole_of(row["value"]), whole_of(row["voxels"]), float(row["volume_ml"]), *means
+    )
 
 
 def pack_error(error: MedAIError) -> dict[str, Any]:

@@ -60,9 +60,14 @@ def main() -> None:
         session.close()
 
 
+def noise(shape_kji: list[int]) -> np.ndarray:
+    """An image of int16 with something to see in it."""
+    return np.random.default_rng(0).integers(0, 500, shape_kji, np.int16)
+
+
 def measure(session: Session, client: WorkerClient, model: str, options: argparse.Namespace) -> None:
     volume = session.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Head")
-    slicer.util.updateVolumeFromArray(volume, np.zeros(options.voxels[::-1], np.int16))
+    slicer.util.updateVolumeFromArray(volume, noise(options.voxels[::-1]))
     widget = session.open(client)
     widget._parameterNode.model = model
     states: list[tuple[float, str]] = []

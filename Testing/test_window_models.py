@@ -1,0 +1,136 @@
+"""Models that come into MedAISegment's panel: offered, asked for, fetched by a process of their own, cancelled."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bundles import configs, network_entry, write_configs
+from model_server import ModelServer, serving
+
+from MedAILib.store.catalogue import catalogue
+from MedAILib.store.record import installed_models
+
+pytest.importorskip("PySide6.QtUiTools", reason="PySide6 or a library of its is not here", exc_type=ImportError)
+
+from standin import ctk, qt
+from standin.session import Session
+
+OFFERED = "spleen_ct_segmentation"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ModelServer]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    folder = write_configs(tmp_path / "mine", *configs(network_entry("UNet", classes=3)))
+    return Path(shutil.make_archive(str(tmp_path / "mine"), "zip", folder.parent, folder.name))
+
+
+def wait_for(session: Session, widget: Any) -> None:
+    session.until(lambda: widget._run.finished)
+
+
+def test_models_of_the_catalogue_are_offered_with_licence_and_size(session) -> None:
+    session.add_volume()
+    widget = session.open()
+    texts = [widget.ui.modelList.item(row).text() for row in range(widget.ui.modelList.count)]
+    assert "built in" in texts[0]
+    assert any("can be downloaded" in text for text in texts)
+    assert not widget.ui.getModelButton.enabled
+    widget._parameterNode.model = OFFERED
+    assert catalogue()[OFFERED].licence.name in widget.ui.modelDetails.toPlainText()
+    assert widget.ui.getModelButton.enabled
+    assert (widget.ui.applyButton.enabled, "Get this model" in widget.ui.applyButton.toolTip) == (False, True)
+
+
+def test_model_that_does_not_run_says_why_and_is_not_offered_to_get(session) -> None:
+    entry = next(x for x in catalogue().values() if x.runs is False and x.task == "segmentation")
+    widget = session.open()
+    widget._parameterNode.model = entry.name
+    assert entry.why.split()[0] in widget.ui.modelDetails.toPlainText()
+    assert not widget.ui.getModelButton.enabled
+
+
+def test_licence_is_shown_before_anything_is_fetched(session) -> None:
+    widget = session.open()
+    widget._parameterNode.model = OFFERED
+    ctk.answers.append(False)
+    widget.ui.getModelButton.click()
+    (question,) = session.messages()
+    assert "Its licence: " + catalogue()[OFFERED].licence.in_words() in question
+    assert widget._run is None
+
+
+def test_model_that_can_not_be_reached_says_so_and_leaves_nothing(session, store, monkeypatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "")
+    widget = session.open()
+    widget._parameterNode.model = OFFERED
+    widget.ui.getModelButton.click()
+    wait_for(session, widget)
+    session.until(lambda: len(session.messages()) == 2)
+    assert "can't be reached through the proxy" in session.messages()[1]
+    assert installed_models() == {}
+    assert widget.ui.getModelButton.enabled
+
+
+def test_archive_that_is_added_is_installed_and_chosen(session, archive, monkeypatch) -> None:
+    monkeypatch.setattr(qt.QFileDialog, "getOpenFileName", lambda *_: str(archive))
+    widget = session.open()
+    widget.ui.addModelButton.click()
+    assert not widget.ui.addModelButton.enabled
+    wait_for(session, widget)
+    (name,) = installed_models()
+    assert widget._parameterNode.model == name
+    assert "installed" in widget.ui.modelDetails.toPlainText()
+    assert widget._picker.current().state == "installed"
+    assert widget.ui.addModelButton.enabled
+
+
+def test_model_at_an_address_comes_with_progress(session, server, archive) -> None:
+    made, texts = [], []
+    run = session.logic().getModelAsync(
+        server.give("/mine.zip", archive.read_bytes()), onDone=made.append, onProgress=lambda x: texts.append(x.text)
+    )
+    session.until(lambda: run.finished)
+    assert run.error is None
+    assert made == list(installed_models())
+    assert len(texts) > 2
+
+
+def test_cancelled_download_leaves_the_models_as_they_were(session, server) -> None:
+    def trickle(handler: Any) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(1 << 24))
+        handler.end_headers()
+        for _ in range(300):
+            handler.wfile.write(bytes(1 << 16))
+            time.sleep(0.05)
+
+    widget = session.open()
+    widget._get(server.give("/slow.zip", act=trickle))
+    session.until(lambda: widget._run.poll().done > 0)
+    assert widget.ui.cancelButton.enabled
+    widget.ui.cancelButton.click()
+    session.until(lambda: widget._run.finished, seconds=4)
+    assert widget.ui.statusLabel.text == "Cancelled"
+    assert installed_models() == {}
+    assert widget.ui.addModelButton.enabled
+
+
+def test_file_that_is_no_model_is_refused_in_one_sentence(session, tmp_path, monkeypatch) -> None:
+    (tmp_path / "text.zip").write_bytes(b"no archive")
+    monkeypatch.setattr(qt.QFileDialog, "getOpenFileName", lambda *_: str(tmp_path / "text.zip"))
+    widget = session.open()
+    widget.ui.addModelButton.click()
+    wait_for(session, widget)
+    session.until(session.messages)
+    assert "text.zip" in session.messages()[0]
+    assert installed_models() == {}
