@@ -184,8 +184,11 @@ def _weights(folder: Path, config: Config) -> Path:
         path = PurePosixPath(written)
         if path.is_absolute() or ".." in path.parts or "\\" in str(written) or ":" in str(written):
             raise SpecError(f"{config.source}: the weights '{written}' lie outside the bundle.")
-        if (folder / path).is_file():
-            return folder / path
+        try:
+            if (folder / path).is_file():
+                return folder / path
+        except OSError as error:
+            raise SpecError(f"{config.source}: the weights can't be read: {error.strerror or error}.") from error
         named = named or folder / path
     return next((folder / name for name in WEIGHTS if (folder / name).is_file()), named or folder / WEIGHTS[-1])
 

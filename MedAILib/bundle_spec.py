@@ -33,8 +33,8 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
         SpecError: entries are missing or of the wrong kind.
     """
     data, own = plan.metadata, plan.metadata.get("medai", {})
-    task = bundle_task(data)
     try:
+        task = bundle_task(data)
         inputs = next(iter(data["network_data_format"]["inputs"].values()))
         outputs = next(iter(data["network_data_format"]["outputs"].values()))
         spacing = _per_axis(_argument(plan.preprocessing, "Spacing", "pixdim"))
@@ -68,7 +68,7 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
             weights_bytes=plan.weights.stat().st_size if plan.weights.is_file() else 0,
             window_values=network_values(plan.network, int(outputs["num_channels"])),
         )
-    except (KeyError, TypeError, AttributeError, StopIteration, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, StopIteration, ValueError, ArithmeticError) as error:
         if isinstance(error, SpecError):
             raise
         raise SpecError(f"{plan.told_in} lacks or garbles what a model has to say of itself: {error!r}.") from error
@@ -128,13 +128,21 @@ def _count(plan: BundlePlan, side: dict[str, Any], keys: tuple[str, ...]) -> int
     """
     told = int(side["num_channels"])
     built = next((argument(plan.network, key) for key in keys if key in plan.network.arguments), None)
-    return built if told == 1 and isinstance(built, int) and not isinstance(built, bool) else told
+    count = built if told == 1 and isinstance(built, int) and not isinstance(built, bool) else told
+    return _possible(plan, count)
+
+
+def _possible(plan: BundlePlan, count: int) -> int:
+    """A number of channels; raises SpecError for one that no image or network has."""
+    if not 1 <= count <= LARGEST_LABEL:
+        raise SpecError(f"The model {plan.folder.name} speaks of {count} channels; 1 to {LARGEST_LABEL} can be.")
+    return count
 
 
 def _channels(plan: BundlePlan, inputs: dict[str, Any]) -> tuple[str, ...]:
     names = _channel_names(inputs)
     count = _count(plan, inputs, IN_CHANNELS) if bundle_task(plan.metadata) == "segmentation" else 0
-    count = count or max(int(inputs.get("num_channels", 1)), 1)
+    count = count or _possible(plan, max(int(inputs.get("num_channels", 1)), 1))
     return tuple(names.get(str(n), f"channel {n}") for n in range(count))
 
 
@@ -178,10 +186,7 @@ def _per_axis(value: Any) -> Any:
 
 def _require_channels(plan: BundlePlan, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
     for side in (inputs, outputs):
-        if not 1 <= int(side["num_channels"]) <= LARGEST_LABEL:
-            raise SpecError(
-                f"The model {plan.folder.name} speaks of {side['num_channels']} channels; 1 to 65535 can be."
-            )
+        _possible(plan, int(side["num_channels"]))
 
 
 def _in_words(component: Component) -> str:

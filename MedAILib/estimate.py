@@ -142,7 +142,7 @@ def network_values(network: Component, classes: int) -> float | None:
             return max(_first(arguments.get("features", (32,)), 8.7), 3.0 * classes)
         if network.name == "SegResNet":
             return max(_first((arguments.get("init_filters", 8),), 8.1), 3.0 * classes)
-    except (KeyError, IndexError, TypeError):
+    except (KeyError, IndexError, TypeError, ValueError, ArithmeticError):
         return None  # it says of its build what can't be built; opening the model says so
     return None
 

@@ -128,7 +128,7 @@ def _read(results: Results, follow: bool) -> NnunetPlan:
     configuration = _configuration(plans, results.configuration, path)
     try:
         plan = _plan(results, plans, dataset, configuration)
-    except (KeyError, TypeError, ValueError, AttributeError, LookupError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
         if isinstance(error, SpecError):
             raise
         raise SpecError(f"{path} or the dataset.json beside it lacks or garbles an entry: {error!r}.") from error

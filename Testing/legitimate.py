@@ -150,7 +150,7 @@ def trainers_checkpoint(weights: dict[str, torch.Tensor]) -> dict[str, Any]:
 
 LEGITIMATE: dict[str, Callable[[Path], Path]] = {
     "UNet": bundle,
-    "BasicUNet": lambda f: bundle(f, "BasicUNet"),
+    "BasicUNet": lambda f: bundle(f, "BasicUNet", inferer=windows([32, 32, 32])),
     "SegResNet": lambda f: bundle(f, "SegResNet"),
     "DynUNet": lambda f: bundle(f, "DynUNet"),
     "safetensors in a bundle": safetensors_bundle,

@@ -19,10 +19,12 @@ from MedAILib.errors import InputError, ModelError
 from MedAILib.inference.frame import Frame, input_frame
 from MedAILib.inference.interpolate import linear_taps
 from MedAILib.progress import Progress
+from MedAILib.system_memory import available_memory
 from MedAILib.volume import Volume, not_finite
 
 # Voxels; in float32 this is 16 GiB for one channel.
 LARGEST_IMAGE = 1 << 32
+FLOAT = 4
 
 
 class Step(Protocol):
@@ -84,6 +86,7 @@ class Resize:
     area: bool = False
 
     def __call__(self, image: Tensor, frame: Frame, ijk_to_ras: NDArray[np.float64]) -> tuple[Tensor, Frame]:
+        require_possible([size if size > 0 else old for size, old in zip(self.shape, frame.shape, strict=True)])
         if self.area:
             whole = [size if size >= 1 else old for size, old in zip(self.shape, frame.shape, strict=True)]
             image = functional.interpolate(image[None], whole, mode="area")[0]
@@ -208,8 +211,9 @@ def require_usable(volume: Volume, progress: Progress) -> None:
 
 
 def require_possible(shape: Sequence[int]) -> None:
-    """Raise `ModelError` for a working image that no machine of today should be asked for."""
-    if math.prod(int(n) for n in shape) > LARGEST_IMAGE:
+    """Raise `ModelError` for a working image that no machine of today, or not this one, should be asked for."""
+    voxels, there = math.prod(int(n) for n in shape), available_memory()
+    if voxels > LARGEST_IMAGE or (there is not None and 2 * FLOAT * voxels > there):
         raise ModelError(
             f"The model wants this image at {' x '.join(str(int(n)) for n in shape)} voxels, which is too large; give "
             "a region of interest, or check the model's voxel spacing."

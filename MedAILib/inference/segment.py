@@ -233,11 +233,20 @@ def checked(
     def run(patch: Tensor) -> Tensor:
         try:
             output = network(patch.to(device) if slice_axis is None else patch.squeeze(slice_axis + 2).to(device))
-        except (RuntimeError, ValueError, IndexError) as error:
+        except (
+            RuntimeError,
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            AssertionError,
+            ArithmeticError,
+        ) as error:
             if is_out_of_memory(error):
                 raise
+            reason = str(error).partition("\n")[0]
             raise ModelError(
-                f"The network can't take a window of {list(patch.shape[2:])} voxels ({str(error).splitlines()[0]}); "
+                f"The network can't take a window of {list(patch.shape[2:])} voxels ({reason}); "
                 "the model's window size or the image does not suit it."
             ) from error
         if isinstance(output, (list, tuple)):

@@ -107,7 +107,9 @@ def _argument(key: str, value: Any, known: tuple[str, ...]) -> Any:
     if key in _CLASSES:
         return None if value is None and key != "conv_op" else _class(key, value)
     if key in _SETTINGS:
-        return None if value is None else {name: _setting(key, name, one) for name, one in dict(value).items()}
+        if value is not None and not isinstance(value, dict):
+            raise SpecError(f"The plan's network has '{key}' = {value!r}, where settings by name are wanted.")
+        return None if value is None else {name: _setting(key, name, one) for name, one in value.items()}
     if isinstance(value, (bool, type(None))):
         return value
     _require_numbers(key, value, 0)

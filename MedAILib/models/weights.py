@@ -1,6 +1,7 @@
 """The one place where weights are read from a file; nothing that such a file holds is ever executed."""
 
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,9 @@ HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     *(type(np.dtype(kind)) for kind in _NUMPY_TYPES),
 ]
 
+# How often the numbers in a file may stand for several tensors, as tied weights do; above a size that harms nobody.
+SHARED, SMALL_BYTES = 4, 16_000_000
+
 
 def load_weights(path: Path) -> dict[str, Any]:
     """Read a file of weights (`.safetensors`, or a PyTorch checkpoint of tensors and plain values) onto the CPU.
@@ -58,6 +62,7 @@ def load_weights(path: Path) -> dict[str, Any]:
                 f"The file {path} is TorchScript and no weights: it would execute code; save the network's state dict, "
                 "or put it into a bundle as models/model.ts."
             )
+        _require_uncompressed(path)
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
         with torch.serialization.safe_globals(HARMLESS):
@@ -74,7 +79,13 @@ def load_weights(path: Path) -> dict[str, Any]:
         RuntimeError,
         EOFError,
         ValueError,
-        KeyError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        AssertionError,
+        ArithmeticError,
+        MemoryError,
+        struct.error,
         zipfile.BadZipFile,
         safetensors.SafetensorError,
     ) as error:
@@ -120,6 +131,7 @@ def require_fit(network: nn.Module, weights: dict[str, Tensor], path: Path) -> N
     Raises:
         ModelError: names or shapes differ; the sentence names the first of them.
     """
+    _require_honest(weights, path)
     own = network.state_dict()
     for key, tensor in own.items():
         if key not in weights:
@@ -132,6 +144,36 @@ def require_fit(network: nn.Module, weights: dict[str, Tensor], path: Path) -> N
     unknown = sorted(weights.keys() - own.keys())
     if unknown:
         raise ModelError(f"The weights in {path} don't fit the described network, which has no '{unknown[0]}'.")
+
+
+def _require_uncompressed(path: Path) -> None:
+    """Raise `ModelError` for a checkpoint that holds more than its file's size, which PyTorch never writes."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        held = sum(info.file_size for info in archive.infolist())
+    if held > path.stat().st_size:
+        raise ModelError(
+            f"The weights in {path} are compressed or claim more than the file holds, and were not loaded; ask the "
+            "model's author for a state dict or safetensors file."
+        )
+
+
+def _require_honest(weights: dict[str, Tensor], path: Path) -> None:
+    """Raise `ModelError` for tensors that are no plain numbers in memory, or far fewer of them than their shapes say.
+
+    A few bytes can stand for a tensor of any shape; a network of that shape would then take all memory.
+    """
+    stored, told = {}, 0
+    for key, tensor in weights.items():
+        plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        if not plain or tensor.is_complex():
+            raise ModelError(f"The weights in {path} hold '{key}', which is no plain tensor of real numbers.")
+        storage = tensor.untyped_storage()
+        stored[storage.data_ptr()] = storage.nbytes()
+        told += tensor.numel() * tensor.element_size()
+    if told > SHARED * sum(stored.values()) + SMALL_BYTES:
+        raise ModelError(f"The weights in {path} claim shapes of {told / 1e9:.1f} GB, far more than the file holds.")
 
 
 def save_checkpoint(content: dict[str, Any], path: Path) -> None:
