@@ -139,6 +139,7 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._run: FollowedRun | None = None
         self._lastArguments: dict[str, Any] | None = None
         self._resultIDs: tuple[str, str] | None = None
+        self._inputsShown: tuple[tuple[str, ...], bool] | None = None
         VTKObservationMixin.__init__(self)
         ScriptedLoadableModuleWidget.__init__(self, parent)
 
@@ -503,12 +504,16 @@ class MedAISegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """One selector for each channel of the model, by the model's own name for it."""
         model = self._picker.current()
         channels = model.spec.channels if model is not None and model.spec is not None else (_("Image"),)
+        frames = self._sequenceNode() is not None
+        if (channels, frames) == self._inputsShown:
+            return  # a section that the user folded stays so
+        self._inputsShown = (channels, frames)
         for number, name in enumerate(CHANNELS):
             label, selector = getattr(self.ui, f"{name}Label"), getattr(self.ui, f"{name}Selector")
             label.visible = selector.visible = number < len(channels)
             if number < len(channels):
                 label.text = f"{channels[number]}:"
-        self.ui.allFramesCheckBox.visible = self._sequenceNode() is not None
+        self.ui.allFramesCheckBox.visible = frames
 
     def _fillDevices(self):
         status = self.logic.workerStatus()

@@ -166,7 +166,7 @@ class ModelPicker:
                 about = [model.offer.modality or "", size_text(model.size_bytes) if model.size_bytes else ""]
             else:
                 about = [spec.modality, f"{len(spec.labels)} structures"] if spec else ["can't be read"]
-            self._list.addItem(f"{model.title}  ({', '.join(filter(None, [*about, model.state]))})")
+            self._list.addItem(f"{model.title}  ({', '.join(filter(None, [model.state, *about]))})")
             self._list.item(row).setToolTip(model.name)
         self._setting = False
         self._filter()
