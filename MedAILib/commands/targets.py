@@ -22,6 +22,7 @@ class Targets:
     dicom: Path | None = None
     table: Path | None = None
     probabilities: Path | None = None
+    uncertainty: Path | None = None
     surfaces: Path | None = None
     picture: Path | None = None
 
@@ -121,6 +122,11 @@ def _require_own_places(targets: Targets, inputs: Sequence[Path]) -> None:
 
 
 def _require_ending(kind: str, path: Path) -> None:
-    endings = {"table": (".csv",), "probabilities": VOLUME_ENDINGS, "picture": (".png",)}.get(kind)
+    endings = {
+        "table": (".csv",),
+        "probabilities": VOLUME_ENDINGS,
+        "uncertainty": VOLUME_ENDINGS,
+        "picture": (".png",),
+    }.get(kind)
     if endings and not path.name.lower().endswith(endings):
         raise OutputError(f"{path}: {kind} are written as {' '.join(endings)}; choose such an ending.")

@@ -5,13 +5,16 @@ from typing import Protocol
 
 import torch
 
+from MedAILib.ensemble_plan import read_members
 from MedAILib.errors import ModelError
 from MedAILib.formats import Format, find_format
 from MedAILib.models.bundle import BundleModel
 from MedAILib.models.device import find_device
+from MedAILib.models.ensemble import EnsembleModel
 from MedAILib.models.torchscript import TorchScriptModel
 from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
+from MedAILib.read_spec import read_spec
 from MedAILib.request import RunOptions
 from MedAILib.results import Segmentation
 from MedAILib.spec import ModelSpec
@@ -40,8 +43,11 @@ def open_model(source: Path, device: str, trust_code: str = "") -> Model:
         UntrustedCodeError: it could only run by executing code that the user has not allowed.
         ModelError: its network or weights can't be used.
     """
-    place = find_device(device)
-    if find_format(source) is Format.NNUNET:
+    place, kind = find_device(device), find_format(source)
+    if kind is Format.ENSEMBLE:
+        spec = read_spec(source)
+        return EnsembleModel(source, spec, [open_model(part, device, trust_code) for part in read_members(source)])
+    if kind is Format.NNUNET:
         return _open_nnunet(source, place)
     plan = read_any_plan(source)
     return BundleModel(source, place) if plan.script is None else TorchScriptModel(plan, place, trust_code)
