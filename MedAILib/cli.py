@@ -151,6 +151,7 @@ def _add_segment(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     command.add_argument("--series", metavar="UID", help="which DICOM series of a folder")
     command.add_argument("--probabilities", type=Path, metavar="FILE", help="also write each class's probability")
+    command.add_argument("--uncertainty", type=Path, metavar="FILE", help="also write each voxel's entropy, 0 to 1")
     command.add_argument("--surfaces", type=Path, metavar="DIR", help="also write each segment's surface")
     command.add_argument("--table", type=Path, metavar="FILE", help="also write volumes and intensities as CSV")
     _add_run(command)

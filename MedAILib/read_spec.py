@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from MedAILib.bundle_spec import bundle_spec
+from MedAILib.ensemble_plan import ensemble_spec, read_members
 from MedAILib.formats import Format, find_format
 from MedAILib.nnunet_spec import read_nnunet_spec
 from MedAILib.plans import READERS
@@ -18,6 +19,8 @@ def read_spec(source: Path) -> ModelSpec:
     kind = find_format(source)
     if kind is Format.NNUNET:
         return read_nnunet_spec(source)
+    if kind is Format.ENSEMBLE:
+        return ensemble_spec(source, [read_spec(member) for member in read_members(source)])
     return bundle_spec(READERS[kind](source))
 
 

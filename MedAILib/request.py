@@ -16,6 +16,7 @@ class RunOptions:
         probabilities: also return each class's probability.
         mirror: average over mirrored copies, along the axes that the model's description allows.
         postprocess: apply the clean-up that the model's description asks for (largest component and the like).
+        uncertainty: also return each voxel's entropy.
         overlap: share of a window that overlaps the next, 0 to below 1; None takes the model's own.
 
     Raises:
@@ -27,6 +28,7 @@ class RunOptions:
     mirror: bool = False
     postprocess: bool = True
     overlap: float | None = None
+    uncertainty: bool = False
 
     def __post_init__(self) -> None:
         if self.overlap is not None and not 0 <= self.overlap < 1:

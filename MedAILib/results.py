@@ -59,6 +59,8 @@ class Segmentation:
         geometry: the input's grid.
         probabilities: (N, K, J, I) float32, 0 to 1, one per name in `probability_names`; None unless asked for.
         provenance: model, version, SHA-256, device, parameters, library versions, time; plain strings.
+        uncertainty: (K, J, I) float32, the entropy at each voxel, 0 sure to 1 not at all; None unless asked for.
+        agreement: of an ensemble, for each label the members' mean Dice with the result (None where nobody found it).
 
     Raises:
         InputError: arrays and geometry of different shapes; float labels.
@@ -70,6 +72,8 @@ class Segmentation:
     probabilities: NDArray[np.float32] | None = None
     probability_names: tuple[str, ...] = ()
     provenance: dict[str, str] = field(default_factory=dict)
+    uncertainty: NDArray[np.float32] | None = None
+    agreement: tuple[float | None, ...] = ()
 
     def __post_init__(self) -> None:
         if self.layers.dtype not in (np.uint8, np.uint16):
@@ -79,6 +83,10 @@ class Segmentation:
         expected = (len(self.probability_names), *self.geometry.shape_kji)
         if self.probabilities is not None and self.probabilities.shape != expected:
             raise InputError(f"Probabilities of shape {self.probabilities.shape} don't fit {expected}.")
+        if self.uncertainty is not None and self.uncertainty.shape != self.geometry.shape_kji:
+            raise InputError(f"An uncertainty of shape {self.uncertainty.shape} doesn't fit {expected[1:]}.")
+        if self.agreement and len(self.agreement) != len(self.labels):
+            raise InputError(f"There are {len(self.agreement)} agreements for {len(self.labels)} labels.")
 
     def mask(self, label: Label) -> NDArray[np.bool_]:
         """The voxels (K, J, I) of one structure."""

@@ -1,6 +1,6 @@
 """Size of each segment and the image's intensities inside it; no tables, no files."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ class SegmentStatistics:
         volume_ml: their volume in mL.
         mean, sd, minimum, maximum: of the image's first channel in these voxels, NaN and infinite ones left out;
             `sd` divides by the number of voxels. None where no voxel counts.
+        agreement: of an ensemble's members, their mean Dice with it; None for one model, or where nobody found it.
     """
 
     name: str
@@ -34,6 +35,7 @@ class SegmentStatistics:
     sd: float | None
     minimum: float | None
     maximum: float | None
+    agreement: float | None = None
 
 
 def segment_statistics(segmentation: Segmentation, volume: Volume) -> tuple[SegmentStatistics, ...]:
@@ -50,7 +52,11 @@ def segment_statistics(segmentation: Segmentation, volume: Volume) -> tuple[Segm
         raise InputError(f"{volume.name} and its segmentation lie on different grids; segment the image again.")
     sums = {n: _LayerSums(segmentation.layers[n], volume.data[0]) for n in {x.layer for x in segmentation.labels}}
     voxel_ml = segmentation.geometry.voxel_volume_ml
-    return tuple(sums[x.layer].statistics(x.name, x.value, voxel_ml) for x in segmentation.labels)
+    agreement = segmentation.agreement or (None,) * len(segmentation.labels)
+    return tuple(
+        replace(sums[x.layer].statistics(x.name, x.value, voxel_ml), agreement=shared)
+        for x, shared in zip(segmentation.labels, agreement, strict=True)
+    )
 
 
 def segment_volumes_ml(segmentation: Segmentation) -> dict[str, float]:

@@ -72,12 +72,13 @@ def scene() -> "Iterator[slicer.vtkMRMLScene]":
 
 
 @pytest.fixture(autouse=True)
-def store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of a model store of the test's own, which does not exist yet; the user's stays untouched."""
     folder = tmp_path_factory.mktemp("store") / "models"
-    monkeypatch.setenv("MEDAI_MODELS", str(folder))
-    monkeypatch.setenv("MEDAI_CONFIG", str(folder.parent / "config"))
-    return folder
+    with pytest.MonkeyPatch.context() as patch:  # not the test's own, which has to be undone earlier
+        patch.setenv("MEDAI_MODELS", str(folder))
+        patch.setenv("MEDAI_CONFIG", str(folder.parent / "config"))
+        yield folder
 
 
 @pytest.fixture(autouse=True)

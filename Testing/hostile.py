@@ -403,6 +403,22 @@ def other_names(folder: Path, mark: Path) -> Path:
     return folder
 
 
+# Ensembles
+
+
+def ensemble(*members: str, hostile: Maker | None = None) -> Maker:
+    """An honest model and others, listed as one."""
+
+    def make(folder: Path, mark: Path) -> Path:
+        bundle(folder / "honest")
+        if hostile is not None:
+            hostile(folder / "hostile", mark)
+        (folder / "medai.json").write_text(json.dumps({"members": ["honest", *members]}), encoding="utf-8")
+        return folder
+
+    return make
+
+
 # TorchScript
 
 
@@ -620,6 +636,11 @@ EVERY: dict[str, Maker] = {
     "size: divisible": step("DivisiblePadd", k=90_000),
     "size: resize that some machine might hold": step("Resized", spatial_size=[1700] * 3, mode="trilinear"),
     "size: overlap": config(inferer=WINDOWS | {"roi_size": [16] * 3, "overlap": 0.999999999}),
+    "ensemble: pickle": ensemble("hostile", hostile=raw_pickle),
+    "ensemble: TorchScript": ensemble("hostile.ts", hostile=script),
+    "ensemble: elsewhere": ensemble("../../../../etc"),
+    "ensemble: of itself": ensemble("."),
+    "ensemble: many": ensemble(*(f"m{number}" for number in range(100_000))),
     "TorchScript": script,
     "TorchScript: in a bundle": script_in_bundle,
     "TorchScript: as weights": script_as_weights,

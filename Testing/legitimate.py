@@ -148,6 +148,14 @@ def trainers_checkpoint(weights: dict[str, torch.Tensor]) -> dict[str, Any]:
     return {"state_dict": weights, "epoch": 7, "best": np.float64(0.9), "config": {"lr": 1e-3, "name": "os.system"}}
 
 
+def ensemble(folder: Path, *members: Callable[[Path], Path]) -> Path:
+    """Models side by side, with the list that makes them one."""
+    made = [make(folder / f"m{number}") for number, make in enumerate(members)]
+    names = [path.relative_to(folder).as_posix() for path in made]
+    (folder / "medai.json").write_text(json.dumps({"name": "Together", "members": names}), encoding="utf-8")
+    return folder
+
+
 LEGITIMATE: dict[str, Callable[[Path], Path]] = {
     "UNet": bundle,
     "BasicUNet": lambda f: bundle(f, "BasicUNet", inferer=windows([32, 32, 32])),
@@ -178,5 +186,7 @@ LEGITIMATE: dict[str, Callable[[Path], Path]] = {
     "nnU-Net of two folds": lambda f: nnunet(f, (0, 1)),
     "nnU-Net in 2D": lambda f: nnunet(f, dimensions=2),
     "nnU-Net ResEnc": lambda f: nnunet(f, residual=True),
+    "ensemble": lambda f: ensemble(f, bundle, lambda g: bundle(g, "SegResNet")),
+    "ensemble of nnU-Net": lambda f: ensemble(f, nnunet, lambda g: nnunet(g, residual=True)),
     "nnU-Net beside a pickle": with_pickle_beside,
 }  # fmt: skip

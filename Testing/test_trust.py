@@ -4,6 +4,7 @@ import json
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel
@@ -28,6 +29,13 @@ NOBODY = "0" * 64
 
 def medai(*words: object) -> int:
     return main([str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[WorkerClient]:
+    """A worker that is gone when the tests of this file are through."""
+    with WorkerClient() as client:
+        yield client
 
 
 @pytest.fixture

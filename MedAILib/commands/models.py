@@ -8,7 +8,8 @@ from typing import Any
 
 from MedAILib.commands.trust import run_trust
 from MedAILib.errors import MedAIError, ModelError, SpecError, UntrustedCodeError
-from MedAILib.formats import Format, find_format
+from MedAILib.formats import find_format
+from MedAILib.plans import READERS
 from MedAILib.progress import Progress
 from MedAILib.read_spec import read_spec
 from MedAILib.spec import ModelSpec
@@ -172,7 +173,7 @@ def _why_not(source: Path) -> str | None:
     from MedAILib.models.open import open_model
 
     try:
-        if find_format(source) is not Format.NNUNET:
+        if find_format(source) in READERS:
             return why_not(source) or None
         open_model(source, "cpu")
     except MedAIError as error:

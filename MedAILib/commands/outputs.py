@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from MedAILib.commands.targets import Targets
-from MedAILib.files.images import write_label_map, write_probabilities
+from MedAILib.files.images import write_label_map, write_probabilities, write_uncertainty
 from MedAILib.files.tables import write_statistics
 from MedAILib.output import whole_files
 from MedAILib.progress import Progress
@@ -55,6 +55,7 @@ def _writers(outcome: Outcome) -> dict[str, Callable[[Path], None]]:
     return {
         "label_map": lambda path: write_label_map(segmentation, path),
         "probabilities": lambda path: write_probabilities(segmentation, path),
+        "uncertainty": lambda path: write_uncertainty(segmentation, path),
         "table": lambda path: write_statistics(segment_statistics(segmentation, volume), path),
         "dicom": lambda path: _write_dicom(segmentation, volume, path),
     }

@@ -35,6 +35,7 @@ def run_segment(options: argparse.Namespace, progress: Progress) -> None:
         mirror=options.mirror,
         postprocess=not options.no_postprocess,
         overlap=options.overlap,
+        uncertainty=options.uncertainty is not None,
     )
     targets_for(options.output)  # an ending that means nothing is said before the image is read
     spec = read_spec(find_model(options.model))
@@ -45,6 +46,7 @@ def run_segment(options: argparse.Namespace, progress: Progress) -> None:
     targets = replace(
         targets,
         probabilities=options.probabilities,
+        uncertainty=options.uncertainty,
         surfaces=options.surfaces,
         table=options.table or targets.table,
     )
@@ -96,6 +98,7 @@ def _summary(volume: Volume, segmentation: Segmentation, targets: Targets) -> di
                 "sd": row.sd,
                 "min": row.minimum,
                 "max": row.maximum,
+                **({} if row.agreement is None else {"agreement": row.agreement}),
             }
             for row in segment_statistics(segmentation, volume)
         ],

@@ -31,6 +31,7 @@ class Targets(Named):
     dicom: Path | None = None
     table: Path | None = None
     probabilities: Path | None = None
+    uncertainty: Path | None = None
     surfaces: Path | None = None
     picture: Path | None = None
 
@@ -200,6 +201,7 @@ def _require_ending(kind: str, path: Path) -> None:
         "table": (".csv",),
         "probabilities": VOLUME_ENDINGS,
         "saliency": VOLUME_ENDINGS,
+        "uncertainty": VOLUME_ENDINGS,
         "picture": (".png",),
     }.get(kind)
     if endings and not path.name.lower().endswith(endings):

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from MedAILib.errors import InputError, SpecError
 from MedAILib.formats import Format, find_format
 from MedAILib.models.trust import ALLOWS, revoke, tree_sha256, trust, trust_list
-from MedAILib.plans import read_any_plan
+from MedAILib.plans import READERS, read_any_plan
 from MedAILib.store.find import find_model
 from MedAILib.store.names import shown
 
@@ -43,7 +43,9 @@ def _list(as_json: bool) -> None:
 
 def _trust(name: str, as_json: bool) -> None:
     source = find_model(name)
-    if find_format(source) is Format.NNUNET or read_any_plan(source).script is None:
+    if find_format(source) is Format.ENSEMBLE:
+        raise InputError(f"The model '{name}' is an ensemble; allow those of its members that are TorchScript.")
+    if find_format(source) not in READERS or read_any_plan(source).script is None:
         raise InputError(f"The model '{name}' executes no code of its own, so that there is nothing to allow.")
     entry = trust(tree_sha256(source), name, ALLOWS)
     if as_json:

@@ -158,6 +158,18 @@ def write_probabilities(segmentation: Segmentation, path: Path) -> None:
     _write(segmentation.probabilities.astype(np.float32, copy=False), segmentation.geometry, path)
 
 
+def write_uncertainty(segmentation: Segmentation, path: Path) -> None:
+    """Write the float32 entropy at each voxel, 0 to 1.
+
+    Raises:
+        InputError: the segmentation came without it.
+        OutputError: as `write_label_map`.
+    """
+    if segmentation.uncertainty is None:
+        raise InputError("This segmentation came without uncertainty; run the model with uncertainty asked for.")
+    _write(segmentation.uncertainty[np.newaxis], segmentation.geometry, path)
+
+
 def to_itk(data: NDArray[Any], geometry: Geometry) -> sitk.Image:
     """One channel (K, J, I) as an ITK image (its frame is LPS)."""
     image = sitk.GetImageFromArray(data)

@@ -18,14 +18,17 @@ COLUMNS = ("segment", "label", "voxels", "volume_ml", "mean", "sd", "min", "max"
 def write_statistics(rows: Sequence[SegmentStatistics], path: Path) -> None:
     """Write one line per segment, UTF-8, comma-separated, decimal points; what has no value is left empty.
 
+    A last column "agreement" is there for ensembles alone.
+
     Raises:
         OutputError: the file can't be written.
     """
     with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        shared = any(row.agreement is not None for row in rows)
+        writer.writerow([*COLUMNS, *(["agreement"] if shared else [])])
         for row in rows:
-            numbers = (row.volume_ml, row.mean, row.sd, row.minimum, row.maximum)
+            numbers = (row.volume_ml, row.mean, row.sd, row.minimum, row.maximum, *([row.agreement] if shared else []))
             writer.writerow([row.name, row.value, row.voxels, *(_text(number) for number in numbers)])
 
 

@@ -27,6 +27,7 @@ from MedAILib.models.networks import (
 from MedAILib.models.postprocess import finish_plan
 from MedAILib.models.steps import preprocessing_steps
 from MedAILib.models.trust import tree_sha256
+from MedAILib.models.uncertainty import with_probabilities, with_uncertainty
 from MedAILib.models.weights import load_weights, network_weights, require_fit
 from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
@@ -95,7 +96,7 @@ class BundleModel:
             raise SpecError(f"The model {self.spec.name} segments images; it does not classify them.")
         try:
             with torch.inference_mode():
-                done = segment(volume, self._network, self._recipe, options, progress)
+                done = segment(volume, self._network, self._recipe, with_probabilities(options), progress)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -103,7 +104,7 @@ class BundleModel:
                 f"Memory ran out while {self.spec.name} ran on {volume.name}; give a region of interest, or close "
                 "other programs."
             ) from error
-        return Segmentation(
+        found = Segmentation(
             done.layers,
             self.spec.labels,
             volume.geometry,
@@ -111,6 +112,7 @@ class BundleModel:
             () if done.probabilities is None else self._names,
             self._provenance(volume, options, done),
         )
+        return with_uncertainty(found, options)
 
     def _provenance(self, volume: Volume, options: RunOptions, done: Segmented) -> dict[str, str]:
         said = asdict(options)

@@ -15,6 +15,7 @@ from MedAILib.inference.segment import pasted
 from MedAILib.models.nnunet_stage import open_stage
 from MedAILib.models.provenance import provenance
 from MedAILib.models.trust import tree_sha256
+from MedAILib.models.uncertainty import with_probabilities, with_uncertainty
 from MedAILib.nnunet_plan import NnunetPlan, read_nnunet_plan
 from MedAILib.nnunet_spec import nnunet_spec
 from MedAILib.progress import Progress
@@ -63,7 +64,7 @@ class NnunetModel:
         self._require_suitable(volume, options)
         try:
             with torch.inference_mode():
-                restored, accumulation = self._through_stages(volume, options, progress)
+                restored, accumulation = self._through_stages(volume, with_probabilities(options), progress)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -73,7 +74,7 @@ class NnunetModel:
             ) from error
         if not restored.layers.any():
             progress.warn(f"The model found nothing in {volume.name}: everything is background.")
-        names = self._plan.output_names if options.probabilities else ()
+        names = self._plan.output_names if options.probabilities or options.uncertainty else ()
         more = {
             "sha256": self._sha256,
             "nnunet.configuration": self._plan.results.configuration,
@@ -83,7 +84,8 @@ class NnunetModel:
             "dynamic-network-architectures": version("dynamic-network-architectures"),
         }
         said = provenance(self.spec, volume, options, self._device, more)
-        return Segmentation(restored.layers, self.spec.labels, volume.geometry, restored.probabilities, names, said)
+        found = Segmentation(restored.layers, self.spec.labels, volume.geometry, restored.probabilities, names, said)
+        return with_uncertainty(found, options)
 
     def _require_suitable(self, volume: Volume, options: RunOptions) -> None:
         if volume.channels != len(self.spec.channels):

@@ -6,14 +6,17 @@ from typing import Protocol, cast, overload
 import torch
 
 from MedAILib.bundle_spec import bundle_spec
+from MedAILib.ensemble_plan import read_members
 from MedAILib.errors import ModelError
 from MedAILib.formats import Format, find_format
 from MedAILib.models.bundle import BundleModel
 from MedAILib.models.classifier import ClassifierModel
 from MedAILib.models.device import find_device
+from MedAILib.models.ensemble import EnsembleModel
 from MedAILib.models.torchscript import TorchScriptModel
 from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
+from MedAILib.read_spec import read_spec
 from MedAILib.request import ClassifyOptions, RunOptions
 from MedAILib.results import Classification, Segmentation
 from MedAILib.spec import ModelSpec
@@ -53,8 +56,11 @@ def open_model(source: Path, device: str, trust_code: str = "") -> OpenedModel:
         UntrustedCodeError: it could only run by executing code that the user has not allowed.
         ModelError: its network or weights can't be used.
     """
-    place = find_device(device)
-    if find_format(source) is Format.NNUNET:
+    place, kind = find_device(device), find_format(source)
+    if kind is Format.ENSEMBLE:
+        members = [open_model(part, device, trust_code) for part in read_members(source)]
+        return cast(OpenedModel, EnsembleModel(source, read_spec(source), members))
+    if kind is Format.NNUNET:
         return cast(OpenedModel, _open_nnunet(source, place))
     plan = read_any_plan(source)
     if plan.script is not None:

@@ -80,6 +80,7 @@ def pack_request(request: RunRequest) -> dict[str, Any]:
         "probabilities": bool(options.probabilities),
         "mirror": bool(options.mirror),
         "postprocess": bool(options.postprocess),
+        "uncertainty": bool(options.uncertainty),
         "overlap": None if options.overlap is None else float(options.overlap),
         "statistics": bool(request.statistics),
     }
@@ -94,6 +95,7 @@ def unpack_request(body: Any) -> RunRequest:
             probabilities=flag_of(body["probabilities"]),
             mirror=flag_of(body["mirror"]),
             postprocess=flag_of(body["postprocess"]),
+            uncertainty=flag_of(body["uncertainty"]),
             overlap=None if body["overlap"] is None else float(body["overlap"]),
         )
         return RunRequest(
@@ -106,7 +108,7 @@ def unpack_request(body: Any) -> RunRequest:
 
 
 def pack_result(result: Segmentation) -> tuple[dict[str, Any], tuple[NDArray[Any], ...]]:
-    """Body and arrays of a RESULT message: the layers, then the probabilities where there are some.
+    """Body and arrays of a RESULT message: the layers, then probabilities and uncertainty where there are some.
 
     Raises:
         TypeError: provenance that is no text.
@@ -117,9 +119,10 @@ def pack_result(result: Segmentation) -> tuple[dict[str, Any], tuple[NDArray[Any
         "labels": [_pack_label(label) for label in result.labels],
         "probability_names": list(result.probability_names),
         "provenance": texts_of(result.provenance),
+        "has": [result.probabilities is not None, result.uncertainty is not None],
+        "agreement": [None if share is None else float(share) for share in result.agreement],
     }
-    arrays = (result.layers,) if result.probabilities is None else (result.layers, result.probabilities)
-    return body, arrays
+    return body, tuple(a for a in (result.layers, result.probabilities, result.uncertainty) if a is not None)
 
 
 def unpack_result(message: Message) -> Segmentation:
@@ -128,13 +131,16 @@ def unpack_result(message: Message) -> Segmentation:
         body = message.body
         member_of(body["type"], ("segmentation",))
         layers, *rest = message.arrays
+        has = [flag_of(one) for one in body["has"]]
         return Segmentation(
             layers,
             tuple(_unpack_label(label) for label in body["labels"]),
             unpack_geometry(body["geometry"]),
-            rest[0] if rest else None,
+            rest.pop(0) if has[0] else None,
             tuple(text_of(name) for name in body["probability_names"]),
             texts_of(body["provenance"]),
+            rest.pop(0) if has[1] else None,
+            tuple(None if share is None else float(share) for share in body["agreement"]),
         )
 
 
