@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from MedAILib.bundle_plan import BundlePlan
+from MedAILib.config_values import Component
+from MedAILib.detection_plan import INFERER as DETECTION_INFERER
 
 # Packages whose names in a config stand for what an allow-list may build instead.
 LIBRARIES = {
@@ -61,9 +63,18 @@ def obstacle(plan: BundlePlan) -> str:
     if needs:
         uses = "; ".join(f"{path} for its {what} '{target}'" for path, what, target in needs)
         return f"The model {name} needs code of its own, which MedAI does not execute: {uses}."
-    if task not in ("segmentation", "classification"):
+    if task not in ("segmentation", "classification", "detection"):
         return f"The model {name} is for {task}, which MedAI does not run yet."
-    return plan.problems[0] if plan.problems else ""
+    if plan.problems:
+        return plan.problems[0]
+    if task == "detection" and plan.detection is None:
+        return f"The model {name} is for detection, and its config describes no detector that MedAI runs."
+    return ""
+
+
+def is_detector(plan: BundlePlan) -> bool:
+    """Whether a bundle's inferer is the Model Zoo's for detectors, which only hands the image to MONAI's detector."""
+    return plan.inferer.target == DETECTION_INFERER and bundle_task(plan.metadata) == "detection"
 
 
 def is_prompted(plan: BundlePlan) -> bool:
@@ -85,12 +96,16 @@ def code_needs(plan: BundlePlan) -> list[tuple[str, str, str]]:
     for what, component in plan.components():
         first, _, rest = component.target.partition(".")
         dotted = f"{plan.imports.get(first, first)}.{rest}" if rest else first
-        if not rest or dotted.split(".")[0] in LIBRARIES or (component is plan.inferer and is_prompted(plan)):
+        if not rest or dotted.split(".")[0] in LIBRARIES or _known_inferer(plan, component):
             continue
         entry = (_file_of(plan.folder, dotted), what, component.target)
         if entry[0] not in [path for path, _, _ in found]:
             found.append(entry)
     return found
+
+
+def _known_inferer(plan: BundlePlan, component: Component) -> bool:
+    return component is plan.inferer and (is_prompted(plan) or is_detector(plan))
 
 
 def _file_of(folder: Path, dotted: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from MedAILib.config import Config, read_config, read_json
 from MedAILib.config_values import Component, Unknown, known
+from MedAILib.detection_plan import DetectionPlan, read_detection
 from MedAILib.errors import SpecError
 
 CONFIGS = ("configs/inference.json", "configs/inference.yaml", "configs/inference.yml")
@@ -16,6 +17,11 @@ SCRIPT = "models/model.ts"
 HANDLERS = ("handlers", "val_handlers", "evaluator#val_handlers")
 
 _IMPORT = re.compile(r"(?:from\s+([\w.]+)\s+)?import\s+(.+)")
+
+
+# The zoo's lung nodule detector is told by it whether an image still has to be brought to the voxel spacing that it was
+# trained on; its author resampled his images before. An image that has that spacing is left as it is in either case.
+RESAMPLED_SWITCH = "whether_raw_luna16"
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class BundlePlan:
         problems: parts of the config that were not worked out, and why; such a part is empty.
         prompts: classes that a network of prompts is asked for by itself, by their numbers.
         script: a file of TorchScript that has network and weights in it; None where the network is built.
+        detection: how boxes are found; None for a model that finds none.
     """
 
     folder: Path
@@ -48,6 +55,7 @@ class BundlePlan:
     problems: tuple[str, ...] = ()
     prompts: tuple[int, ...] = ()
     script: Path | None = None
+    detection: DetectionPlan | None = None
 
     def components(self) -> Iterator[tuple[str, Component]]:
         """Everything that the config wants built, with what it is for."""
@@ -76,10 +84,10 @@ def read_plan(folder: Path) -> BundlePlan:
     """
     told_in = folder / "configs" / "metadata.json"
     metadata = read_json(told_in)
-    config = read_config(
-        next((folder / name for name in CONFIGS if (folder / name).is_file()), folder / CONFIGS[0]),
-        {"bundle_root": "."},
-    )
+    place = next((folder / name for name in CONFIGS if (folder / name).is_file()), folder / CONFIGS[0])
+    config = read_config(place, {"bundle_root": "."})
+    if RESAMPLED_SWITCH in config:
+        config = read_config(place, {"bundle_root": ".", RESAMPLED_SWITCH: True})
     weights = _weights(folder, config)
     script = None if weights.is_file() or not (folder / SCRIPT).is_file() else folder / SCRIPT
     return plan_of(folder, told_in, metadata, config, weights, script)
@@ -106,7 +114,7 @@ def plan_of(
             problems.append(str(error))
             return empty
 
-    prompts = part(_prompts, ())
+    prompts, detection = part(_prompts, ()), part(read_detection, None)
     network = part(_network, Component("")) if script is None else _network_of_script(config)
     return BundlePlan(
         folder,
@@ -121,6 +129,7 @@ def plan_of(
         tuple(problems),
         prompts,
         script,
+        detection,
     )
 
 

@@ -201,14 +201,27 @@ def _add_classify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _add_detect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = _command(commands, "detect", "find things in an image: a box around each connected part of a structure")
+    command = _command(
+        commands, "detect", "find things in an image: a box around each, by a detector or by a segmentation's parts"
+    )
     command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="image per channel")
     _add_model(command)
     command.add_argument("-o", "--output", required=True, type=Path, help=".json .csv .mrb (scene); folder: all")
     box = ("R", "A", "S", "dR", "dA", "dS")
     command.add_argument("--roi", nargs=6, type=float, metavar=box, help="look inside this box alone, mm, RAS")
     command.add_argument("--series", metavar="UID", help="which DICOM series of a folder")
-    command.add_argument("--smallest", type=float, default=0.0, metavar="ML", help="leave out parts below this volume")
+    command.add_argument(
+        "--smallest", type=float, default=0.0, metavar="ML", help="leave out findings below this volume"
+    )
+    command.add_argument(
+        "--min-score", type=float, metavar="S", help="leave out what is less sure (0 to 1; the model's)"
+    )
+    command.add_argument(
+        "--max-overlap",
+        type=float,
+        metavar="IOU",
+        help="of findings that overlap by more the surest stays (the model's)",
+    )
     _add_run(command)
     command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")
 

@@ -96,7 +96,7 @@ class ModelSpec:
     Args:
         name: what the user calls it: the name of its folder.
         version: the author's version of it.
-        task: "segmentation", "classification", "detection" and others; MedAI runs the first two.
+        task: "segmentation", "classification", "detection" and others.
         source: its folder or file.
         title: its full name for people.
         description: a sentence or more.
@@ -115,6 +115,7 @@ class ModelSpec:
             known.
         licence, authors, data_source, intended_use, references, warnings: what its author wrote.
         classes: what a classifier decides between; None for other tasks.
+        findings: the classes of what a detector finds; empty for other tasks.
         obstacle: why it can't be run, in a sentence, as far as its description tells; empty where nothing is known.
 
     Raises:
@@ -145,6 +146,7 @@ class ModelSpec:
     classes: Classes | None = None
     weights_bytes: int = 0
     window_values: float | None = None
+    findings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.channels:

@@ -59,7 +59,6 @@ def test_a_bundle_of_the_zoo_gives_the_labels_that_stock_monai_gives(
 
 
 TASKS = {
-    "lung_nodule_ct_detection": "detection",
     "mednist_gan": "generation",
     "renalStructures_UNEST_segmentation": "segmentation",
 }
@@ -81,7 +80,6 @@ def test_a_bundle_that_does_not_run_says_its_task_and_the_reason(name: str, shar
             "renalStructures_UNEST_segmentation",
             "scripts/networks/unest.py for its network 'scripts.networks.unest.UNesT'",
         ),
-        ("lung_nodule_ct_detection", "scripts/detection_inferer.py"),
     ],
 )
 def test_code_that_a_bundle_needs_is_named_by_its_file(name: str, needed: str, shared_data: Path) -> None:

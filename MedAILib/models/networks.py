@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from MedAILib.config_values import Component, Lambda, Name, Stored, known, parts
 from MedAILib.errors import ModelError, SpecError
 from MedAILib.models.covariates import CovariateClassifier
+from MedAILib.models.retinanet import retinanet
 from MedAILib.models.sequence import SequenceClassifier
 from MedAILib.models.torchvision_networks import torchvision_network
 from MedAILib.models.weights import load_arrays
@@ -54,6 +55,8 @@ CLASSIFICATION = (
     "SENet154",
     "ViT",
 )
+# Of `monai.apps.detection`.
+DETECTION = ("RetinaNet",)
 GENERATION = ("AutoEncoder", "AutoencoderKL", "DiffusionModelUNet", "Generator", "VarAutoEncoder")
 # What a network takes as an argument that is itself built.
 PARTS = ("TopologyInstance",)
@@ -80,6 +83,8 @@ def require_network(target: str) -> str:
         SpecError: the network is not on the list.
     """
     name = target.rpartition(".")[2]
+    if name in DETECTION and target in (name, f"monai.apps.detection.networks.retinanet_network.{name}"):
+        return name
     if name in OWN and target in (name, f"{OWN[name].__module__}.{name}"):
         return name
     found = getattr(nets, name, None) if re.fullmatch(r"\w+", name) else None
@@ -87,7 +92,8 @@ def require_network(target: str) -> str:
         module = getattr(network, "__module__", "")
         if found is network and target in (name, f"monai.networks.nets.{name}", f"{module}.{name}"):
             return own
-    raise SpecError(f"The network '{target}' is not one that MedAI builds; it knows {', '.join(sorted(NETWORKS))}.")
+    every = ", ".join(sorted((*DETECTION, *NETWORKS)))
+    raise SpecError(f"The network '{target}' is not one that MedAI builds; it knows {every}.")
 
 
 def network_axes(network: Component) -> int:
@@ -109,6 +115,8 @@ def build_network(target: str, arguments: dict[str, Any], folder: Path | None = 
         ModelError: MONAI refuses the arguments.
     """
     name = require_network(target)
+    if name in DETECTION:
+        return _detection_network(name, arguments, folder)
     dropped = DROPPED.get(name, ())
     plain = {key: _argument(name, key, known(value), folder) for key, value in arguments.items() if key not in dropped}
     kept = {key: NOT_FETCHED.get(key, value) for key, value in plain.items()}
@@ -119,6 +127,22 @@ def build_network(target: str, arguments: dict[str, Any], folder: Path | None = 
         if name == "TorchVisionFCModel"
         else _constructed(name, OWN.get(name) or NETWORKS[name], kept)
     )
+    return network
+
+
+def _detection_network(name: str, arguments: dict[str, Any], folder: Path | None) -> nn.Module:
+    """A RetinaNet; its residual network is built from the list of all."""
+
+    def backbone(component: Component) -> nn.Module:
+        if component.positional:
+            raise SpecError(f"The network '{component.target}' has arguments without names, which MedAI does not read.")
+        return build_network(component.target, component.arguments, folder)
+
+    plain = {
+        key: value if key == "feature_extractor" else _argument(name, key, known(value), folder)
+        for key, value in arguments.items()
+    }
+    network: nn.Module = _constructed(name, retinanet, {"build_backbone": backbone, **plain})
     return network
 
 

@@ -8,14 +8,18 @@ import numpy as np
 import torch
 
 from MedAILib.models.bundle import SOURCE_KEYS
-from MedAILib.request import ClassifyOptions, RunOptions
+from MedAILib.request import ClassifyOptions, DetectOptions, RunOptions
 from MedAILib.spec import ModelSpec
 from MedAILib.version import VERSION
 from MedAILib.volume import Volume
 
 
 def provenance(
-    spec: ModelSpec, volume: Volume, options: RunOptions | ClassifyOptions, device: torch.device, more: dict[str, str]
+    spec: ModelSpec,
+    volume: Volume,
+    options: RunOptions | ClassifyOptions | DetectOptions,
+    device: torch.device,
+    more: dict[str, str],
 ) -> dict[str, str]:
     """Model, input, options, device, versions and time as plain strings, with `more` of the format's own."""
     return {
