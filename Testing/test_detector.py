@@ -209,7 +209,7 @@ def test_the_command_line_writes_what_a_detector_found(bundle: Path, scan: Path,
         ({"detector_ops": ["$@detector.set_box_selector_parameters(color='red')"]}, "color"),
         ({"anchor_generator": {"_target_": "os.system", "command": "true"}}, "none that MedAI makes"),
         ({"detector": {"_target_": "MyDetector"}}, "none that MedAI runs"),
-        ({"feature_extractor": "$torchvision.models.resnet18()"}, "torchvision"),
+        ({"feature_extractor": "$torchvision.models.resnet18()"}, "torchvision|does not build"),
     ],
 )
 def test_a_detector_that_is_not_known_is_refused_in_one_sentence(
@@ -218,7 +218,7 @@ def test_a_detector_that_is_not_known_is_refused_in_one_sentence(
     write_configs(tmp_path / "model", *detector_configs(**changes))
     (tmp_path / "model" / "models").mkdir()
     torch.save({"weight": torch.zeros(1)}, tmp_path / "model" / "models" / "model.pt")
-    with pytest.raises(MedAIError, match=sentence.replace("(", r"\(")) as caught:
+    with pytest.raises(MedAIError, match=sentence) as caught:
         open_model(tmp_path / "model", "cpu")
     assert "\n" not in str(caught.value)
 

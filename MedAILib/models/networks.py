@@ -191,6 +191,8 @@ _MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.r
 def _constructed(name: str, network: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     try:
         return network(**arguments)
+    except SpecError:
+        raise
     except (
         TypeError,
         ValueError,
