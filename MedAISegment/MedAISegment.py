@@ -817,7 +817,7 @@ class MedAISegmentLogic(ScriptedLoadableModuleLogic):
     @staticmethod
     def _wait(job: Job) -> Segmentation:
         try:
-            result = job.result()
+            result: Any = job.result()
             for text in job.poll().warnings:
                 logging.warning(text)
             return result
