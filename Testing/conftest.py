@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,20 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 
-# How fast a machine is says nothing about the code: shared ones stop for a second now and then.
-settings.register_profile("medai", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How fast a machine is says nothing about the code: shared ones stop for a second now and then. The same cases come
+# each time, so that a failure is the change's; `pytest --hypothesis-profile explore` looks for new ones.
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("medai", settings.get_profile("explore"), derandomize=True)
 settings.load_profile("medai")
+
+
+def pytest_configure() -> None:
+    """Let commands that tests start hear an interrupt, also where a shell runs the tests in its background.
+
+    Such a shell has its children ignore it, theirs with them, and Python leaves that as it finds it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

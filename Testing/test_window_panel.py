@@ -87,7 +87,7 @@ def test_each_channel_of_a_model_has_its_selector(session, tmp_path) -> None:
     assert "sequence 1" in ui.applyButton.toolTip
     ui.inputVolume2Selector.setCurrentNode(second)
     assert ui.applyButton.enabled
-    assert widget._arguments()["volumeNode"] == [first.GetID(), second.GetID()]
+    assert widget.arguments()["volumeNode"] == [first.GetID(), second.GetID()]
 
 
 def test_apply_waits_for_an_image(session) -> None:
@@ -102,7 +102,7 @@ def test_apply_waits_for_an_image(session) -> None:
 
 
 def settings(widget: Any) -> dict[str, Any]:
-    arguments = widget._arguments()
+    arguments = widget.arguments()
     del arguments["volumeNode"], arguments["roiNode"]
     return arguments
 
@@ -204,7 +204,7 @@ def test_device_of_another_computer_is_kept(session) -> None:
     widget = session.open()
     widget._parameterNode.device = "cuda:7"
     assert widget.ui.deviceComboBox.currentText == "cuda:7"
-    assert widget._arguments()["device"] == "cuda:7"
+    assert widget.arguments()["device"] == "cuda:7"
 
 
 def test_devices_are_named_with_their_free_memory_once_the_worker_says_so() -> None:

@@ -66,7 +66,7 @@ def test_apply_brings_the_segmentation_into_the_scene_and_before_the_eyes(sessio
 @pytest.fixture
 def coarse(session) -> Any:
     """An image whose voxels are far larger than those that the built-in model was trained on."""
-    volume = session.add_volume("Coarse", shape_kji=(30, 30, 30))
+    volume = session.add_volume("Coarse", shape_kji=(11, 15, 11))
     volume.SetIJKToRASMatrix(vtk.vtkMatrix4x4())
     volume.SetSpacing(4, 4, 4)
     return volume

@@ -57,7 +57,7 @@ def test_frames_are_offered_only_where_the_image_is_shown_from_a_sequence(sessio
     assert sequence_shown_in(alone) is None
     widget.ui.inputVolumeSelector.setCurrentNode(browser.GetProxyNode(browser.GetMasterSequenceNode()))
     assert not widget.ui.allFramesCheckBox.isHidden()
-    assert "volumeNode" in widget._arguments()
+    assert "volumeNode" in widget.arguments()
 
 
 def test_all_frames_become_a_sequence_in_step_a_table_and_a_plot(session, behaving_client, browser, tmp_path) -> None:

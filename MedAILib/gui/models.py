@@ -59,13 +59,16 @@ class ModelEntry:
         return all(word in text for word in words.lower().split())
 
 
-def known_models() -> list[ModelEntry]:
-    """The models that segment: those at hand, then those of the catalogue that can be downloaded."""
+def known_models(tasks: Sequence[str]) -> list[ModelEntry]:
+    """The models for some tasks (of `ModelSpec.task`): those at hand, then those that can be downloaded.
+
+    One that can't be read is among them, since nobody knows what it is for.
+    """
     here = [entry(name, path, "built in") for name, path in builtin_models().items()]
     here += [entry(name, there.path, "installed") for name, there in installed_models().items()]
     names = {model.name for model in here}
-    offers = [_offer(each) for name, each in catalogue().items() if name not in names and each.task == "segmentation"]
-    return [model for model in here if model.spec is None or model.spec.task == "segmentation"] + offers
+    offers = [_offer(each) for name, each in catalogue().items() if name not in names and each.task in tasks]
+    return [model for model in here if model.spec is None or model.spec.task in tasks] + offers
 
 
 def _offer(known: Entry) -> ModelEntry:

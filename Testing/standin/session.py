@@ -1,5 +1,6 @@
 """A Slicer session for tests: a real scene, the stand-ins in place, the module's panel opened and driven by events."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -54,7 +55,7 @@ class Session:
         widget.setup()
         if client is not None:
             widget.logic.close()
-            widget.logic._client = client
+            widget.logic.use(client)
             client_close, client.close = client.close, lambda: None  # the panel does not end a worker that tests share
             self._panels.append((widget, client, client_close))
         else:
@@ -69,8 +70,7 @@ class Session:
 
     def close(self) -> None:
         for logic in self._logics:
-            if logic._follower is not None:
-                logic._follower.stop()
+            logic._shared.stop()
         for widget, client, client_close in self._panels:
             if widget._run is not None:
                 widget._run.cancel()
@@ -78,6 +78,7 @@ class Session:
             widget._uiWidget.setMRMLScene(None)
             if client is not None:
                 client.close = client_close
+        sys.modules["MedAILib.gui.shared_worker"].SHARED.end()
         self._owner.close()
 
     def add_volume(self, name: str = "Head", seed: int = 0, shape_kji: tuple[int, int, int] = SHAPE_KJI) -> Any:
