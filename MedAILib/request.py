@@ -134,6 +134,10 @@ class DetectOptions:
                 raise InputError(f"The limit of the {what} is 0 to 1, not {value}.")
 
 
+# What a run may be asked to do, each for models of its own task; boxes also from models that segment.
+Options = RunOptions | ClassifyOptions | DetectOptions
+
+
 @dataclass(frozen=True)
 class RunRequest:
     """One run.
@@ -141,14 +145,14 @@ class RunRequest:
     Args:
         model: its name or path.
         device: "auto", "cpu", "cuda", "cuda:1".
-        options: see there.
+        options: those of the task: segmentation, classification or detection.
         trust_code: the SHA-256 of a model that the user allows, for this run, to execute code of its own; it comes from
             the user alone, never from a scene or a file.
-        statistics: also count the segments and sum up the image in them, where the run is done.
+        statistics: also count the segments of a segmentation and sum up the image in them, where the run is done.
     """
 
     model: str
     device: str = "auto"
-    options: RunOptions = RunOptions()
+    options: Options = RunOptions()
     trust_code: str = ""
     statistics: bool = False

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from MedAILib.detections import Detections
 from MedAILib.errors import InputError
 from MedAILib.volume import Geometry
 
@@ -262,3 +263,7 @@ class Classification:
             at_least = np.cumsum(p[::-1])[::-1]
             return max((k for k in range(1, len(p)) if at_least[k] >= self.thresholds[k]), default=0)
         return int(p.argmax())
+
+
+# What a run may give, by its task.
+Result = Segmentation | Classification | Detections
