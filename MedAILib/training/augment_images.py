@@ -25,7 +25,10 @@ class Augmentation:
     def __init__(self, wanted: dict[str, Any]) -> None:
         self._wanted = wanted
         self._generator = torch.Generator()
-        self._affine = AffineTransform(padding_mode="reflection", align_corners=False, reverse_indexing=False)
+        # "normalized": places from -1 to 1; "reverse_indexing": axes in the order of the tensor's.
+        self._affine = AffineTransform(
+            normalized=True, padding_mode="reflection", align_corners=False, reverse_indexing=True
+        )
 
     def reseed(self, seed: int) -> None:
         """Draw from here on as this seed has it."""

@@ -130,13 +130,14 @@ def train_network(task: ClassificationTask, lesson: Lesson, bench: Bench, progre
     )
     parts: dict[str, Any] = {"network": network, "average": average, "optimizer": optimizer, "schedule": schedule}
     path = bench.folder / f"{lesson.name.replace(' ', '_')}.pt"
-    epoch = _resumed(parts, path, bench.stamp) if bench.resume and path.is_file() else 0
+    stamp = f"{bench.stamp} {len(lesson.teachers)} {lesson.epochs}"
+    epoch = _resumed(parts, path, stamp) if bench.resume and path.is_file() else 0
     if epoch < lesson.epochs:
         order = SeededOrder(len(lesson.images), lesson.seed, epoch)
         loader = DataLoader(
             TensorDataset(lesson.images, lesson.targets), batch, sampler=order, drop_last=True, num_workers=0
         )
-        _run(task, lesson, bench, parts, _Course(path, epoch, loader), progress)
+        _run(task, lesson, bench, parts, _Course(path, epoch, stamp, loader), progress)
     done: nn.Module = average.module
     return done.eval().requires_grad_(False)
 
@@ -159,6 +160,7 @@ def scores_of(network: nn.Module, images: Tensor, device: str) -> Tensor:
 class _Course:
     path: Path
     epoch: int
+    stamp: str
     loader: DataLoader[tuple[Tensor, ...]]
 
 
@@ -225,7 +227,7 @@ def _run(
     @trainer.on(Events.EPOCH_COMPLETED)
     def keep() -> None:
         states = {name: part.state_dict() for name, part in parts.items()}
-        save_checkpoint({"epoch": trainer.state.epoch, "stamp": bench.stamp, **states}, course.path)
+        save_checkpoint({"epoch": trainer.state.epoch, "stamp": course.stamp, **states}, course.path)
 
     trainer.run()
 

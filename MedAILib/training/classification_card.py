@@ -142,7 +142,6 @@ def _validation(record: ClassifierRecord) -> str:
     rows = [f"| {MEASURES[key]} | {x.value:.3f} | {x.low:.3f} to {x.high:.3f} |" for key, x in found.items()]
     seeds = seed_range(judged)
     ensemble = _measured(judged.numbers, judged.ensemble)
-    plain = with_intervals(judged.numbers, softmax(judged.scores, axis=1), judged.scores.argmax(axis=1))
     table: list[dict[str, Any]] = [
         {
             "who": f"one network alone, mean of {len(judged.single)} seeds (lowest to highest)",
@@ -153,8 +152,8 @@ def _validation(record: ClassifierRecord) -> str:
         table += [
             {"who": f"{task.networks} networks averaged", **{key: f"{ensemble[key]:.3f}" for key in seeds}},
             {
-                "who": "distilled from these (95 % interval)",
-                **{key: f"{plain[key].value:.3f} ({plain[key].low:.3f} to {plain[key].high:.3f})" for key in seeds},
+                "who": "distilled from these, at the chosen threshold (95 % interval)",
+                **{key: f"{found[key].value:.3f} ({found[key].low:.3f} to {found[key].high:.3f})" for key in seeds},
             },
         ]
     compared = "\n".join(f"| {row['who']} | {row['accuracy']} | {row['auc']} |" for row in (*table, *task.comparison))
@@ -168,7 +167,7 @@ def _validation(record: ClassifierRecord) -> str:
             "|---|---|---|",
             *rows,
             "",
-            "At a threshold of 0.5, and beside others:",
+            "Beside others, where nothing else is said at a threshold of 0.5:",
             "",
             "| | accuracy | AUC |",
             "|---|---|---|",

@@ -75,7 +75,7 @@ def per_class(
     precision, recall, f1, cases = precision_recall_fscore_support(
         numbers, decided, labels=np.arange(count), zero_division=np.nan
     )
-    found = []
+    found: list[dict[str, float]] = []
     for number in range(count):
         truth = numbers == number
         both = 0 < truth.sum() < len(truth)
@@ -86,7 +86,12 @@ def per_class(
                 "specificity": float(np.mean(decided[~truth] != number)) if not truth.all() else math.nan,
                 "precision": float(precision[number]),
                 "f1": float(f1[number]),
-                "auc": float(roc_auc_score(truth, likely[:, number])) if both else math.nan,
+                # Of two classes both have the same.
+                "auc": found[0]["auc"]
+                if count == 2 and found
+                else float(roc_auc_score(truth, likely[:, number]))
+                if both
+                else math.nan,
             }
         )
     return found

@@ -23,10 +23,10 @@ from MedAILib.progress import Progress
 from MedAILib.training.classification import Bench, Lesson, scores_of, train_network
 from MedAILib.training.classification_task import ClassificationTask
 
-# What of a task decides its weights.
+# What of a task decides every network's weights; how many there are and how long they learn is each one's own.
 DECISIVE = (
-    *("network", "student", "folds", "networks", "seed", "epochs", "distil_epochs", "batch", "learning_rate"),
-    *("weight_decay", "ema_decay", "loss", "class_weights", "label_smoothing", "augmentation"),
+    *("network", "student", "folds", "seed", "batch", "learning_rate", "weight_decay", "ema_decay"),
+    *("loss", "class_weights", "label_smoothing", "augmentation"),
 )
 THRESHOLDS = np.linspace(0.2, 0.8, 121)
 SMOOTHED = 0.06  # thresholds this far apart share their accuracy, so that no single image decides
