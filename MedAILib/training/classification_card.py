@@ -120,11 +120,11 @@ def _how(task: ClassificationTask) -> str:
         f"{task.loss}{smooth}, classes weighted: {task.class_weights}, moving average of the weights "
         f"({task.ema_decay:g}), bfloat16. Augmentation: {changes or 'none'}."
     )
-    if task.networks > 1:
+    if task.networks * task.folds > 1:
         text += (
-            f"\n\n{task.networks} networks for each fold. Distillation: one network of the same shape learns, for "
-            f"{task.distil_epochs} epochs, the mean probabilities that the networks of all folds give for augmented "
-            "images; it alone is shipped."
+            f"\n\n{task.networks} network{'s'[: task.networks > 1]} for each of {task.folds} folds. Distillation: one "
+            f"network of the same shape learns, for {task.distil_epochs} epochs, the mean probabilities that all of "
+            "these give for augmented images; it alone is shipped."
         )
     return text
 
@@ -133,7 +133,8 @@ def _validation(record: ClassifierRecord) -> str:
     task, judged, chosen = record.task, record.trained.judged, record.trained.calibration
     where = (
         f"{len(judged.numbers)} images, each judged by networks that have not learnt from it: {task.folds}-fold "
-        f"cross-validation, stratified, inside of {' and '.join(task.pool)}"
+        f"cross-validation, stratified, inside of {' and '.join(task.pool)}. The shipped network has learnt from all "
+        "of these images, by way of all folds' networks, and can't be judged on them itself"
         if task.folds > 1
         else f"{len(judged.numbers)} images of the validation part; the networks learnt from the training part alone"
     )
@@ -144,7 +145,7 @@ def _validation(record: ClassifierRecord) -> str:
     ensemble = _measured(judged.numbers, judged.ensemble)
     table: list[dict[str, Any]] = [
         {
-            "who": f"one network alone, mean of {len(judged.single)} seeds (lowest to highest)",
+            "who": f"one network alone, mean of {len(judged.single)} (lowest to highest)",
             **{key: f"{mean:.3f} ({low:.3f} to {high:.3f})" for key, (mean, low, high) in seeds.items()},
         }
     ]
