@@ -98,7 +98,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(task: ClassificationTask
             super().step(done, total, text)
 
     bench = Bench(tmp_path / "parts", "cpu", False, "")
-    for start in ("Fold 0 network 1, epoch 3", "Fold 1 distilled, epoch 2", "Final network, epoch 2"):
+    for start in ("Fold 0 network 1, epoch 3", "Fold 1 network 0, epoch 2", "Final network, epoch 2"):
         with pytest.raises(Cancelled):
             train_classifier(task, data, bench, While(start))
         bench = replace(bench, resume=True)

@@ -132,8 +132,8 @@ def _how(task: ClassificationTask) -> str:
 def _validation(record: ClassifierRecord) -> str:
     task, judged, chosen = record.task, record.trained.judged, record.trained.calibration
     where = (
-        f"{len(judged.numbers)} images, each judged by networks that have not learnt from it: {task.folds}-fold "
-        f"cross-validation, stratified, inside of {' and '.join(task.pool)}. The shipped network has learnt from all "
+        f"{len(judged.numbers)} images, each judged by the mean of {task.networks} networks that have not learnt from "
+        f"it: {task.folds}-fold cross-validation, stratified, inside of {' and '.join(task.pool)}. The shipped network has learnt from all "
         "of these images, by way of all folds' networks, and can't be judged on them itself"
         if task.folds > 1
         else f"{len(judged.numbers)} images of the validation part; the networks learnt from the training part alone"
@@ -142,21 +142,15 @@ def _validation(record: ClassifierRecord) -> str:
     found = with_intervals(judged.numbers, likely, _decided(likely, task, chosen.threshold))
     rows = [f"| {MEASURES[key]} | {x.value:.3f} | {x.low:.3f} to {x.high:.3f} |" for key, x in found.items()]
     seeds = seed_range(judged)
-    ensemble = _measured(judged.numbers, judged.ensemble)
     table: list[dict[str, Any]] = [
         {
             "who": f"one network alone, mean of {len(judged.single)} (lowest to highest)",
             **{key: f"{mean:.3f} ({low:.3f} to {high:.3f})" for key, (mean, low, high) in seeds.items()},
         }
     ]
-    if task.networks > 1:
-        table += [
-            {"who": f"{task.networks} networks averaged", **{key: f"{ensemble[key]:.3f}" for key in seeds}},
-            {
-                "who": "distilled from these, at the chosen threshold (95 % interval)",
-                **{key: f"{found[key].value:.3f} ({found[key].low:.3f} to {found[key].high:.3f})" for key in seeds},
-            },
-        ]
+    who = f"{task.networks} networks averaged" if task.folds > 1 else "the shipped network"
+    numbers = {key: f"{found[key].value:.3f} ({found[key].low:.3f} to {found[key].high:.3f})" for key in seeds}
+    table.append({"who": f"{who}, at the chosen threshold (95 % interval)", **numbers})
     compared = "\n".join(f"| {row['who']} | {row['accuracy']} | {row['auc']} |" for row in (*table, *task.comparison))
     return "\n".join(
         [

@@ -36,7 +36,7 @@ class ClassificationTask:
         pool: the parts of the data that are learnt from (of "train", "val"), where the data has parts.
         folds: cross-validation inside of the pool; 1 trains on the training part and validates on the validation part.
         networks: how many are trained for each fold, with seeds of their own. Several are averaged, and one network
-            of the same shape then learns from their average ("distilled"), so that one is all that is shipped.
+            of the same shape then learns from the average of all ("distilled"), so that one is all that is shipped.
         student: changes of the network's arguments for the distilled one.
         loss: one of `LOSSES`.
         class_weights: "balanced" (the rarer, the heavier), "none", or a number for each class.

@@ -57,15 +57,14 @@ class Judged:
 
     Args:
         numbers: (M,), the true classes.
-        scores: (M, N), the network that is shipped, or in cross-validation those that stand for it.
+        scores: (M, N), in cross-validation the logarithm of the mean probabilities of the fold's networks, which the
+            shipped network learns to give; without it the shipped network's own.
         single: a (M, N) for each seed: one network of the fold alone.
-        ensemble: (M, N), the logarithm of the mean probabilities of the fold's networks.
     """
 
     numbers: NDArray[np.int64]
     scores: NDArray[np.float64]
     single: tuple[NDArray[np.float64], ...]
-    ensemble: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -96,21 +95,24 @@ def train_classifier(task: ClassificationTask, data: ClassData, bench: Bench, pr
     """
     bench = replace(bench, stamp=stamp(task, data))
     folds = split_folds(task, data)
-    teachers: list[nn.Module] = []
-    found: list[tuple[NDArray[np.int64], list[Tensor]]] = []
-    student: nn.Module | None = None
+    networks: list[nn.Module] = []
+    scores: list[list[Tensor]] = []
     for number, (learn, judge) in enumerate(folds):
-        parts, scores = _fold(task, data, (number, learn, judge), bench, progress)
-        teachers += parts[: task.networks]
-        student = parts[-1]
-        found.append((judge, scores))
-    judged = _judged(task, data, found)
-    if len(folds) > 1:
-        whole = np.arange(len(data.numbers))
-        lesson = _lesson(task, data, whole, "final network", len(folds) * 100, tuple(teachers))
-        student = train_network(task, lesson, bench, progress)
-    assert student is not None, "there is at least one fold"
-    weights = {key: value.detach().cpu().contiguous() for key, value in student.state_dict().items()}
+        for member in range(task.networks):
+            lesson = _lesson(task, data, learn, f"fold {number} network {member}", number * 100 + member)
+            networks.append(train_network(task, lesson, bench, progress))
+        scores.append([scores_of(x, data.images[judge], bench.device) for x in networks[-task.networks :]])
+    numbers = np.concatenate([data.numbers[judge] for _, judge in folds])
+    judged = _judged(numbers, scores)
+    final = networks[0]
+    if len(networks) > 1:
+        pool = folds[0][0] if len(folds) == 1 else np.arange(len(data.numbers))
+        lesson = _lesson(task, data, pool, "final network", len(folds) * 100, tuple(networks))
+        final = train_network(task, lesson, bench, progress)
+    if len(folds) == 1:  # it has not learnt from the validation part
+        shown = scores_of(final, data.images[folds[0][1]], bench.device).double().numpy()
+        judged = replace(judged, scores=shown)
+    weights = {key: value.detach().cpu().contiguous() for key, value in final.state_dict().items()}
     return Trained(weights, judged, calibrate(task, judged))
 
 
@@ -177,25 +179,6 @@ def stamp(task: ClassificationTask, data: ClassData) -> str:
     return told.hexdigest()
 
 
-def _fold(
-    task: ClassificationTask,
-    data: ClassData,
-    fold: tuple[int, NDArray[np.int64], NDArray[np.int64]],
-    bench: Bench,
-    progress: Progress,
-) -> tuple[list[nn.Module], list[Tensor]]:
-    """Networks of a fold, the distilled one last where there are several; and their scores of the fold's images."""
-    number, learn, judge = fold
-    networks: list[nn.Module] = []
-    for member in range(task.networks):
-        lesson = _lesson(task, data, learn, f"fold {number} network {member}", number * 100 + member)
-        networks.append(train_network(task, lesson, bench, progress))
-    if task.networks > 1:
-        lesson = _lesson(task, data, learn, f"fold {number} distilled", number * 100 + 99, tuple(networks))
-        networks.append(train_network(task, lesson, bench, progress))
-    return networks, [scores_of(network, data.images[judge], bench.device) for network in networks]
-
-
 def _lesson(
     task: ClassificationTask,
     data: ClassData,
@@ -210,14 +193,8 @@ def _lesson(
     return Lesson(name, network, data.images[places], targets, epochs, task.seed + 100_000 * number, teachers)
 
 
-def _judged(
-    task: ClassificationTask, data: ClassData, found: Sequence[tuple[NDArray[np.int64], list[Tensor]]]
-) -> Judged:
-    numbers = np.concatenate([data.numbers[places] for places, _ in found])
-    each = [
-        torch.cat([scores[number] for _, scores in found]).double().numpy()
-        for number in range(task.networks + (task.networks > 1))
-    ]
-    single = tuple(each[: task.networks])
-    likely = np.mean([softmax(scores, axis=1) for scores in single], axis=0)
-    return Judged(numbers, each[-1], single, np.log(np.clip(likely, 1e-12, 1)))
+def _judged(numbers: NDArray[np.int64], scores: Sequence[Sequence[Tensor]]) -> Judged:
+    """What the networks of all folds say, from each fold's list of its networks' scores."""
+    single = tuple(torch.cat(parts).double().numpy() for parts in zip(*scores, strict=True))
+    likely = np.mean([softmax(found, axis=1) for found in single], axis=0)
+    return Judged(numbers, np.log(np.clip(likely, 1e-12, 1)), single)
