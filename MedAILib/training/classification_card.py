@@ -28,7 +28,8 @@ def write_classifier_card(record: ClassifierRecord) -> str:
     """Markdown of a model card: what it is, its data, its training, its figures on images unseen, its limits."""
     task, chosen = record.task, record.trained.calibration
     strange = (
-        f'Where the energy of its scores is above {chosen.strange_above:g} the answer is "not sure". '
+        f"Where the energy of its scores is above {chosen.strange_above:g} (the "
+        f'{task.strange_quantile:g} quantile of the images it was trained or validated on) the answer is "not sure". '
         f"{task.strange_validated_on}"
         if chosen.strange_above is not None
         else "It has no score of how unlike its training data an image is."
@@ -133,8 +134,9 @@ def _validation(record: ClassifierRecord) -> str:
     task, judged, chosen = record.task, record.trained.judged, record.trained.calibration
     where = (
         f"{len(judged.numbers)} images, each judged by the mean of {task.networks} networks that have not learnt from "
-        f"it: {task.folds}-fold cross-validation, stratified, inside of {' and '.join(task.pool)}. The shipped network has learnt from all "
-        "of these images, by way of all folds' networks, and can't be judged on them itself"
+        f"it: {task.folds}-fold cross-validation, stratified, inside of {' and '.join(task.pool)}, over "
+        "mirrored copies. The shipped network, which learns to give such means, has learnt from all of these images by "
+        "way of all folds' networks and can't be judged on them itself"
         if task.folds > 1
         else f"{len(judged.numbers)} images of the validation part; the networks learnt from the training part alone"
     )

@@ -43,8 +43,8 @@ class ClassificationTask:
         augmentation: see `AUGMENTATIONS`.
         distil_epochs: how long the distilled network learns.
         threshold: "balanced" for 0.5, "accuracy" for what was most accurate in cross-validation.
-        strange_quantile: images stranger than this share of those in cross-validation are "not sure"; 0 for no such
-            score.
+        strange_quantile: images of a higher energy than this share of the pool's (of the validation part's, where
+            there are no folds) are "not sure"; 0 for no such score.
         strange_validated_on: what that was tried on, in words.
         comparison: other figures for the card's table: `who`, `accuracy`, `auc`.
 

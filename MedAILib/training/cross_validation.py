@@ -101,7 +101,7 @@ def train_classifier(task: ClassificationTask, data: ClassData, bench: Bench, pr
         for member in range(task.networks):
             lesson = _lesson(task, data, learn, f"fold {number} network {member}", number * 100 + member)
             networks.append(train_network(task, lesson, bench, progress))
-        scores.append([scores_of(x, data.images[judge], bench.device) for x in networks[-task.networks :]])
+        scores.append([_likely(x, data.images[judge], task, bench) for x in networks[-task.networks :]])
     numbers = np.concatenate([data.numbers[judge] for _, judge in folds])
     judged = _judged(numbers, scores)
     final = networks[0]
@@ -109,11 +109,12 @@ def train_classifier(task: ClassificationTask, data: ClassData, bench: Bench, pr
         pool = folds[0][0] if len(folds) == 1 else np.arange(len(data.numbers))
         lesson = _lesson(task, data, pool, "final network", len(folds) * 100, tuple(networks))
         final = train_network(task, lesson, bench, progress)
+    seen = folds[0][1] if len(folds) == 1 else np.arange(len(data.numbers))
+    shown = scores_of(final, data.images[seen], bench.device).double().numpy()
     if len(folds) == 1:  # it has not learnt from the validation part
-        shown = scores_of(final, data.images[folds[0][1]], bench.device).double().numpy()
         judged = replace(judged, scores=shown)
     weights = {key: value.detach().cpu().contiguous() for key, value in final.state_dict().items()}
-    return Trained(weights, judged, calibrate(task, judged))
+    return Trained(weights, judged, calibrate(task, judged, shown))
 
 
 def split_folds(task: ClassificationTask, data: ClassData) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -140,15 +141,21 @@ def split_folds(task: ClassificationTask, data: ClassData) -> list[tuple[NDArray
     return [(learn, judge) for learn, judge in dealt.split(data.numbers, data.numbers, groups if told else None)]
 
 
-def calibrate(task: ClassificationTask, judged: Judged) -> Calibration:
-    """Temperature of the least log loss, threshold, and the energy above which an image is strange."""
+def calibrate(task: ClassificationTask, judged: Judged, shown: NDArray[np.float64]) -> Calibration:
+    """Temperature of the least log loss, threshold, and the energy above which an image is strange.
+
+    Args:
+        task: says how.
+        judged: what temperature and threshold are chosen on.
+        shown: (M, N), the shipped network's own scores, whose energies the last is a quantile of.
+    """
     temperature = best_temperature(judged.scores, judged.numbers)
     threshold = 0.5
     if task.decision == "binary" and task.threshold == "accuracy":
         threshold = best_threshold(softmax(judged.scores / temperature, axis=1)[:, 1], judged.numbers)
     strange = None
     if task.strange_quantile:
-        strange = float(np.quantile(-logsumexp(judged.scores, axis=1), task.strange_quantile))
+        strange = float(np.quantile(-logsumexp(shown, axis=1), task.strange_quantile))
     return Calibration(round(temperature, 4), threshold, None if strange is None else round(strange, 4))
 
 
@@ -191,6 +198,13 @@ def _lesson(
     network: dict[str, Any] = task.network | (task.student if teachers else {})
     epochs = task.distil_epochs if teachers else task.epochs
     return Lesson(name, network, data.images[places], targets, epochs, task.seed + 100_000 * number, teachers)
+
+
+def _likely(network: nn.Module, images: Tensor, task: ClassificationTask, bench: Bench) -> Tensor:
+    """Logarithm (N, classes) of the mean probabilities over mirrored copies, which is what is taught."""
+    copies = [images, *(images.flip(2 + axis) for axis in task.augmentation.get("flip", ()))]
+    each = [scores_of(network, copy, bench.device).double().softmax(dim=1) for copy in copies]
+    return torch.stack(each).mean(dim=0).clamp_min(1e-12).log()
 
 
 def _judged(numbers: NDArray[np.int64], scores: Sequence[Sequence[Tensor]]) -> Judged:
