@@ -5,6 +5,7 @@ What is done with them is not decided here.
 
 import csv
 import hashlib
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,7 +56,8 @@ class LabelledImage:
 def find_labelled_images(data: Path) -> tuple[LabelledImage, ...]:
     """List the labelled images of a MedMNIST `.npz`, a CSV of path and label, or a folder with a folder per class.
 
-    A CSV names its columns in its first line (path and label; perhaps split and patient); paths count from its folder.
+    A CSV names its columns in its first line (path and label; perhaps split and patient), or has a path and a label in
+    each line and nothing else; paths count from its folder.
     A folder may have `train`, `val` and `test` with the classes' folders in them.
 
     Raises:
@@ -269,7 +271,11 @@ def _of_folder(folder: Path) -> tuple[LabelledImage, ...]:
 def _of_csv(path: Path) -> tuple[LabelledImage, ...]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
+            first = next(csv.reader(stream), [])
+            stream.seek(0)
+            # Without a first line of names: paths and labels alone.
+            bare = len(first) == 2 and (path.parent / first[0].strip()).is_file()
+            reader = csv.DictReader(stream, ("path", "label") if bare else None)
             columns = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -283,7 +289,7 @@ def _of_csv(path: Path) -> tuple[LabelledImage, ...]:
         raise InputError(f"{path} needs the columns path and label in its first line; it has {', '.join(columns)}.")
     splits, patients = column(_SPLIT_COLUMNS), column(_PATIENT_COLUMNS)
     found = []
-    for number, row in enumerate(rows, start=2):
+    for number, row in enumerate(rows, start=1 if bare else 2):
         name, label = (row[files] or "").strip(), (row[labels] or "").strip()
         if not name or not label:
             raise InputError(f"Line {number} of {path} has no {'label' if name else 'path'}.")
@@ -321,7 +327,7 @@ def _split(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.casefold().replace("_", " ").replace("-", " ").split())
+    return " ".join(re.split(r"[\s_,/-]+", text.casefold().strip()))
 
 
 def _listed(names: Iterable[str]) -> str:
