@@ -16,6 +16,7 @@ from MedAILib.commands.train_classifier import read_data
 from MedAILib.errors import InputError, ModelError
 from MedAILib.models.networks import build_network
 from MedAILib.models.open import open_model
+from MedAILib.models.weights import load_weights
 from MedAILib.progress import Cancellable, Cancelled, Progress
 from MedAILib.request import ClassifyOptions
 from MedAILib.training.augment_images import Augmentation
@@ -123,6 +124,30 @@ def test_a_loss_that_is_no_number_ends_the_training_with_the_reason(task: Classi
     data = read_data(task, medmnist(tmp_path / "squares.npz", train=20), SILENT)
     with pytest.raises(ModelError, match="loss of fold 0 network 0 is no finite number"):
         train_classifier(replace(task, learning_rate=1e36), data, Bench(tmp_path, "cpu", False, ""), SILENT)
+
+
+def test_the_best_epoch_is_taken_also_after_a_stop(task: ClassificationTask, tmp_path: Path) -> None:
+    task = replace(task, epochs=6, folds=1, choice="best", learning_rate=0.3)
+    data = read_data(task, medmnist(tmp_path / "squares.npz", train=20, val=8), SILENT)
+    bench = Bench(tmp_path / "bench", "cpu", False, "")
+    whole = train_classifier(task, data, bench, SILENT)
+    kept = load_weights(tmp_path / "bench" / "fold_0_network_0.pt")
+    truth = torch.from_numpy(whole.judged.numbers)
+    likely = torch.from_numpy(whole.judged.scores)
+    assert float(torch.nn.functional.cross_entropy(likely, truth)) == pytest.approx(kept["surprise"], rel=1e-3)
+    assert all(torch.equal(value, kept["best"][key]) for key, value in whole.weights.items())
+
+    class InFifth(Cancellable):
+        def step(self, done: int, total: int, text: str = "") -> None:
+            if "epoch 5" in text:
+                self.cancel()
+            super().step(done, total, text)
+
+    bench = replace(bench, folder=tmp_path / "parts")
+    with pytest.raises(Cancelled):
+        train_classifier(task, data, bench, InFifth())
+    resumed = train_classifier(task, data, replace(bench, resume=True), SILENT)
+    assert all(torch.equal(value, resumed.weights[key]) for key, value in whole.weights.items())
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,8 @@ class Lesson:
         epochs: how often it sees the images.
         seed: decides its first weights, the order of images and their changes.
         teachers: networks whose mean probabilities it learns; none: it learns the targets.
+        judged: images and targets (M, ...) that it does not learn from; where they are given, the weights of the epoch
+            that surprised them least are taken, not the last one's.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Lesson:
     epochs: int
     seed: int
     teachers: tuple[nn.Module, ...] = ()
+    judged: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ def train_network(task: ClassificationTask, lesson: Lesson, bench: Bench, progre
     )
     parts: dict[str, Any] = {"network": network, "average": average, "optimizer": optimizer, "schedule": schedule}
     path = bench.folder / f"{lesson.name.replace(' ', '_')}.pt"
-    stamp = f"{bench.stamp} {len(lesson.teachers)} {lesson.epochs}"
+    stamp = f"{bench.stamp} {len(lesson.teachers)} {lesson.epochs}" + (" best" if lesson.judged else "")
     epoch = _resumed(parts, path, stamp) if bench.resume and path.is_file() else 0
     if epoch < lesson.epochs:
         order = SeededOrder(len(lesson.images), lesson.seed, epoch)
@@ -139,6 +142,8 @@ def train_network(task: ClassificationTask, lesson: Lesson, bench: Bench, progre
         )
         _run(task, lesson, bench, parts, _Course(path, epoch, stamp, loader), progress)
     done: nn.Module = average.module
+    if lesson.judged:
+        done.load_state_dict(load_weights(path)["best"])
     return done.eval().requires_grad_(False)
 
 
@@ -202,6 +207,7 @@ def _run(
     trainer.state.epoch, trainer.state.epoch_length = course.epoch, length
     trainer.state.iteration = course.epoch * length
     losses: list[float] = []
+    best: dict[str, Any] = _best_so_far(course) if lesson.judged else {}
 
     @trainer.on(Events.EPOCH_STARTED)
     def reseed() -> None:
@@ -226,8 +232,14 @@ def _run(
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def keep() -> None:
+        if lesson.judged:
+            scores = scores_of(parts["average"].module, lesson.judged[0], bench.device)
+            surprise = float(nn.functional.cross_entropy(scores, lesson.judged[1]))
+            if surprise < best.get("surprise", math.inf):
+                state = {key: value.clone() for key, value in parts["average"].module.state_dict().items()}
+                best.update(surprise=surprise, best=state)
         states = {name: part.state_dict() for name, part in parts.items()}
-        save_checkpoint({"epoch": trainer.state.epoch, "stamp": course.stamp, **states}, course.path)
+        save_checkpoint({"epoch": trainer.state.epoch, "stamp": course.stamp, **best, **states}, course.path)
 
     trainer.run()
 
@@ -246,6 +258,14 @@ def _taught(teachers: Sequence[nn.Module], images: Tensor, flip: Sequence[int], 
             found = teachers[number](images.flip(axes) if axes else images)
         total = total + found.float().softmax(dim=1)
     return total / len(chosen)
+
+
+def _best_so_far(course: _Course) -> dict[str, Any]:
+    """Surprise and weights of the best epoch before this run; nothing where it starts anew."""
+    if not course.epoch:
+        return {}
+    checkpoint = load_weights(course.path)
+    return {key: checkpoint[key] for key in ("surprise", "best")}
 
 
 def _resumed(parts: dict[str, Any], path: Path, stamp: str) -> int:

@@ -121,6 +121,8 @@ def _how(task: ClassificationTask) -> str:
         f"{task.loss}{smooth}, classes weighted: {task.class_weights}, moving average of the weights "
         f"({task.ema_decay:g}), bfloat16. Augmentation: {changes or 'none'}."
     )
+    if task.choice == "best":
+        text += " The weights of each network are of the epoch with the least log loss on the images kept from it."
     if task.networks * task.folds > 1:
         text += (
             f"\n\n{task.networks} network{'s'[: task.networks > 1]} for each of {task.folds} folds. Distillation: one "

@@ -41,6 +41,8 @@ class ClassificationTask:
         loss: one of `LOSSES`.
         class_weights: "balanced" (the rarer, the heavier), "none", or a number for each class.
         augmentation: see `AUGMENTATIONS`.
+        choice: "last" takes each network's weights as they are in the end, "best" those of the epoch that the images
+            kept from it (of the fold, or the validation part) surprised least.
         distil_epochs: how long the distilled network learns.
         threshold: "balanced" for 0.5, "accuracy" for what was most accurate in cross-validation.
         strange_quantile: images of a higher energy than this share of the pool's (of the validation part's, where
@@ -77,6 +79,7 @@ class ClassificationTask:
     seed: int
     epochs: int
     distil_epochs: int
+    choice: str
     batch: int
     learning_rate: float
     weight_decay: float
@@ -101,6 +104,7 @@ class ClassificationTask:
             "folds": self.folds < 1,
             "networks": self.networks < 1,
             "epochs": self.epochs < 1 or self.distil_epochs < 1,
+            "choice": self.choice not in ("last", "best"),
             "batch": self.batch < 2,
             "ema_decay": not 0 <= self.ema_decay < 1,
             "loss": self.loss not in LOSSES,

@@ -100,6 +100,8 @@ def train_classifier(task: ClassificationTask, data: ClassData, bench: Bench, pr
     for number, (learn, judge) in enumerate(folds):
         for member in range(task.networks):
             lesson = _lesson(task, data, learn, f"fold {number} network {member}", number * 100 + member)
+            if task.choice == "best":
+                lesson = replace(lesson, judged=(data.images[judge], _targets(task, data, judge)))
             networks.append(train_network(task, lesson, bench, progress))
         scores.append([_likely(x, data.images[judge], task, bench) for x in networks[-task.networks :]])
     numbers = np.concatenate([data.numbers[judge] for _, judge in folds])
@@ -194,10 +196,14 @@ def _lesson(
     number: int,
     teachers: tuple[nn.Module, ...] = (),
 ) -> Lesson:
-    targets = torch.nn.functional.one_hot(torch.from_numpy(data.numbers[places]), len(task.names)).float()
+    targets = _targets(task, data, places)
     network: dict[str, Any] = task.network | (task.student if teachers else {})
     epochs = task.distil_epochs if teachers else task.epochs
     return Lesson(name, network, data.images[places], targets, epochs, task.seed + 100_000 * number, teachers)
+
+
+def _targets(task: ClassificationTask, data: ClassData, places: NDArray[np.int64]) -> Tensor:
+    return torch.nn.functional.one_hot(torch.from_numpy(data.numbers[places]), len(task.names)).float()
 
 
 def _likely(network: nn.Module, images: Tensor, task: ClassificationTask, bench: Bench) -> Tensor:
