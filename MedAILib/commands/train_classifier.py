@@ -58,11 +58,9 @@ def read_data(task: ClassificationTask, path: Path, progress: Progress) -> Class
     if not pool:
         raise InputError(f"{path} has no images for {' or '.join(task.pool)}, which the task {task.name} learns from.")
     every = numbered(images, task.labels)  # a wrong label is said wherever it is
-    volumes = check_images(images, every, task.names, len(task.size), progress)
+    check_images(images, every, task.names, len(task.size), progress)
     numbers = numbered(pool, task.labels)
     require_classes(numbers, task.names, str(path), least=max(2, task.folds))
-    wanted = set(pool)
-    chosen = [volume for image, volume in zip(images, volumes, strict=True) if image in wanted]
     plan = plan_of(
         Path(task.name),
         Path(task.name),
@@ -70,4 +68,4 @@ def read_data(task: ClassificationTask, path: Path, progress: Progress) -> Class
         Config(inference(task), Path(task.name), {"bundle_root": "."}),
         Path(task.name),
     )
-    return prepare_images(task, pool, chosen, numbers, plan.preprocessing)
+    return prepare_images(task, pool, numbers, plan.preprocessing)

@@ -120,7 +120,7 @@ def check_images(
     names: Sequence[str],
     dimensions: int,
     progress: Progress,
-) -> tuple[Volume, ...]:
+) -> None:
     """Read every image and see that together they can be learnt from or evaluated on.
 
     What speaks against the data but need not stop the work (the same image twice in one part, two classes of very
@@ -137,13 +137,13 @@ def check_images(
         InputError: an image that can't be read, of other dimensions or with other numbers of channels, of one value
             everywhere or with values that are none; the same image or patient in two parts or under two labels.
     """
-    volumes: list[Volume] = []
+    channels: list[int] = []
     seen: dict[str, int] = {}
     twice: list[str] = []
     for number, image in enumerate(images):
         progress.step(number, len(images), f"Checking {image.name}")
         volume = read_labelled(image, progress)
-        volumes.append(volume)
+        channels.append(volume.channels)
         _check_one(image, volume, dimensions)
         key = hashlib.sha256(f"{volume.data.shape}{volume.data.dtype}".encode() + volume.data.tobytes()).hexdigest()
         other = seen.setdefault(key, number)
@@ -162,7 +162,7 @@ def check_images(
             )
         twice.append(image.name)
     progress.step(len(images), len(images), "Checking")
-    _check_channels(images, volumes)
+    _check_channels(images, channels)
     _check_patients(images)
     if twice:
         progress.warn(f"{len(twice)} images are there twice: {_listed(twice)}; they count twice.")
@@ -170,7 +170,6 @@ def check_images(
     if min(counts) * 10 < max(counts):
         balance = ", ".join(f"{count} {name}" for name, count in zip(names, counts, strict=True))
         progress.warn(f"The classes differ much in size: {balance}.")
-    return tuple(volumes)
 
 
 def require_classes(numbers: NDArray[np.int64], names: Sequence[str], where: str, least: int = 1) -> None:
@@ -197,9 +196,9 @@ def _check_one(image: LabelledImage, volume: Volume, dimensions: int) -> None:
         raise InputError(f"{image.name} has the same value everywhere, so that nothing can be seen in it; take it out.")
 
 
-def _check_channels(images: Sequence[LabelledImage], volumes: Sequence[Volume]) -> None:
-    usual = Counter(volume.channels for volume in volumes).most_common(1)[0][0]
-    others = [image.name for image, volume in zip(images, volumes, strict=True) if volume.channels != usual]
+def _check_channels(images: Sequence[LabelledImage], channels: Sequence[int]) -> None:
+    usual = Counter(channels).most_common(1)[0][0]
+    others = [image.name for image, count in zip(images, channels, strict=True) if count != usual]
     if others:
         raise InputError(f"{_listed(others)} have not {usual} channels as the others; convert or take them out.")
 

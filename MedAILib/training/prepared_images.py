@@ -16,14 +16,12 @@ from MedAILib.request import ClassifyOptions
 from MedAILib.spec import Classes
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import ClassData
-from MedAILib.training.labelled_images import LabelledImage
-from MedAILib.volume import Volume
+from MedAILib.training.labelled_images import LabelledImage, read_labelled
 
 
 def prepare_images(
     task: ClassificationTask,
     images: Sequence[LabelledImage],
-    volumes: Sequence[Volume],
     numbers: NDArray[np.int64],
     preprocessing: tuple[Component, ...],
 ) -> ClassData:
@@ -31,8 +29,7 @@ def prepare_images(
 
     Args:
         task: what they are for.
-        images: what they are.
-        volumes: their voxels.
+        images: already checked.
         numbers: their classes.
         preprocessing: the model's steps, as `bundle_plan` reads them.
 
@@ -42,7 +39,8 @@ def prepare_images(
     recipe = _recipe(task, preprocessing)
     seen = []
     converted = _Converted()
-    for image, volume in zip(images, volumes, strict=True):
+    for image in images:
+        volume = read_labelled(image)
         try:
             (look,) = looks_at(volume, recipe.classes, recipe.channels, recipe.colour, ClassifyOptions(), converted)
         except InputError as error:
