@@ -229,7 +229,9 @@ def _add_detect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = _command(commands, "train", "train a model")
     command.add_argument("task", metavar="TASK", help="a task's name, or a .json file of one")
-    command.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder with images and labels")
+    command.add_argument(
+        "--data", required=True, type=Path, metavar="DIR", help="images and labels: a folder, .npz or .csv"
+    )
     command.add_argument("-o", "--output", required=True, type=Path, metavar="BUNDLE", help="folder of the new model")
     command.add_argument("--fold", type=int, default=0, metavar="K", help="which part of the cases to validate on")
     command.add_argument("--epochs", type=int, metavar="N", help="instead of the task's number")
@@ -238,12 +240,15 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = _command(commands, "evaluate", "compare a model's segmentations with reference labels")
+    command = _command(commands, "evaluate", "compare what a model finds with reference labels")
     _add_model(command)
-    command.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder with images and labels")
+    command.add_argument(
+        "--data", required=True, type=Path, metavar="DIR", help="images and labels: a folder, .npz or .csv"
+    )
     command.add_argument("-o", "--output", required=True, type=Path, metavar="REPORT_DIR", help="folder for the report")
     command.add_argument("--only", type=Path, metavar="FILE", help="text file with the names of the cases to take")
     command.add_argument("--mirror", action="store_true", help="average over mirrored copies, as the model allows")
+    command.add_argument("--split", choices=("train", "val", "test"), help="which part; by default test, else val")
 
 
 def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

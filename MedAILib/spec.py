@@ -51,6 +51,7 @@ class Classes:
         covariates: numbers that it takes beside the image, in order.
         sequence: it takes the frames of a sequence together.
         codes: a terminology's code of each class, None for those that have none; empty where no class has one.
+        labels: what labelled data may call each class; empty where it has the classes' own names or numbers.
 
     Raises:
         SpecError: numbers or texts that make no sense, or not one threshold for each class.
@@ -66,6 +67,7 @@ class Classes:
     covariates: tuple[Covariate, ...] = ()
     sequence: bool = False
     codes: tuple[Code | None, ...] = ()
+    labels: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in CLASSIFICATION_KINDS or (self.kind == "binary" and len(self.names) != 2):

@@ -17,6 +17,7 @@ from MedAILib.errors import ModelError, SpecError
 from MedAILib.models.covariates import CovariateClassifier
 from MedAILib.models.retinanet import retinanet
 from MedAILib.models.sequence import SequenceClassifier
+from MedAILib.models.textbook import TextbookCNN
 from MedAILib.models.torchvision_networks import torchvision_network
 from MedAILib.models.weights import load_arrays
 
@@ -63,8 +64,12 @@ PARTS = ("TopologyInstance",)
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     name: getattr(nets, name) for name in (*SEGMENTATION, *CLASSIFICATION, *GENERATION, "vista3d132")
 }
-# MedAI's own, which take another network as "backbone".
-OWN: dict[str, type[nn.Module]] = {"CovariateClassifier": CovariateClassifier, "SequenceClassifier": SequenceClassifier}
+# MedAI's own; the first two take another network as "backbone".
+OWN: dict[str, type[nn.Module]] = {
+    "CovariateClassifier": CovariateClassifier,
+    "SequenceClassifier": SequenceClassifier,
+    "TextbookCNN": TextbookCNN,
+}
 # Which of these would fetch something from the net, and the value that keeps them from it: all weights are the model's.
 NOT_FETCHED = {"pretrained": False, "pretrained_url": None, "progress": False, "weights": None}
 # Arguments that newer MONAI dropped since they no longer mattered.
