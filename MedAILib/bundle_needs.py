@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from MedAILib.bundle_plan import BundlePlan
+from MedAILib.config_values import Unknown
+from MedAILib.generation_plan import SAMPLERS, Generation
 
 # Packages whose names in a config stand for what an allow-list may build instead.
 LIBRARIES = {
@@ -25,6 +27,8 @@ TASKS = {
     "detection": ("dict", "boxes", "box", "bounding_box", "bounding boxes"),
     "landmark detection": ("points", "point", "landmarks", "keypoints"),
 }
+
+TASKS_THAT_RUN = ("segmentation", "classification", "generation", "image-to-image")
 
 
 def bundle_task(metadata: dict[str, Any]) -> str:
@@ -48,9 +52,9 @@ def bundle_task(metadata: dict[str, Any]) -> str:
     taken = " ".join(str(side.get(key, "")).lower() for side in inputs for key in ("type", "format"))
     if any(word in taken for word in ("latent", "noise", "timesteps")):
         return "generation"
-    for word in ("registration", "reconstruction", "generation", "synthesis"):
+    for word in ("registration", "reconstruction"):
         if word in told:
-            return "generation" if word == "synthesis" else word
+            return word
     return "image-to-image" if kind == "image" else form
 
 
@@ -61,8 +65,11 @@ def obstacle(plan: BundlePlan) -> str:
     if needs:
         uses = "; ".join(f"{path} for its {what} '{target}'" for path, what, target in needs)
         return f"The model {name} needs code of its own, which MedAI does not execute: {uses}."
-    if task not in ("segmentation", "classification"):
+    if task not in TASKS_THAT_RUN:
         return f"The model {name} is for {task}, which MedAI does not run yet."
+    if task == "generation" and not isinstance(plan.generation, Generation):
+        why = plan.generation.reason if isinstance(plan.generation, Unknown) else "its config draws no noise."
+        return f"The model {name} is for generation, and how it makes images is not understood: {why}"
     return plan.problems[0] if plan.problems else ""
 
 
@@ -79,13 +86,19 @@ def is_prompted(plan: BundlePlan) -> bool:
     )
 
 
+def is_sampled(plan: BundlePlan) -> bool:
+    """Whether a bundle's sampler is one that MedAI has itself."""
+    return plan.inferer.target in SAMPLERS and plan.generation is not None
+
+
 def code_needs(plan: BundlePlan) -> list[tuple[str, str, str]]:
     """Python files of a bundle that it would execute: (path in the bundle, what for, the name in its config)."""
     found: list[tuple[str, str, str]] = []
     for what, component in plan.components():
         first, _, rest = component.target.partition(".")
         dotted = f"{plan.imports.get(first, first)}.{rest}" if rest else first
-        if not rest or dotted.split(".")[0] in LIBRARIES or (component is plan.inferer and is_prompted(plan)):
+        known_one = component is plan.inferer and (is_prompted(plan) or is_sampled(plan))
+        if not rest or dotted.split(".")[0] in LIBRARIES or known_one:
             continue
         entry = (_file_of(plan.folder, dotted), what, component.target)
         if entry[0] not in [path for path, _, _ in found]:

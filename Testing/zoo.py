@@ -145,6 +145,11 @@ def made_volume(folder: Path, channels: int, grid: tuple[tuple[int, ...], NDArra
 
 def stock(bundle: Path, images: Path, **overrides: Any) -> NDArray[np.int64]:
     """Labels (K, J, I) by MONAI's own workflow on the bundle's own config."""
+    return np.rint(stock_output(bundle, images, **overrides))[0].astype(np.int64)
+
+
+def stock_output(bundle: Path, images: Path, **overrides: Any) -> NDArray[Any]:
+    """What MONAI's own workflow on the bundle's own config makes, (C, K, J, I)."""
     config = next(path for path in (bundle / "configs").iterdir() if path.stem == "inference")
     files = [str(path) for path in sorted(images.iterdir()) if path.is_file()]
     text = config.read_text("utf-8")
@@ -165,9 +170,8 @@ def stock(bundle: Path, images: Path, **overrides: Any) -> NDArray[np.int64]:
     workflow = ConfigWorkflow(str(config), workflow_type="infer", logging_file=False, run_id=run, **told)
     workflow.initialize()
     workflow.run()
-    labels = workflow.parser.get_parsed_content("evaluator").state.output[0]["pred"]
-    whole = np.rint(np.asarray(labels))[0].astype(np.int64)
-    return (whole if whole.ndim == 3 else whole[..., None]).transpose(2, 1, 0)
+    whole = np.asarray(workflow.parser.get_parsed_content("evaluator").state.output[0]["pred"])
+    return (whole if whole.ndim == 4 else whole[..., None]).transpose(0, 3, 2, 1)
 
 
 def stock_vista(bundle: Path, images: Path) -> NDArray[np.int64]:

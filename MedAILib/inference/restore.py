@@ -23,7 +23,8 @@ class Decision:
     """How values become labels.
 
     Args:
-        activation: "softmax", "sigmoid" or None, applied on the network's grid, before interpolation.
+        activation: "softmax", "sigmoid" or None, applied on the network's grid, before interpolation; "identity" where
+            the values are wanted as they are.
         threshold: None takes the class of the largest value; a number makes each channel a layer of its own, which is
             1 where the value reaches it.
         first: decide on the network's grid, clean up there, and take the nearest decision for each input voxel.
@@ -228,6 +229,8 @@ def _at_full_size(values: Tensor, taps: list[Taps]) -> Tensor:
 
 
 def _activate(values: Tensor, activation: str) -> Tensor:
+    if activation == "identity":
+        return values
     return values.softmax(dim=0) if activation == "softmax" else values.sigmoid()
 
 

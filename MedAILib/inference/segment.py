@@ -44,6 +44,7 @@ class Recipe:
         spec: what foretells the memory that it takes; None where that can't be foretold.
         window_multiple: sizes of windows that the network takes are multiples of these; None where it takes its own
             alone, and whole images where it has none.
+        on_planes: changes the output's values (C, A, B), voxel by voxel, on the network's grid; None leaves them.
     """
 
     steps: tuple[Step, ...]
@@ -60,6 +61,7 @@ class Recipe:
     values: tuple[int, ...] = ()
     spec: ModelSpec | None = None
     window_multiple: tuple[int, ...] | None = None
+    on_planes: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOpti
     if recipe.values:
         numbers = np.array([0, *recipe.values], np.uint8 if max(recipe.values) < 256 else np.uint16)
         restored = Restored(numbers[restored.layers], restored.probabilities)
-    if not restored.layers.any():
+    if not restored.layers.any() and recipe.decision.activation != "identity":
         progress.warn(f"The model found nothing in {volume.name}: everything is background.")
     whole = pasted(restored, volume.geometry.shape_kji, box) if box else restored
     return Segmented(whole.layers, whole.probabilities, accumulation, rung.device, rung.steps)
@@ -164,6 +166,8 @@ class _Way:
             progress,
             sums=rung.sums,
         )
+        if recipe.on_planes is not None:
+            planes = replace(planes, values=map(recipe.on_planes, planes.values))
         voxel_ml = abs(float(np.linalg.det(frame.affine(part.geometry.ijk_to_ras)[:3, :3]))) / 1000
 
         def tidy(labels: NDArray[np.unsignedinteger]) -> None:

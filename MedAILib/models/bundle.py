@@ -3,6 +3,7 @@
 import platform
 from dataclasses import asdict
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 import monai
@@ -14,6 +15,7 @@ from MedAILib.bundle_plan import BundlePlan
 from MedAILib.bundle_spec import IN_CHANNELS, OUT_CHANNELS, bundle_spec, output_names
 from MedAILib.errors import InputError, SpecError, UntrustedCodeError
 from MedAILib.inference.memory import is_out_of_memory
+from MedAILib.inference.restore import Decision
 from MedAILib.inference.segment import Recipe, Segmented, segment
 from MedAILib.models.inferers import laying
 from MedAILib.models.networks import (
@@ -24,10 +26,11 @@ from MedAILib.models.networks import (
     sketched,
     window_multiple,
 )
-from MedAILib.models.postprocess import finish_plan
+from MedAILib.models.postprocess import Finish, finish_plan
 from MedAILib.models.steps import preprocessing_steps
 from MedAILib.models.trust import tree_sha256
 from MedAILib.models.uncertainty import with_probabilities, with_uncertainty
+from MedAILib.models.values import changed, values_plan
 from MedAILib.models.weights import load_weights, network_weights, require_fit
 from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
@@ -168,7 +171,11 @@ def bundle_recipe(plan: BundlePlan, spec: ModelSpec) -> Recipe:
         raise SpecError(f"The network '{plan.network.target}' is not asked for its classes in a way that MedAI knows.")
     axes = network_axes(plan.network)
     laid = laying(plan.inferer, axes, is_prompted(plan))
-    finish = finish_plan(plan.postprocessing)
+    image_values, finish = None, Finish(Decision("identity"))
+    if spec.task == "image-to-image":
+        image_values = partial(changed, changes=values_plan(plan.postprocessing).before)
+    else:
+        finish = finish_plan(plan.postprocessing)
     classes = len(output_names(plan))
     _require_channels(plan, len(spec.channels), classes)
     return Recipe(
@@ -186,6 +193,7 @@ def bundle_recipe(plan: BundlePlan, spec: ModelSpec) -> Recipe:
         plan.prompts if is_prompted(plan) else (),
         spec,
         window_multiple(plan.network),
+        image_values,
     )
 
 

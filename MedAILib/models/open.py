@@ -13,6 +13,8 @@ from MedAILib.models.bundle import BundleModel
 from MedAILib.models.classifier import ClassifierModel
 from MedAILib.models.device import find_device
 from MedAILib.models.ensemble import EnsembleModel
+from MedAILib.models.generator import GeneratorModel
+from MedAILib.models.images import ImageModel
 from MedAILib.models.torchscript import TorchScriptModel
 from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
@@ -63,11 +65,12 @@ def open_model(source: Path, device: str, trust_code: str = "") -> OpenedModel:
     if kind is Format.NNUNET:
         return cast(OpenedModel, _open_nnunet(source, place))
     plan = read_any_plan(source)
+    task = bundle_spec(plan).task
+    if task in ("generation", "image-to-image"):
+        return cast(OpenedModel, (GeneratorModel if task == "generation" else ImageModel)(plan, place))
     if plan.script is not None:
         return cast(OpenedModel, TorchScriptModel(plan, place, trust_code))
-    if bundle_spec(plan).classes is not None:
-        return cast(OpenedModel, ClassifierModel(source, place))
-    return cast(OpenedModel, BundleModel(source, place))
+    return cast(OpenedModel, (ClassifierModel if task == "classification" else BundleModel)(source, place))
 
 
 def _open_nnunet(source: Path, place: torch.device) -> Model:

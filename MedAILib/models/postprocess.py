@@ -112,6 +112,17 @@ def activation_plan(components: tuple[Component, ...]) -> str | None:
     return state.activation
 
 
+def activation_of(component: Component) -> str | None:
+    """What an `Activations` asks for: "softmax", "sigmoid" or nothing.
+
+    Raises:
+        SpecError: an argument that is not supported.
+    """
+    state = _State()
+    _activations(Arguments(component, "pred"), state)
+    return state.activation
+
+
 def _activations(arguments: Arguments, state: _State) -> bool:
     softmax = arguments.take_for_key("softmax", False)
     sigmoid = arguments.take_for_key("sigmoid", False)

@@ -39,6 +39,7 @@ WITHOUT_EFFECT = (
     "SelectItems",
     "ToDevice",
     "ToMetaTensor",
+    "ToNumpy",
     "ToTensor",
     "VistaPreTransform",  # concerns a user's prompts
 )
@@ -82,7 +83,7 @@ def preprocessing_steps(components: tuple[Component, ...], axes: int = 3) -> tup
         if name in WITHOUT_EFFECT:
             continue
         if name in INTENSITIES:
-            steps.append(Intensity(_intensity(name, component)))
+            steps.append(Intensity(intensity_step(name, component)))
         elif name in _SPATIAL:
             with sense(component):
                 steps.append(_SPATIAL[name](Arguments(component, image), axes))
@@ -224,7 +225,12 @@ _SPATIAL: dict[str, Callable[[Arguments, int], Step]] = {
 }
 
 
-def _intensity(name: str, component: Component) -> Callable[[Tensor], Tensor]:
+def intensity_step(name: str, component: Component) -> Callable[[Tensor], Tensor]:
+    """One of `INTENSITIES` as a function of an image (C, ...).
+
+    Raises:
+        SpecError: arguments that it does not take.
+    """
     arguments = {key: known(value) for key, value in component.arguments.items() if key not in IGNORED}
     with sense(component):
         transform = INTENSITIES[name](**arguments)
