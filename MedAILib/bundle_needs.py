@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from MedAILib.bundle_plan import BundlePlan
-from MedAILib.config_values import Unknown
+from MedAILib.config_values import Component, Unknown
 from MedAILib.generation_plan import SAMPLERS, Generation
+from MedAILib.reviewed_steps import REVIEWED_STEPS
 
 # Packages whose names in a config stand for what an allow-list may build instead.
 LIBRARIES = {
@@ -21,6 +22,8 @@ LIBRARIES = {
     "builtins",
     *sys.stdlib_module_names,
 }
+# Networks and transforms of the Model Zoo's own scripts that MedAI has written anew; a person has read what they do.
+REVIEWED_NETWORKS = ("scripts.networks.unest.UNesT", "scripts.networks.unest_base_patch_4.UNesT")
 TASKS = {
     "segmentation": ("segmentation",),
     "classification": ("classes", "classification", "class", "label", "labels"),
@@ -97,13 +100,21 @@ def code_needs(plan: BundlePlan) -> list[tuple[str, str, str]]:
     for what, component in plan.components():
         first, _, rest = component.target.partition(".")
         dotted = f"{plan.imports.get(first, first)}.{rest}" if rest else first
-        known_one = component is plan.inferer and (is_prompted(plan) or is_sampled(plan))
-        if not rest or dotted.split(".")[0] in LIBRARIES or known_one:
+        if not rest or dotted.split(".")[0] in LIBRARIES or _is_reviewed(plan, what, component):
             continue
         entry = (_file_of(plan.folder, dotted), what, component.target)
         if entry[0] not in [path for path, _, _ in found]:
             found.append(entry)
     return found
+
+
+def _is_reviewed(plan: BundlePlan, what: str, component: Component) -> bool:
+    """Whether something of a bundle's scripts is one that MedAI has itself."""
+    if component is plan.inferer:
+        return is_prompted(plan) or is_sampled(plan)
+    if component is plan.network:
+        return component.target in REVIEWED_NETWORKS
+    return what == "preprocessing" and component.target in REVIEWED_STEPS
 
 
 def _file_of(folder: Path, dotted: str) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from MedAILib.inference.frame import Frame
-from MedAILib.inference.interpolate import Taps, linear_taps, nearest_taps, spanned_taps, stepped_taps
+from MedAILib.inference.interpolate import Taps, covering_taps, linear_taps, nearest_taps, spanned_taps, stepped_taps
 from MedAILib.inference.window import Planes
 
 
@@ -30,6 +30,7 @@ class Decision:
         first: decide on the network's grid, clean up there, and take the nearest decision for each input voxel.
         nearest: take the nearest value instead of interpolating.
         stepped: working axes along which the nearest value is taken, where the working grid spans the input exactly.
+        covering: take the mean of the network's voxels that an input voxel covers; the working grid spans the input.
         priority: each channel is a region where its sigmoid is above a half, and writes this label value there, later
             channels over earlier; None for the ways above.
         late: probabilities are taken after interpolation instead of before.
@@ -42,6 +43,7 @@ class Decision:
     first: bool = False
     nearest: bool = False
     stepped: tuple[int, ...] = ()
+    covering: bool = False
     priority: tuple[int, ...] | None = None
     late: bool = False
     half: bool = False
@@ -92,6 +94,8 @@ def restore(
     taps = [
         stepped_taps(len(where), frame.shape[axis])
         if axis in decision.stepped
+        else covering_taps(len(where), frame.shape[axis], frame.scale[axis] < 0)
+        if decision.covering and not decision.nearest and not decision.first
         else spanned_taps(len(where), frame.shape[axis])
         if decision.half
         else make(np.clip(where, *frame.extent[axis]), frame.shape[axis])

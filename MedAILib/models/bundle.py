@@ -1,7 +1,7 @@
 """A MONAI bundle as a model that runs, built by our own interpreter from an allow-list; nothing in it is executed."""
 
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from MedAILib.models.networks import (
     window_multiple,
 )
 from MedAILib.models.postprocess import Finish, finish_plan
-from MedAILib.models.steps import preprocessing_steps
+from MedAILib.models.steps import is_resized_by_area, preprocessing_steps
 from MedAILib.models.trust import tree_sha256
 from MedAILib.models.uncertainty import with_probabilities, with_uncertainty
 from MedAILib.models.values import changed, values_plan
@@ -36,6 +36,7 @@ from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.results import Segmentation
+from MedAILib.reviewed_steps import NO_CLICKS, click_channels, merged_images
 from MedAILib.spec import ModelSpec
 from MedAILib.version import VERSION
 from MedAILib.volume import Volume
@@ -175,13 +176,15 @@ def bundle_recipe(plan: BundlePlan, spec: ModelSpec) -> Recipe:
     if spec.task == "image-to-image":
         image_values = partial(changed, changes=values_plan(plan.postprocessing).before)
     else:
-        finish = finish_plan(plan.postprocessing)
+        finish = finish_plan(plan.postprocessing, merged_images(plan.preprocessing))
     classes = len(output_names(plan))
-    _require_channels(plan, len(spec.channels), classes)
+    clicks = click_channels(plan.preprocessing)
+    _require_channels(plan, len(spec.channels) + clicks, classes)
+    steps = preprocessing_steps(plan.preprocessing, 2 if laid.by_slice else 3)
     return Recipe(
-        preprocessing_steps(plan.preprocessing, 2 if laid.by_slice else 3),
+        steps,
         laid.windows,
-        finish.decision,
+        replace(finish.decision, covering=is_resized_by_area(steps)),
         finish.after,
         len(spec.channels),
         classes,
@@ -189,7 +192,7 @@ def bundle_recipe(plan: BundlePlan, spec: ModelSpec) -> Recipe:
         finish.before,
         laid.slice_axis,
         laid.by_slice,
-        finish.notes,
+        (*finish.notes, *((NO_CLICKS,) if clicks else ())),
         plan.prompts if is_prompted(plan) else (),
         spec,
         window_multiple(plan.network),

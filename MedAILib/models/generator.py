@@ -62,7 +62,7 @@ class GeneratorModel:
         diffusion = plan.generation.diffusion
         weights = (diffusion.weights if diffusion else None) or plan.weights
         self._network = _network(plan, plan.network, weights).to(device)
-        self._decoder = (
+        self._decoder: Any = (
             _network(plan, diffusion.decoder.network, diffusion.decoder.weights).to(device) if diffusion else None
         )
         self._names = output_names(plan) if diffusion is None else ()

@@ -12,11 +12,13 @@ from monai.networks import nets
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from MedAILib.bundle_needs import REVIEWED_NETWORKS
 from MedAILib.config_values import Component, Lambda, Name, Stored, known, parts
 from MedAILib.errors import ModelError, SpecError
 from MedAILib.models.covariates import CovariateClassifier
 from MedAILib.models.sequence import SequenceClassifier
 from MedAILib.models.torchvision_networks import torchvision_network
+from MedAILib.models.unest import UNesT
 from MedAILib.models.weights import load_arrays
 
 # Of `monai.networks.nets`; other spellings that MONAI has for them count too.
@@ -60,8 +62,12 @@ PARTS = ("TopologyInstance",)
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     name: getattr(nets, name) for name in (*SEGMENTATION, *CLASSIFICATION, *GENERATION, "vista3d132")
 }
-# MedAI's own, which take another network as "backbone".
-OWN: dict[str, type[nn.Module]] = {"CovariateClassifier": CovariateClassifier, "SequenceClassifier": SequenceClassifier}
+# MedAI's own; classifiers take another network as "backbone".
+OWN: dict[str, type[nn.Module]] = {
+    "CovariateClassifier": CovariateClassifier,
+    "SequenceClassifier": SequenceClassifier,
+    "UNesT": UNesT,
+}
 # Which of these would fetch something from the net, and the value that keeps them from it: all weights are the model's.
 NOT_FETCHED = {"pretrained": False, "pretrained_url": None, "progress": False, "weights": None}
 # Arguments that newer MONAI dropped since they no longer mattered.
@@ -80,6 +86,8 @@ def require_network(target: str) -> str:
         SpecError: the network is not on the list.
     """
     name = target.rpartition(".")[2]
+    if target in REVIEWED_NETWORKS:
+        return name
     if name in OWN and target in (name, f"{OWN[name].__module__}.{name}"):
         return name
     found = getattr(nets, name, None) if re.fullmatch(r"\w+", name) else None
