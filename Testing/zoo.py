@@ -236,6 +236,8 @@ def compared(source: Path, work: Path) -> Row:
     reason = why_not(folder)
     if reason:
         return Row(name, described.task, network, False, reason)
+    if described.task not in ("segmentation", "generation"):  # compared by tests of their own
+        return Row(name, described.task, network, True, "")
     if described.task == "generation":
         return _generated(name, folder, source)
     volume = made_volume(work / f"{name}-images", len(described.channels))

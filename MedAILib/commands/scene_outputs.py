@@ -27,7 +27,11 @@ def write_scene_outputs(volume: Volume, result: Segmentation, targets: Targets, 
     """
     with headless_scene() as owner:
         source = add_volume_nodes(owner.scene, volume)[0]
-        outputs = Outputs(surfaces=targets.surfaces is not None, probabilities=result.probabilities is not None)
+        outputs = Outputs(
+            surfaces=targets.surfaces is not None,
+            probabilities=result.probabilities is not None,
+            uncertainty=result.uncertainty is not None,
+        )
         node = write_result(result, source, outputs)[0]
         if targets.segmentation is not None:
             with files.writing(targets.segmentation) as part:

@@ -29,7 +29,6 @@ from MedAILib.models.networks import (
 from MedAILib.models.postprocess import Finish, finish_plan
 from MedAILib.models.steps import is_resized_by_area, preprocessing_steps
 from MedAILib.models.trust import tree_sha256
-from MedAILib.models.uncertainty import with_probabilities, with_uncertainty
 from MedAILib.models.values import changed, values_plan
 from MedAILib.models.weights import load_weights, network_weights, require_fit
 from MedAILib.plans import read_any_plan
@@ -100,7 +99,7 @@ class BundleModel:
             raise SpecError(f"The model {self.spec.name} segments images; it does not classify them.")
         try:
             with torch.inference_mode():
-                done = segment(volume, self._network, self._recipe, with_probabilities(options), progress)
+                done = segment(volume, self._network, self._recipe, options, progress)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -108,15 +107,26 @@ class BundleModel:
                 f"Memory ran out while {self.spec.name} ran on {volume.name}; give a region of interest, or close "
                 "other programs."
             ) from error
-        found = Segmentation(
+        return Segmentation(
             done.layers,
             self.spec.labels,
             volume.geometry,
             done.probabilities,
             () if done.probabilities is None else self._names,
             self._provenance(volume, options, done),
+            done.uncertainty,
+            self._agreement(done),
         )
-        return with_uncertainty(found, options)
+
+    def _agreement(self, done: Segmented) -> tuple[float | None, ...]:
+        """Of mirrored copies, for each label; empty where there were none."""
+        if done.agreement is None:
+            return ()
+        numbered = bool(self._recipe.values)  # labels of other values than the network's channels
+        places = [
+            (label.layer, number + 1 if numbered else label.value) for number, label in enumerate(self.spec.labels)
+        ]
+        return tuple(done.agreement.dice(layer, value) for layer, value in places)
 
     def _provenance(self, volume: Volume, options: RunOptions, done: Segmented) -> dict[str, str]:
         said = asdict(options)
