@@ -12,6 +12,7 @@ from MedAILib.errors import SpecError
 from MedAILib.estimate import network_values
 from MedAILib.read_classes import read_classes
 from MedAILib.results import Code, Label, Terminology
+from MedAILib.reviewed_steps import click_channels, merged_images
 from MedAILib.spec import ModelSpec
 
 LARGEST_LABEL = 65535  # of 16 bits without sign
@@ -142,8 +143,12 @@ def _possible(plan: BundlePlan, count: int) -> int:
 
 def _channels(plan: BundlePlan, inputs: dict[str, Any]) -> tuple[str, ...]:
     names = _channel_names(inputs)
+    merged = merged_images(plan.preprocessing)
+    if merged is not None:
+        return merged.keys
     count = _count(plan, inputs, IN_CHANNELS) if bundle_task(plan.metadata) == "segmentation" else 0
     count = count or _possible(plan, max(int(inputs.get("num_channels", 1)), 1))
+    count = _possible(plan, count - click_channels(plan.preprocessing))
     return tuple(names.get(str(n), f"channel {n}") for n in range(count))
 
 

@@ -71,6 +71,10 @@ def _run(options: argparse.Namespace, progress: Progress) -> None:
             from MedAILib.commands.detect import run_detect
 
             run_detect(options, progress)
+        case "generate":
+            from MedAILib.commands.generate import run_generate
+
+            run_generate(options, progress)
         case "classify":
             from MedAILib.commands.classify import run_classify
 
@@ -106,6 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_segment(commands)
     _add_classify(commands)
     _add_detect(commands)
+    _add_generate(commands)
     _add_batch(commands)
     _add_train(commands)
     _add_evaluate(commands)
@@ -223,6 +228,19 @@ def _add_detect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         help="of findings that overlap by more the surest stays (the model's)",
     )
     _add_run(command)
+    command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")
+
+
+def _add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = _command(commands, "generate", "make images of noise, or of another image")
+    command.add_argument("inputs", nargs="*", type=Path, metavar="INPUT", help="image per channel; none: of noise")
+    _add_model(command)
+    command.add_argument(
+        "-o", "--output", required=True, type=Path, help=".nii.gz .nrrd .png (picture), .mrb (scene); a folder: all"
+    )
+    command.add_argument("--count", type=int, default=1, metavar="N", help="how many images to make of noise")
+    command.add_argument("--seed", type=int, default=0, metavar="S", help="the first image's seed, then S + 1, ...")
+    command.add_argument("--series", metavar="UID", help="which DICOM series of a folder")
     command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")
 
 

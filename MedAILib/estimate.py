@@ -110,7 +110,8 @@ def demand(
     handled = FLOAT * in_window * classes * (3 + 2 * options.mirror)
     held = FLOAT * in_window * (spec.window_values or max(USUAL_VALUES, 5.0 * classes))
     in_plane = prod(sizes_ijk) // sizes_ijk[axis]
-    shown = classes if options.probabilities or options.uncertainty else 0
+    shown = classes if options.probabilities or options.uncertainty else 0  # of a plane at a time
+    kept = (classes if options.probabilities else 0) + options.uncertainty
     labels = (classes if _layered(spec) else 1) * (1 if classes <= 256 else 2)
     pasted = whole if options.roi is not None else 0
     image = FLOAT * channels * prod(padded)
@@ -122,7 +123,7 @@ def demand(
         network=round(max(held, handled)),
         sums=ring * (FLOAT if FLOAT * ring <= FULL_PRECISION_BYTES else 2) + FLOAT * size[axis] * plane,
         planes=FLOAT * (2 * classes + shown) * (in_plane + plane),
-        result=(labels + FLOAT * shown) * (2 * voxels + pasted),
+        result=(labels + FLOAT * kept) * (2 * voxels + pasted),
     )
 
 

@@ -106,6 +106,31 @@ class ClassifyOptions:
                 raise InputError(f"The covariate {name} is {value!r}, which is no finite number.")
 
 
+MOST_IMAGES = 10_000
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """Which images are to be made of noise.
+
+    Args:
+        count: how many.
+        seed: where the first one's noise begins; image number n of seed s is image 0 of seed s + n.
+
+    Raises:
+        InputError: no such count or seed.
+    """
+
+    count: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.count, bool) or not isinstance(self.count, int) or not 1 <= self.count <= MOST_IMAGES:
+            raise InputError(f"1 to {MOST_IMAGES} images can be made at a time, not {self.count}.")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63 - MOST_IMAGES:
+            raise InputError(f"A seed is a whole number of at least 0, not {self.seed}.")
+
+
 @dataclass(frozen=True)
 class DetectOptions:
     """How findings are looked for in one image.

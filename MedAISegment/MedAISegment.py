@@ -232,9 +232,10 @@ class MedAISegmentLogic(ModelLogic):
             model: a model's name, or the path of a bundle.
             device: "auto", "cpu", "cuda" or "cuda:1".
             options: `roiNode`, a markups ROI node or its ID, inside of whose box alone the model runs;
-                `labelMap`, `probabilities`, `surfaces`, `table` (all False but `table`), which nodes to make besides
-                the segmentation; `mirror`, to average over mirrored copies as the model allows; `overlap` of windows,
-                0 to below 1, None for the model's own; `postprocess` (True), to clean up as the model asks;
+                `labelMap`, `probabilities`, `surfaces`, `uncertainty` (each voxel's entropy), `table` (all False but
+                `table`), which nodes to make besides the segmentation; `mirror`, to average over mirrored copies as
+                the model allows; `overlap` of windows, 0 to below 1, None for the model's own; `postprocess` (True), to
+                clean up as the model asks;
                 `segmentationNode`, one that takes the new segments beside those that it has.
 
         Returns:
@@ -373,16 +374,22 @@ class _Run:
         mirror=False,
         overlap=None,
         postprocess=True,
+        uncertainty=False,
     ):
         nodes = nodes_of(volumeNode, _("image"))
         self._volume: Volume | None = volume_from_nodes(nodes)
         roi = None if roiNode is None else roi_from_node(node_of(roiNode, _("region of interest")), nodes[0])
         self.request = RunRequest(
-            model, device, RunOptions(roi, probabilities, mirror, postprocess, overlap), statistics=True
+            model,
+            device,
+            RunOptions(roi, probabilities, mirror, postprocess, overlap, uncertainty),
+            statistics=True,
         )
         self._job: Job | None = None
         into = None if segmentationNode is None else node_of(segmentationNode, _("segmentation")).GetID()
-        self._outputs = Outputs(label_map=labelMap, probabilities=probabilities, table=table, into=into)
+        self._outputs = Outputs(
+            label_map=labelMap, probabilities=probabilities, table=table, into=into, uncertainty=uncertainty
+        )
         self._surfaces = surfaces
         self._scene, self._origin = nodes[0].GetScene(), origin_of(nodes[0])
         if into is not None:

@@ -12,6 +12,7 @@ from monai.networks import nets
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from MedAILib.bundle_needs import REVIEWED_NETWORKS
 from MedAILib.config_values import Component, Lambda, Name, Stored, known, parts
 from MedAILib.errors import ModelError, SpecError
 from MedAILib.models.covariates import CovariateClassifier
@@ -19,6 +20,7 @@ from MedAILib.models.retinanet import retinanet
 from MedAILib.models.sequence import SequenceClassifier
 from MedAILib.models.textbook import TextbookCNN
 from MedAILib.models.torchvision_networks import torchvision_network
+from MedAILib.models.unest import UNesT
 from MedAILib.models.weights import load_arrays
 
 # Of `monai.networks.nets`; other spellings that MONAI has for them count too.
@@ -69,6 +71,7 @@ OWN: dict[str, type[nn.Module]] = {
     "CovariateClassifier": CovariateClassifier,
     "SequenceClassifier": SequenceClassifier,
     "TextbookCNN": TextbookCNN,
+    "UNesT": UNesT,
 }
 # Which of these would fetch something from the net, and the value that keeps them from it: all weights are the model's.
 NOT_FETCHED = {"pretrained": False, "pretrained_url": None, "progress": False, "weights": None}
@@ -88,7 +91,9 @@ def require_network(target: str) -> str:
         SpecError: the network is not on the list.
     """
     name = target.rpartition(".")[2]
-    if name in DETECTION and target in (name, f"monai.apps.detection.networks.retinanet_network.{name}"):
+    if target in REVIEWED_NETWORKS or (
+        name in DETECTION and target in (name, f"monai.apps.detection.networks.retinanet_network.{name}")
+    ):
         return name
     if name in OWN and target in (name, f"{OWN[name].__module__}.{name}"):
         return name

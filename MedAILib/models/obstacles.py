@@ -7,7 +7,8 @@ from MedAILib.errors import ModelError, SpecError
 from MedAILib.models.bundle import bundle_network, bundle_recipe
 from MedAILib.models.classifier import classify_recipe
 from MedAILib.models.detector import build_anchors, detect_recipe
-from MedAILib.models.networks import sketched
+from MedAILib.models.generator import generator_networks, generator_values
+from MedAILib.models.networks import build_network, sketched
 from MedAILib.models.trust import require_trust, tree_sha256
 from MedAILib.plans import read_any_plan
 
@@ -21,6 +22,12 @@ def why_not(folder: Path) -> str:
     plan = read_any_plan(folder)
     spec = bundle_spec(plan)
     try:
+        if spec.task == "generation":
+            generator_values(plan)
+            with sketched():
+                for network in generator_networks(plan):
+                    build_network(network.target, network.arguments, plan.folder)
+            return ""
         if plan.detection is not None:
             detect_recipe(plan, spec, plan.detection)
             build_anchors(plan.detection.anchors)

@@ -5,7 +5,6 @@ from typing import Protocol, cast, overload
 
 import torch
 
-from MedAILib.bundle_needs import bundle_task
 from MedAILib.bundle_spec import bundle_spec
 from MedAILib.detections import Detections
 from MedAILib.ensemble_plan import read_members
@@ -16,6 +15,8 @@ from MedAILib.models.classifier import ClassifierModel
 from MedAILib.models.detector import DetectorModel
 from MedAILib.models.device import find_device
 from MedAILib.models.ensemble import EnsembleModel
+from MedAILib.models.generator import GeneratorModel
+from MedAILib.models.images import ImageModel
 from MedAILib.models.torchscript import TorchScriptModel
 from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
@@ -68,13 +69,13 @@ def open_model(source: Path, device: str, trust_code: str = "") -> OpenedModel:
     if kind is Format.NNUNET:
         return cast(OpenedModel, _open_nnunet(source, place))
     plan = read_any_plan(source)
+    task = bundle_spec(plan).task
+    if task in ("generation", "image-to-image"):
+        return cast(OpenedModel, (GeneratorModel if task == "generation" else ImageModel)(plan, place))
     if plan.script is not None:
         return cast(OpenedModel, TorchScriptModel(plan, place, trust_code))
-    if bundle_spec(plan).classes is not None:
-        return cast(OpenedModel, ClassifierModel(source, place))
-    if bundle_task(plan.metadata) == "detection":
-        return cast(OpenedModel, DetectorModel(source, place))
-    return cast(OpenedModel, BundleModel(source, place))
+    kinds = {"classification": ClassifierModel, "detection": DetectorModel}
+    return cast(OpenedModel, kinds.get(task, BundleModel)(source, place))
 
 
 def _open_nnunet(source: Path, place: torch.device) -> Model:
