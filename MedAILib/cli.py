@@ -11,6 +11,7 @@ from pathlib import Path
 
 from MedAILib.errors import MedAIError
 from MedAILib.progress import Cancelled, Progress
+from MedAILib.system_memory import keep_freed_memory
 from MedAILib.terminal import TerminalProgress, WarningsOnly
 from MedAILib.version import VERSION
 
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> i
         0 done; 2 the input, an option or the model is at fault; 130 cancelled. A defect of MedAI's own raises.
     """
     options = build_parser().parse_args(arguments, argparse.Namespace(own_process=own_process))
+    if own_process:
+        keep_freed_memory()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end tidies up as Ctrl+C does
     progress = WarningsOnly(sys.stderr) if options.quiet else TerminalProgress(sys.stderr)

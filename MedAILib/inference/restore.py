@@ -1,7 +1,8 @@
 """From the network's output back to labels on the input's own grid, without ever holding full-size logits.
 
-Planes come in one after another; each is brought to the input's resolution in its own two axes, and an input slice is
-decided (interpolation along the third axis, then the largest class) as soon as the two planes around it are there.
+Planes come in one after another; an input slice is decided as soon as the two planes around it are there. Where the
+largest class wins, `boundary` decides; for all else a plane is brought to the input's resolution in its own two axes
+first, and slices are interpolated between two of these.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from MedAILib.inference.boundary import largest_classes
 from MedAILib.inference.frame import Frame
 from MedAILib.inference.interpolate import Taps, linear_taps, nearest_taps, spanned_taps, stepped_taps
 from MedAILib.inference.window import Planes
@@ -44,6 +46,11 @@ class Decision:
     priority: tuple[int, ...] | None = None
     late: bool = False
     half: bool = False
+
+    @property
+    def by_largest(self) -> bool:
+        """Whether the largest value of all wins, on the input's grid."""
+        return self.threshold is None and self.priority is None and not self.first
 
     @property
     def likelihood(self) -> str:
@@ -102,6 +109,10 @@ def restore(
     if decision.first and not probabilities:
         for _ in values:
             pass
+    elif decision.by_largest and not probabilities:
+        values = (_activate(plane, decision.activation) for plane in values) if decision.activation else values
+        for slice_number, labels in largest_classes(values, taps, decision.half):
+            arrays.labels_at(slice_number, labels)
     else:
         for slice_number, blend, shown in _slices(values, taps, decision, probabilities):
             if not decision.first:
@@ -121,10 +132,10 @@ def restore(
             low, high = frame.extent[axis]
             arrays.clear(dimension, (where <= low - 1) | (where >= high + 1))
     back = (0, *(1 + order.index(frame.axes.index(axis)) for axis in (2, 1, 0)))
-    labels, kept = arrays.both()
-    assert labels is not None, "an image has at least one plane"
+    found, kept = arrays.both()
+    assert found is not None, "an image has at least one plane"
     return Restored(
-        np.ascontiguousarray(labels.transpose(back)),
+        np.ascontiguousarray(found.transpose(back)),
         None if kept is None else np.ascontiguousarray(kept.transpose(back)),
     )
 

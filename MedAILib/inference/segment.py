@@ -17,7 +17,7 @@ from MedAILib.inference.ladder import Rung, climb_down, rungs
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.prepare import Step, prepared, require_usable
 from MedAILib.inference.restore import Decision, Restored, restore
-from MedAILib.inference.window import Windows, slide
+from MedAILib.inference.window import Windows, all_finite, slide
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.spec import ModelSpec
@@ -259,7 +259,7 @@ def checked(
                 f"The network gave an output of shape {shape} for a window of {list(patch.shape)}, where "
                 f"the model's description promises {channels} channels on the same voxels."
             )
-        if not bool(torch.isfinite(output).all()):
+        if not all_finite(output):
             raise ModelError("The network's output is not finite; its weights or the intensities don't suit.")
         return torch.as_tensor(output)
 

@@ -149,7 +149,11 @@ class _Sliding:
                 output = self.window(corner).permute(axis + 1, 0, *(a + 1 for a in others))
                 where = (slice(second, second + self.roi[others[0]]), slice(third, third + self.roi[others[1]]))
                 for ring, part in _ring_parts(first, depth):
-                    sums[(ring, slice(None), *where)] += output[part] * weights[part][:, None]
+                    place_of = sums[(ring, slice(None), *where)]
+                    if dtype == torch.float32:  # without a weighted copy
+                        place_of.addcmul_(output[part], weights[part][:, None])
+                    else:
+                        place_of += output[part] * weights[part][:, None]
                     counts[(ring, *where)] += weights[part]
                 done += 1
         self.progress.step(total, total, "Segmenting")
@@ -163,6 +167,11 @@ class _Sliding:
         for flip in self.flips:
             output = output + self.network(patch.flip(flip)).flip(flip)
         return (output[0] / (1 + len(self.flips)) if self.flips else output[0]).to(self.weights.device).float()
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite; the sum tells at a fraction of the cost, unless it overflows."""
+    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
 
 
 def _padded(image: Tensor, pads: list[int], windows: Windows) -> Tensor:
@@ -181,7 +190,7 @@ def _finish(sums: Tensor, counts: Tensor, start: int, stop: int) -> Iterator[tup
     depth = len(sums)
     for z in range(start, stop):
         plane = torch.div(sums[z % depth], counts[z % depth]).cpu()
-        if not bool(torch.isfinite(plane).all()):
+        if not all_finite(plane):
             raise ModelError(
                 "The sums of the network's output are not finite; its outputs are too large to be added up."
             )

@@ -26,7 +26,7 @@ from MedAILib.request import RunRequest
 from MedAILib.results import Segmentation
 from MedAILib.spec import ModelSpec
 from MedAILib.statistics import segment_statistics
-from MedAILib.system_memory import available_memory, process_memory, total_memory
+from MedAILib.system_memory import available_memory, keep_freed_memory, process_memory, total_memory
 from MedAILib.volume import Volume
 from MedAILib.worker import protocol, wire
 from MedAILib.worker.foreign import ProtocolError
@@ -34,7 +34,6 @@ from MedAILib.worker.hosting import (
     claim_streams,
     end_tree,
     end_with_parent,
-    keep_freed_memory,
     own_folder,
     scrub,
     trim_memory,
