@@ -164,6 +164,10 @@ def _add_segment(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--mirror", action="store_true", help="average over mirrored copies, as the model allows")
     command.add_argument("--overlap", type=float, metavar="SHARE", help="overlap of windows, 0 to below 1")
+    command.add_argument(
+        "--precision", default="auto", help="auto, float32, or half: faster, and nearly the same labels"
+    )
+    command.add_argument("--engine", default="auto", help="what computes the network on a CPU: auto, torch or openvino")
     command.add_argument("--no-postprocess", action="store_true", help="leave out the model's own clean-up")
 
 
@@ -245,7 +249,7 @@ def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         ("info", "all about one, and whether it runs here"),
         ("add", "add a model to your store"),
         ("remove", "remove an added model"),
-        ("clean", "remove unpacked archives and half downloads from your store"),
+        ("clean", "remove unpacked archives, conversions and half downloads from your store"),
         ("verify", "compare models with their recorded SHA-256 and open them"),
         ("trust", "let a model execute code of its own, or take that back; the list without a name"),
     ):

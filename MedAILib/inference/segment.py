@@ -1,8 +1,8 @@
 """One image through one segmentation network: prepare, slide, restore, clean up."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from MedAILib.errors import InputError, ModelError
 from MedAILib.estimate import Demand, demand
 from MedAILib.inference.cleanup import Cleanup
+from MedAILib.inference.engine import ChosenEngine, first_of
 from MedAILib.inference.frame import Frame
 from MedAILib.inference.ladder import Rung, climb_down, rungs
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.prepare import Step, prepared, require_usable
 from MedAILib.inference.restore import Decision, Restored, restore
-from MedAILib.inference.window import Windows, all_finite, slide
+from MedAILib.inference.window import Windows, all_finite, forwards, slide
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.spec import ModelSpec
@@ -71,6 +72,7 @@ class Segmented:
         accumulation: the number format of the sums in between.
         device: where the network ran.
         gave_way: what was done otherwise than usual, as memory was short.
+        engine: what computed the network and why, for provenance.
     """
 
     layers: NDArray[np.unsignedinteger]
@@ -78,10 +80,26 @@ class Segmented:
     accumulation: str
     device: torch.device
     gave_way: tuple[str, ...] = ()
+    engine: dict[str, str] = field(default_factory=dict)
 
 
-def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOptions, progress: Progress) -> Segmented:
+class Engines(Protocol):
+    """What may run a network; see `models.engines`."""
+
+    def chosen(self, network: nn.Module, calls: int, options: RunOptions, progress: Progress) -> ChosenEngine: ...
+
+
+def segment(
+    volume: Volume,
+    network: nn.Module,
+    recipe: Recipe,
+    options: RunOptions,
+    progress: Progress,
+    engines: Engines | None = None,
+) -> Segmented:
     """Segment one image, on the device that the network is on, or as `ladder` says where memory is short.
+
+    `engines` says what may run the network; None is PyTorch alone.
 
     Raises:
         InputError: the image does not suit (see `prepare`), an option does not suit the model, or there is too little
@@ -101,7 +119,7 @@ def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOpti
     for note in recipe.notes:
         progress.warn(note)
     require_usable(part, progress)
-    way = _Way(part, network, recipe, options, progress)
+    way = _Way(part, network, recipe, options, progress, engines)
     home = next(network.parameters()).device
     try:
         (restored, accumulation), rung = climb_down(
@@ -120,15 +138,22 @@ def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOpti
     if not restored.layers.any():
         progress.warn(f"The model found nothing in {volume.name}: everything is background.")
     whole = pasted(restored, volume.geometry.shape_kji, box) if box else restored
-    return Segmented(whole.layers, whole.probabilities, accumulation, rung.device, rung.steps)
+    return Segmented(whole.layers, whole.probabilities, accumulation, rung.device, rung.steps, way.engine)
 
 
 class _Way:
     """An image before a network, there and back in the way that a rung says; a whole volume is prepared once."""
 
     def __init__(
-        self, part: Volume, network: nn.Module, recipe: Recipe, options: RunOptions, progress: Progress
+        self,
+        part: Volume,
+        network: nn.Module,
+        recipe: Recipe,
+        options: RunOptions,
+        progress: Progress,
+        engines: Engines | None = None,
     ) -> None:
+        self.engines, self._chosen = engines, dict[torch.device, ChosenEngine]()
         self.part, self.network, self.recipe, self.options, self.progress = part, network, recipe, options, progress
         self.sliced = recipe.by_slice and part.geometry.shape_kji[0] > 1
         self._prepared: tuple[Tensor, Frame] | None = None
@@ -137,6 +162,11 @@ class _Way:
     def window(self) -> tuple[int, ...]:
         """The model's own window; 0 stands for the image's size."""
         return tuple(max(n, 0) for n in self.recipe.windows.roi or (0, 0, 0))
+
+    @property
+    def engine(self) -> dict[str, str]:
+        """What computed the network in the end, and why."""
+        return list(self._chosen.values())[-1].said if self._chosen else {}
 
     def need(self, rung: Rung) -> Demand:
         """What it takes to run in a way, with the box already cut out."""
@@ -154,12 +184,14 @@ class _Way:
 
     def _one(self, part: Volume, image: Tensor, frame: Frame, rung: Rung, progress: Progress) -> tuple[Restored, str]:
         """A prepared image through the network and back."""
-        recipe = self.recipe
+        recipe, windows = self.recipe, _windows(replace(self.recipe.windows, roi=rung.window), self.options)
+        mirror = recipe.mirror_axes if self.options.mirror else ()
+        network = self._engine(rung.device, forwards(tuple(image.shape[1:]), windows, mirror))
         planes = slide(
-            checked(self.network.to(rung.device), recipe.out_channels, rung.device, recipe.slice_axis),
+            checked(network, recipe.out_channels, rung.device, recipe.slice_axis),
             image,
-            _windows(replace(recipe.windows, roi=rung.window), self.options),
-            recipe.mirror_axes if self.options.mirror else (),
+            windows,
+            mirror,
             recipe.out_channels,
             progress,
             sums=rung.sums,
@@ -172,6 +204,16 @@ class _Way:
         shape, wanted = part.geometry.shape_kji, self.options.probabilities
         with torch.inference_mode():
             return restore(planes, frame, shape, recipe.decision, wanted, tidy), planes.accumulation
+
+    def _engine(self, device: torch.device, calls: int) -> Callable[[Tensor], Tensor]:
+        """The network as it is to run on a device, on so many windows of a slice or of the whole volume."""
+        network = self.network.to(device)
+        if self.engines is None:
+            return network
+        if device not in self._chosen:
+            slices = self.part.geometry.shape_kji[0] if self.sliced else 1
+            self._chosen[device] = self.engines.chosen(network, calls * slices, self.options, self.progress)
+        return self._chosen[device]
 
     def _slice_by_slice(self, rung: Rung) -> tuple[Restored, str]:
         """A volume for a model of slices: each slice along K is an image of its own."""
@@ -249,8 +291,7 @@ def checked(
                 f"The network can't take a window of {list(patch.shape[2:])} voxels ({reason}); "
                 "the model's window size or the image does not suit it."
             ) from error
-        if isinstance(output, (list, tuple)):
-            output = output[0]
+        output = first_of(output)
         if slice_axis is not None and isinstance(output, Tensor):
             output = output.unsqueeze(slice_axis + 2)
         if not isinstance(output, Tensor) or output.shape != (1, channels, *patch.shape[2:]):

@@ -28,7 +28,8 @@ def spline_zoom(image: NDArray[np.float32], shape: tuple[int, ...], order: int) 
     range of what went in, since splines overshoot.
     """
     if image.ndim == 2:
-        return spline_zoom(image[None], (1, *shape), order)[0]
+        flat: NDArray[np.float32] = spline_zoom(image[None], (1, *shape), order)[0]
+        return flat
     matrices = [_matrix(old, new, order) for old, new in zip(image.shape, shape, strict=True)]
     inner = _planes(torch.from_numpy(np.ascontiguousarray(image)), matrices[1], matrices[2], shape)
     out = _through(inner, matrices[0], shape)

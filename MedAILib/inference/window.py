@@ -8,7 +8,7 @@ later window touches it.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations, product
-from math import ceil
+from math import ceil, prod
 
 import torch
 from monai.data.utils import compute_importance_map
@@ -167,6 +167,13 @@ class _Sliding:
         for flip in self.flips:
             output = output + self.network(patch.flip(flip)).flip(flip)
         return (output[0] / (1 + len(self.flips)) if self.flips else output[0]).to(self.weights.device).float()
+
+
+def forwards(shape: tuple[int, ...], windows: Windows, mirror_axes: tuple[int, ...]) -> int:
+    """How many times `slide` runs the network on an image of this shape (X, Y, Z)."""
+    roi = windows.size_for(shape)
+    padded = tuple(max(n, size) for n, size in zip(shape, roi, strict=True))
+    return prod(len(along) for along in windows.starts(padded, roi)) * int(2 ** len(mirror_axes))
 
 
 def all_finite(values: Tensor) -> bool:

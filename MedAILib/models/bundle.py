@@ -15,6 +15,7 @@ from MedAILib.bundle_spec import IN_CHANNELS, OUT_CHANNELS, bundle_spec, output_
 from MedAILib.errors import InputError, SpecError, UntrustedCodeError
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.segment import Recipe, Segmented, segment
+from MedAILib.models.engines import Engines
 from MedAILib.models.inferers import laying
 from MedAILib.models.networks import (
     Prompted,
@@ -76,7 +77,7 @@ class BundleModel:
 
     def _place(self, network: torch.nn.Module, sha256: str, device: torch.device) -> None:
         """Take over the network, and put it onto its device."""
-        self._sha256, self._device = sha256, device
+        self._sha256, self._device, self._engines = sha256, device, Engines(sha256)
         self._network = network.eval().requires_grad_(False).to(device)
 
     @property
@@ -96,7 +97,9 @@ class BundleModel:
             raise SpecError(f"The model {self.spec.name} segments images; it does not classify them.")
         try:
             with torch.inference_mode():
-                done = segment(volume, self._network, self._recipe, with_probabilities(options), progress)
+                done = segment(
+                    volume, self._network, self._recipe, with_probabilities(options), progress, self._engines
+                )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -126,6 +129,7 @@ class BundleModel:
             "memory": "; ".join(done.gave_way) or "enough",
             **{f"option.{key}": str(value) for key, value in said.items()},
             "accumulation": done.accumulation,
+            **done.engine,
             "medai": VERSION,
             "numpy": np.__version__,
             "torch": torch.__version__,

@@ -49,7 +49,9 @@ class NnunetModel:
         plan = read_nnunet_plan(source)
         plans = [plan] if plan.previous is None else [plan.previous, plan]
         self._sha256 = _sha256(plans)
-        self._stages = [open_stage(stage, device, parity) for stage in plans]
+        self._stages = [
+            replace(open_stage(stage, device, parity), sha256=tree_sha256(stage.results.folder)) for stage in plans
+        ]
         self.spec = replace(nnunet_spec(plan, source), mirror_axes=self._stages[-1].mirror_axes)
         self._plan, self._device, self._parity = plan, device, parity
 
@@ -64,7 +66,7 @@ class NnunetModel:
         self._require_suitable(volume, options)
         try:
             with torch.inference_mode():
-                restored, accumulation = self._through_stages(volume, with_probabilities(options), progress)
+                restored, more_said = self._through_stages(volume, with_probabilities(options), progress)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -80,7 +82,7 @@ class NnunetModel:
             "nnunet.configuration": self._plan.results.configuration,
             "nnunet.folds": ", ".join(path.parent.name for path in self._plan.results.checkpoints),
             "nnunet.parity": str(self._parity),
-            "accumulation": accumulation,
+            **more_said,
             "dynamic-network-architectures": version("dynamic-network-architectures"),
         }
         said = provenance(self.spec, volume, options, self._device, more)
@@ -96,7 +98,9 @@ class NnunetModel:
         if options.mirror and not self.spec.mirror_axes:
             raise InputError("This model was trained without mirroring; run it without.")
 
-    def _through_stages(self, volume: Volume, options: RunOptions, progress: Progress) -> tuple[Restored, str]:
+    def _through_stages(
+        self, volume: Volume, options: RunOptions, progress: Progress
+    ) -> tuple[Restored, dict[str, str]]:
         box = volume.geometry.box_of_roi(options.roi) if options.roi else None
         part = volume.cropped(box) if box else volume
         require_usable(part, progress)
@@ -104,8 +108,8 @@ class NnunetModel:
         for stage in self._stages[:-1]:
             found, _ = stage.run(part, labels, replace(options, probabilities=False), progress)
             labels = found.layers[0]
-        restored, accumulation = self._stages[-1].run(part, labels, options, progress)
-        return pasted(restored, volume.geometry.shape_kji, box) if box else restored, accumulation
+        restored, said = self._stages[-1].run(part, labels, options, progress)
+        return pasted(restored, volume.geometry.shape_kji, box) if box else restored, said
 
 
 def _sha256(plans: list[NnunetPlan]) -> str:

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from MedAILib.errors import ModelError
+from MedAILib.inference.engine import ChosenEngine, Engine
 from MedAILib.inference.restore import Decision, Restored, restore
 from MedAILib.inference.segment import checked, pasted
-from MedAILib.inference.window import Planes, slide
+from MedAILib.inference.window import Planes, forwards, slide
+from MedAILib.models.engines import Engines
 from MedAILib.models.nnunet_networks import build_nnunet
 from MedAILib.models.nnunet_prepare import Prepared, prepare_nnunet, view_of
 from MedAILib.models.nnunet_windows import NnunetWindows
@@ -36,6 +38,7 @@ class Stage:
         mirror_axes: of the working image (X, Y, Z), along which it was mirrored in training.
         device: where the networks are.
         parity: sum and round in float16 everywhere nnU-Net does.
+        sha256: of its result folder.
     """
 
     plan: NnunetPlan
@@ -43,11 +46,12 @@ class Stage:
     mirror_axes: tuple[int, ...]
     device: torch.device
     parity: bool = False
+    sha256: str = ""
 
     def run(
         self, volume: Volume, labels: NDArray[Any] | None, options: RunOptions, progress: Progress
-    ) -> tuple[Restored, str]:
-        """Segment a volume; gives labels (1, K, J, I), probabilities if asked for, and the sums' number format.
+    ) -> tuple[Restored, dict[str, str]]:
+        """Segment a volume; gives labels (1, K, J, I), probabilities if asked for, and what provenance says of it.
 
         Args:
             volume: the image, without a region of interest.
@@ -57,7 +61,8 @@ class Stage:
         """
         view = view_of(self.plan, volume.geometry)
         prepared = prepare_nnunet(volume, self.plan, view, labels, progress)
-        planes = self._planes(prepared, options, progress)
+        engines = self._engines(prepared, options, progress)
+        planes = self._planes(prepared, engines, options, progress)
         decision = Decision(
             stepped=prepared.stepped,
             priority=self.plan.priority,
@@ -67,20 +72,35 @@ class Stage:
         size = tuple(part.stop - part.start for part in prepared.box)
         part = restore(planes, prepared.frame, (size[0], size[1], size[2]), decision, options.probabilities)
         shape = tuple(volume.geometry.shape_kji[axis] for axis in view.order)
+        said = {"accumulation": planes.accumulation, **engines[0].said}
         whole = pasted(part, (shape[0], shape[1], shape[2]), prepared.box)
         if whole.probabilities is not None:
             if self.plan.priority is None:
                 outside = np.ones(shape, bool)
                 outside[prepared.box] = False
                 whole.probabilities[0][outside] = 1
-            return Restored(view.undo(whole.layers), view.undo(whole.probabilities)), planes.accumulation
-        return Restored(view.undo(whole.layers), None), planes.accumulation
+            return Restored(view.undo(whole.layers), view.undo(whole.probabilities)), said
+        return Restored(view.undo(whole.layers), None), said
 
-    def _planes(self, prepared: Prepared, options: RunOptions, progress: Progress) -> Planes:
+    def _windows(self, options: RunOptions) -> tuple[NnunetWindows, tuple[int, ...]]:
+        """The windows, and the axes along which they are mirrored."""
         patch = self.plan.patch if len(self.plan.patch) == 3 else (1, *self.plan.patch)
         overlap = OVERLAP if options.overlap is None else options.overlap
         windows = NnunetWindows(patch, (overlap,) * 3, gaussian=True)
-        axes = self.mirror_axes if options.mirror else ()
+        return windows, self.mirror_axes if options.mirror else ()
+
+    def _engines(self, prepared: Prepared, options: RunOptions, progress: Progress) -> tuple[ChosenEngine, ...]:
+        """What computes each network."""
+        calls = forwards(tuple(prepared.image.shape[1:]), *self._windows(options))
+        return tuple(
+            Engines(self.sha256, number).chosen(network, calls, options, progress)
+            for number, network in enumerate(self.networks)
+        )
+
+    def _planes(
+        self, prepared: Prepared, engines: tuple[ChosenEngine, ...], options: RunOptions, progress: Progress
+    ) -> Planes:
+        windows, axes = self._windows(options)
         outputs = self.plan.outputs
 
         def run(network: Callable[[Tensor], Tensor]) -> Planes:
@@ -89,8 +109,8 @@ class Stage:
 
         flat = len(self.plan.patch) == 2
         if not self.parity:
-            return run(_Together(self.networks, flat))
-        each = [run(_Together((network,), flat)) for network in self.networks]
+            return run(_Together(engines, flat))
+        each = [run(_Together((network,), flat)) for network in engines]
         return Planes(each[0].axis, _mean([one.values for one in each]), each[0].accumulation)
 
 
@@ -98,13 +118,13 @@ class Stage:
 class _Together:
     """Networks as one function of a patch (1, C, X, Y, Z), which is their mean; a 2D network sees (1, C, Y, Z)."""
 
-    networks: tuple[nn.Module, ...]
+    networks: tuple[Engine, ...]
     flat: bool
 
     def __call__(self, patch: Tensor) -> Tensor:
         patch = patch[:, :, 0] if self.flat else patch
         with torch.autocast(patch.device.type, enabled=patch.device.type == "cuda"):
-            output: Tensor = self.networks[0](patch)
+            output = self.networks[0](patch)
             for network in self.networks[1:]:
                 output = output + network(patch)
         output = output / len(self.networks) if len(self.networks) > 1 else output

@@ -82,6 +82,8 @@ def pack_request(request: RunRequest) -> dict[str, Any]:
         "postprocess": bool(options.postprocess),
         "uncertainty": bool(options.uncertainty),
         "overlap": None if options.overlap is None else float(options.overlap),
+        "precision": options.precision,
+        "engine": options.engine,
         "statistics": bool(request.statistics),
     }
 
@@ -97,6 +99,8 @@ def unpack_request(body: Any) -> RunRequest:
             postprocess=flag_of(body["postprocess"]),
             uncertainty=flag_of(body["uncertainty"]),
             overlap=None if body["overlap"] is None else float(body["overlap"]),
+            precision=text_of(body.get("precision", "auto")),
+            engine=text_of(body.get("engine", "auto")),
         )
         return RunRequest(
             text_of(body["model"]),
