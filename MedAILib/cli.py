@@ -11,6 +11,7 @@ from pathlib import Path
 
 from MedAILib.errors import MedAIError
 from MedAILib.progress import Cancelled, Progress
+from MedAILib.system_memory import keep_freed_memory
 from MedAILib.terminal import TerminalProgress, WarningsOnly
 from MedAILib.version import VERSION
 
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> i
         0 done; 2 the input, an option or the model is at fault; 130 cancelled. A defect of MedAI's own raises.
     """
     options = build_parser().parse_args(arguments, argparse.Namespace(own_process=own_process))
+    if own_process:
+        keep_freed_memory()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end tidies up as Ctrl+C does
     progress = WarningsOnly(sys.stderr) if options.quiet else TerminalProgress(sys.stderr)
@@ -166,6 +169,10 @@ def _add_segment(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--mirror", action="store_true", help="average over mirrored copies, as the model allows")
     command.add_argument("--overlap", type=float, metavar="SHARE", help="overlap of windows, 0 to below 1")
+    command.add_argument(
+        "--precision", default="auto", help="auto, float32, or half: faster, and nearly the same labels"
+    )
+    command.add_argument("--engine", default="auto", help="what computes the network on a CPU: auto, torch or openvino")
     command.add_argument("--no-postprocess", action="store_true", help="leave out the model's own clean-up")
 
 
@@ -278,7 +285,7 @@ def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         ("info", "all about one, and whether it runs here"),
         ("add", "add a model to your store"),
         ("remove", "remove an added model"),
-        ("clean", "remove unpacked archives and half downloads from your store"),
+        ("clean", "remove unpacked archives, conversions and half downloads from your store"),
         ("verify", "compare models with their recorded SHA-256 and open them"),
         ("trust", "let a model execute code of its own, or take that back; the list without a name"),
     ):

@@ -1,5 +1,6 @@
 """Memory: what a run is foretold to take, and what gives way when that is too much."""
 
+import platform
 import subprocess
 import sys
 import textwrap
@@ -246,3 +247,24 @@ def test_system_tells_its_memory() -> None:
     assert 0 < there < whole
     if sys.platform == "linux":
         assert 0 < (process_memory() or 0) <= (peak_process_memory() or 0) < whole
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="glibc's malloc alone")
+def test_freed_blocks_stay_with_the_process_until_they_are_trimmed() -> None:
+    program = (
+        "import ctypes, sys\n"
+        "from MedAILib.system_memory import keep_freed_memory, process_memory, trim_memory\n"
+        "libc = ctypes.CDLL(None)\n"
+        "libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]\n"
+        "if sys.argv[1] == 'keep':\n"
+        "    assert keep_freed_memory()\n"
+        "block = libc.malloc(100 << 20)\n"
+        "ctypes.memset(ctypes.c_void_p(block), 1, 100 << 20)\n"
+        "libc.free(block)\n"
+        "kept = process_memory()\n"
+        "trim_memory()\n"
+        "print(kept - process_memory() > 90 << 20)\n"
+    )
+    for word, expected in (("keep", "True"), ("leave", "False")):
+        done = subprocess.run([sys.executable, "-c", program, word], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected

@@ -48,7 +48,9 @@ class NnunetModel:
         plan = read_nnunet_plan(source)
         plans = [plan] if plan.previous is None else [plan.previous, plan]
         self._sha256 = _sha256(plans)
-        self._stages = [open_stage(stage, device, parity) for stage in plans]
+        self._stages = [
+            replace(open_stage(stage, device, parity), sha256=tree_sha256(stage.results.folder)) for stage in plans
+        ]
         self.spec = replace(nnunet_spec(plan, source), mirror_axes=self._stages[-1].mirror_axes)
         self._plan, self._device, self._parity = plan, device, parity
 
@@ -79,7 +81,7 @@ class NnunetModel:
             "nnunet.configuration": self._plan.results.configuration,
             "nnunet.folds": ", ".join(path.parent.name for path in self._plan.results.checkpoints),
             "nnunet.parity": str(self._parity),
-            "accumulation": done.accumulation,
+            **done.said,
             "dynamic-network-architectures": version("dynamic-network-architectures"),
         }
         said = provenance(self.spec, volume, options, self._device, more)

@@ -37,6 +37,8 @@ def unpack_options(body: Any) -> Options:
             postprocess=flag_of(body["postprocess"]),
             uncertainty=flag_of(body["uncertainty"]),
             overlap=_number(body["overlap"]),
+            precision=text_of(body.get("precision", "auto")),
+            engine=text_of(body.get("engine", "auto")),
         )
 
 
@@ -60,6 +62,8 @@ def _segment(options: RunOptions) -> dict[str, Any]:
         "postprocess": bool(options.postprocess),
         "uncertainty": bool(options.uncertainty),
         "overlap": None if options.overlap is None else float(options.overlap),
+        "precision": options.precision,
+        "engine": options.engine,
     }
 
 
