@@ -220,8 +220,7 @@ class MedAISegmentLogic(ModelLogic):
     TASKS = ("segmentation",)
 
     def getParameterNode(self):
-        wrapper: Any = MedAISegmentParameterNode  # the decorator gave it a constructor
-        return wrapper(super().getParameterNode())
+        return self.wrapped(MedAISegmentParameterNode)
 
     def segment(self, volumeNode, model="hippocampus", device="auto", **options):
         """Segment an image and wait for the result.

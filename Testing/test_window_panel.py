@@ -168,6 +168,20 @@ def test_panel_that_is_left_and_entered_again_shows_its_parameters(session) -> N
     assert widget.ui.labelMapCheckBox.checked
 
 
+def test_panel_that_is_left_no_longer_changes_its_parameters(session) -> None:
+    session.add_volume()
+    widget = session.open()
+    parameters = widget.logic.getParameterNode()
+    for _ in range(3):
+        widget.exit()
+        widget.enter()
+    assert widget.logic.getParameterNode() is parameters
+    assert len(parameters._connectors) == 1
+    widget.exit()
+    widget.ui.labelMapCheckBox.click()
+    assert parameters.labelMap is False
+
+
 def test_diagnostics_are_copied(session) -> None:
     widget = session.open()
     widget.ui.freeMemoryButton.click()

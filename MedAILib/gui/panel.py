@@ -15,6 +15,7 @@ import slicer
 import slicer.util
 import vtk
 from slicer.i18n import tr as _
+from slicer.parameterNodeWrapper import SlicerParameterNamePropertyName
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
@@ -167,7 +168,8 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
         self._parameterNode = parameterNode
         if self._parameterNode:
-            self._parameterNodeGuiTag = self._parameterNode.connectGui(self.ui)
+            # Not connectGui, which keeps its tag to itself: such a connection could never be ended.
+            self._parameterNodeGuiTag = self._parameterNode.connectParametersToGui(bound_widgets(self.ui))
             self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
         self._update()
 
@@ -434,6 +436,12 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _log(self, text):
         self.ui.logText.appendPlainText(f"{time.strftime('%H:%M:%S')}  {text}")
         logging.info(text)
+
+
+def bound_widgets(ui) -> "dict[str, Any]":
+    """The widgets that the `.ui` file binds to parameters, by the parameters' names."""
+    named = {widget.property(SlicerParameterNamePropertyName): widget for widget in vars(ui).values()}
+    return {name: widget for name, widget in named.items() if name}
 
 
 def is_there(node) -> bool:
