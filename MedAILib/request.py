@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from MedAILib.errors import InputError
 from MedAILib.volume import Roi
 
+PRECISIONS = ("auto", "float32", "half")
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -18,9 +20,10 @@ class RunOptions:
         postprocess: apply the clean-up that the model's description asks for (largest component and the like).
         uncertainty: also return each voxel's entropy.
         overlap: share of a window that overlaps the next, 0 to below 1; None takes the model's own.
+        precision: the network's number format, one of `PRECISIONS`: "half" allows nearly the same labels, faster.
 
     Raises:
-        InputError: an overlap outside its range.
+        InputError: an overlap outside its range, or a word that means nothing.
     """
 
     roi: Roi | None = None
@@ -29,8 +32,11 @@ class RunOptions:
     postprocess: bool = True
     overlap: float | None = None
     uncertainty: bool = False
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise InputError(f"There is no precision '{self.precision}'; choose one of {', '.join(PRECISIONS)}.")
         if self.overlap is not None and not 0 <= self.overlap < 1:
             raise InputError(f"The overlap of windows is at least 0 and below 1, not {self.overlap}.")
 

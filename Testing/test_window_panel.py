@@ -118,10 +118,12 @@ def test_saved_scene_restores_what_the_panel_showed(session, tmp_path) -> None:
     ui.roiSelector.setCurrentNode(roi)
     ui.deviceComboBox.currentIndex = 1
     ui.overlapSpinBox.value = 70
+    ui.precisionComboBox.currentIndex = 1
     for box in (ui.labelMapCheckBox, ui.tableCheckBox, ui.postprocessCheckBox):
         box.click()
     before = settings(widget)
     assert (before["device"], before["overlap"], before["labelMap"]) == ("cpu", 0.7, True)
+    assert before["precision"] == ui.precisionComboBox.currentText == "float32"
 
     file = str(tmp_path / "scene.mrml")
     parameters = widget.logic.getParameterNode().parameterNode

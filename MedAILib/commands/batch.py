@@ -38,7 +38,12 @@ def run_batch_command(options: argparse.Namespace, progress: Progress) -> None:
     spec = read_spec(find_model(options.model).absolute())
     cases = find_batch_cases(options.source, len(spec.channels))
     _require_other_folder(options.source, options.output)
-    run = RunOptions(mirror=options.mirror, postprocess=not options.no_postprocess, overlap=options.overlap)
+    run = RunOptions(
+        mirror=options.mirror,
+        postprocess=not options.no_postprocess,
+        overlap=options.overlap,
+        precision=options.precision,
+    )
     own = Targets(table=options.output / TABLE, picture=options.output / "pictures" / "case.png")
     with writable(own):
         _run(options, progress, spec, cases, run)

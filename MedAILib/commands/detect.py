@@ -31,6 +31,7 @@ def run_detect(options: argparse.Namespace, progress: Progress) -> None:
         mirror=options.mirror,
         postprocess=not options.no_postprocess,
         overlap=options.overlap,
+        precision=options.precision,
     )
     if not options.smallest >= 0:
         raise InputError(f"The smallest finding's volume is at least 0 mL, not {options.smallest}.")

@@ -35,6 +35,7 @@ def run_segment(options: argparse.Namespace, progress: Progress) -> None:
         mirror=options.mirror,
         postprocess=not options.no_postprocess,
         overlap=options.overlap,
+        precision=options.precision,
         uncertainty=options.uncertainty is not None,
     )
     targets_for(options.output)  # an ending that means nothing is said before the image is read

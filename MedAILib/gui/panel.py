@@ -39,7 +39,8 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """Shows the parameters, starts and follows a run, and says how it stands.
 
     A module's own widget gives the name of its `.ui` file, makes its logic, and overrides `connectOwn`, `arguments`,
-    `begin`, `showResults`, and where it has more to say `ownHindrance`, `updateOwn`, `inputsDependOn`, `showInputs`.
+    `begin`, `showResults`, and where it has more to say `ownHindrance`, `imagesNeeded`, `updateOwn`, `inputsDependOn`,
+    `showInputs`.
     """
 
     UI = ""
@@ -78,6 +79,10 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def ownHindrance(self) -> str:
         """What else is missing before a run can begin; empty when nothing is."""
         return ""
+
+    def imagesNeeded(self) -> bool:
+        """Whether a run takes the images of the selectors, one for each channel."""
+        return True
 
     def updateOwn(self, running: bool):
         """Bring the module's own widgets in line with the parameters and the run."""
@@ -369,7 +374,7 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if len(model.spec.channels) > MAX_CHANNELS:
             return _("This model wants more images than the panel can take; call it from the Python console.")
         missing = [x for x, node in zip(model.spec.channels, self._inputNodes(), strict=True) if not is_there(node)]
-        if missing:
+        if missing and self.imagesNeeded():
             return _("Choose an image for: {channels}").format(channels=", ".join(missing))
         return self.ownHindrance()
 

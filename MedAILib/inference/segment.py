@@ -15,6 +15,7 @@ from MedAILib.inference.cleanup import Cleanup
 from MedAILib.inference.frame import Frame
 from MedAILib.inference.ladder import Rung, climb_down, rungs
 from MedAILib.inference.memory import is_out_of_memory
+from MedAILib.inference.precision import FULL, HALF, casting, number_format, say_if_refused
 from MedAILib.inference.prepare import Step, prepared, require_usable
 from MedAILib.inference.restore import Decision, Restored, restore
 from MedAILib.inference.window import Windows, slide
@@ -101,6 +102,7 @@ def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOpti
     for note in recipe.notes:
         progress.warn(note)
     require_usable(part, progress)
+    say_if_refused(next(network.parameters()).device, options, progress)
     way = _Way(part, network, recipe, options, progress)
     home = next(network.parameters()).device
     try:
@@ -156,7 +158,13 @@ class _Way:
         """A prepared image through the network and back."""
         recipe = self.recipe
         planes = slide(
-            checked(self.network.to(rung.device), recipe.out_channels, rung.device, recipe.slice_axis),
+            checked(
+                self.network.to(rung.device),
+                recipe.out_channels,
+                rung.device,
+                recipe.slice_axis,
+                number_format(rung.device, self.options),
+            ),
             image,
             _windows(replace(recipe.windows, roi=rung.window), self.options),
             recipe.mirror_axes if self.options.mirror else (),
@@ -223,16 +231,23 @@ def _windows(windows: Windows, options: RunOptions) -> Windows:
 
 
 def checked(
-    network: Callable[[Tensor], Any], channels: int, device: torch.device, slice_axis: int | None = None
+    network: Callable[[Tensor], Any],
+    channels: int,
+    device: torch.device,
+    slice_axis: int | None = None,
+    number: str = FULL,
 ) -> Callable[[Tensor], Tensor]:
     """The network as a function between CPU tensors that refuses to hand on nonsense.
 
-    A network for slices (`slice_axis`) is given windows of one voxel along that axis, without the axis.
+    A network for slices (`slice_axis`) is given windows of one voxel along that axis, without the axis. It computes in
+    the format `number`, where it does not say one itself.
     """
 
     def run(patch: Tensor) -> Tensor:
         try:
-            output = network(patch.to(device) if slice_axis is None else patch.squeeze(slice_axis + 2).to(device))
+            window = patch.to(device) if slice_axis is None else patch.squeeze(slice_axis + 2).to(device)
+            with casting(device, number):
+                output = network(window)
         except (
             RuntimeError,
             ValueError,
@@ -260,8 +275,9 @@ def checked(
                 f"the model's description promises {channels} channels on the same voxels."
             )
         if not bool(torch.isfinite(output).all()):
-            raise ModelError("The network's output is not finite; its weights or the intensities don't suit.")
-        return torch.as_tensor(output)
+            again = "; run it in float32" if number == HALF else ""
+            raise ModelError(f"The network's output is not finite; its weights or the intensities don't suit{again}.")
+        return torch.as_tensor(output).float() if number == HALF else torch.as_tensor(output)
 
     return run
 

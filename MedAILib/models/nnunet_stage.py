@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from MedAILib.errors import ModelError
+from MedAILib.inference.precision import HALF, casting, number_format
 from MedAILib.inference.restore import Decision, Restored, restore
 from MedAILib.inference.segment import checked, pasted
 from MedAILib.inference.window import Planes, slide
@@ -82,6 +83,7 @@ class Stage:
         windows = NnunetWindows(patch, (overlap,) * 3, gaussian=True)
         axes = self.mirror_axes if options.mirror else ()
         outputs = self.plan.outputs
+        number = number_format(self.device, options, HALF)
 
         def run(network: Callable[[Tensor], Tensor]) -> Planes:
             function = checked(network, outputs, self.device)
@@ -89,8 +91,8 @@ class Stage:
 
         flat = len(self.plan.patch) == 2
         if not self.parity:
-            return run(_Together(self.networks, flat))
-        each = [run(_Together((network,), flat)) for network in self.networks]
+            return run(_Together(self.networks, flat, number))
+        each = [run(_Together((network,), flat, number)) for network in self.networks]
         return Planes(each[0].axis, _mean([one.values for one in each]), each[0].accumulation)
 
 
@@ -100,10 +102,11 @@ class _Together:
 
     networks: tuple[nn.Module, ...]
     flat: bool
+    number: str
 
     def __call__(self, patch: Tensor) -> Tensor:
         patch = patch[:, :, 0] if self.flat else patch
-        with torch.autocast(patch.device.type, enabled=patch.device.type == "cuda"):
+        with casting(patch.device, self.number):
             output: Tensor = self.networks[0](patch)
             for network in self.networks[1:]:
                 output = output + network(patch)

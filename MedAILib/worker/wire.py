@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from MedAILib import errors
 from MedAILib.errors import MedAIError
-from MedAILib.request import RunOptions, RunRequest
+from MedAILib.request import PRECISIONS, RunOptions, RunRequest
 from MedAILib.results import Code, Label, Segmentation, Terminology
 from MedAILib.statistics import SegmentStatistics
 from MedAILib.volume import Geometry, Roi, Volume
@@ -81,6 +81,7 @@ def pack_request(request: RunRequest) -> dict[str, Any]:
         "mirror": bool(options.mirror),
         "postprocess": bool(options.postprocess),
         "uncertainty": bool(options.uncertainty),
+        "precision": options.precision,
         "overlap": None if options.overlap is None else float(options.overlap),
         "statistics": bool(request.statistics),
     }
@@ -96,6 +97,7 @@ def unpack_request(body: Any) -> RunRequest:
             mirror=flag_of(body["mirror"]),
             postprocess=flag_of(body["postprocess"]),
             uncertainty=flag_of(body["uncertainty"]),
+            precision=member_of(body["precision"], PRECISIONS),
             overlap=None if body["overlap"] is None else float(body["overlap"]),
         )
         return RunRequest(
