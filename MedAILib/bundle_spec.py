@@ -12,6 +12,7 @@ from MedAILib.errors import SpecError
 from MedAILib.estimate import network_values
 from MedAILib.read_classes import read_classes
 from MedAILib.results import Code, Label, Terminology
+from MedAILib.reviewed_steps import click_channels, merged_images
 from MedAILib.spec import ModelSpec
 
 LARGEST_LABEL = 65535  # of 16 bits without sign
@@ -38,7 +39,7 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
         inputs = next(iter(data["network_data_format"]["inputs"].values()))
         outputs = next(iter(data["network_data_format"]["outputs"].values()))
         spacing = _per_axis(_argument(plan.preprocessing, "Spacing", "pixdim"))
-        roi = _per_axis(argument(plan.inferer, "roi_size"))
+        roi = _per_axis(plan.detection.window if plan.detection else argument(plan.inferer, "roi_size"))
         if task == "segmentation":
             _require_channels(plan, inputs, outputs)
         orientation = _argument(plan.preprocessing, "Orientation", "axcodes")
@@ -67,6 +68,7 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
             obstacle=obstacle(plan),
             weights_bytes=plan.weights.stat().st_size if plan.weights.is_file() else 0,
             window_values=network_values(plan.network, int(outputs["num_channels"])),
+            findings=_findings(plan, outputs, own) if task == "detection" else (),
         )
     except (LookupError, TypeError, AttributeError, StopIteration, ValueError, ArithmeticError) as error:
         if isinstance(error, SpecError):
@@ -141,8 +143,12 @@ def _possible(plan: BundlePlan, count: int) -> int:
 
 def _channels(plan: BundlePlan, inputs: dict[str, Any]) -> tuple[str, ...]:
     names = _channel_names(inputs)
+    merged = merged_images(plan.preprocessing)
+    if merged is not None:
+        return merged.keys
     count = _count(plan, inputs, IN_CHANNELS) if bundle_task(plan.metadata) == "segmentation" else 0
     count = count or _possible(plan, max(int(inputs.get("num_channels", 1)), 1))
+    count = _possible(plan, count - click_channels(plan.preprocessing))
     return tuple(names.get(str(n), f"channel {n}") for n in range(count))
 
 
@@ -182,6 +188,15 @@ def _argument(steps: tuple[Component, ...], name: str, key: str) -> Any:
 def _per_axis(value: Any) -> Any:
     """A number for all three axes as three numbers; anything else as it is."""
     return (value,) * 3 if isinstance(value, (int, float)) else value
+
+
+def _findings(plan: BundlePlan, outputs: dict[str, Any], own: dict[str, Any]) -> tuple[str, ...]:
+    """The detector's classes, in the order of its network's output; "finding" for a nameless only one."""
+    names = own.get("detection", {}).get("classes") or list(_channel_names(outputs).values())
+    count = _possible(plan, int(argument(plan.network, "num_classes", len(names) or 1)))
+    if len(names) != count:
+        names = ["finding"] if count == 1 else [f"class {number}" for number in range(count)]
+    return tuple(str(name) for name in names)
 
 
 def _require_channels(plan: BundlePlan, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:

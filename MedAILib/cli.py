@@ -71,6 +71,10 @@ def _run(options: argparse.Namespace, progress: Progress) -> None:
             from MedAILib.commands.detect import run_detect
 
             run_detect(options, progress)
+        case "generate":
+            from MedAILib.commands.generate import run_generate
+
+            run_generate(options, progress)
         case "classify":
             from MedAILib.commands.classify import run_classify
 
@@ -106,6 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_segment(commands)
     _add_classify(commands)
     _add_detect(commands)
+    _add_generate(commands)
     _add_batch(commands)
     _add_train(commands)
     _add_evaluate(commands)
@@ -204,22 +209,50 @@ def _add_classify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _add_detect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = _command(commands, "detect", "find things in an image: a box around each connected part of a structure")
+    command = _command(
+        commands, "detect", "find things in an image: a box around each, by a detector or by a segmentation's parts"
+    )
     command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="image per channel")
     _add_model(command)
     command.add_argument("-o", "--output", required=True, type=Path, help=".json .csv .mrb (scene); folder: all")
     box = ("R", "A", "S", "dR", "dA", "dS")
     command.add_argument("--roi", nargs=6, type=float, metavar=box, help="look inside this box alone, mm, RAS")
     command.add_argument("--series", metavar="UID", help="which DICOM series of a folder")
-    command.add_argument("--smallest", type=float, default=0.0, metavar="ML", help="leave out parts below this volume")
+    command.add_argument(
+        "--smallest", type=float, default=0.0, metavar="ML", help="leave out findings below this volume"
+    )
+    command.add_argument(
+        "--min-score", type=float, metavar="S", help="leave out what is less sure (0 to 1; the model's)"
+    )
+    command.add_argument(
+        "--max-overlap",
+        type=float,
+        metavar="IOU",
+        help="of findings that overlap by more the surest stays (the model's)",
+    )
     _add_run(command)
+    command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")
+
+
+def _add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = _command(commands, "generate", "make images of noise, or of another image")
+    command.add_argument("inputs", nargs="*", type=Path, metavar="INPUT", help="image per channel; none: of noise")
+    _add_model(command)
+    command.add_argument(
+        "-o", "--output", required=True, type=Path, help=".nii.gz .nrrd .png (picture), .mrb (scene); a folder: all"
+    )
+    command.add_argument("--count", type=int, default=1, metavar="N", help="how many images to make of noise")
+    command.add_argument("--seed", type=int, default=0, metavar="S", help="the first image's seed, then S + 1, ...")
+    command.add_argument("--series", metavar="UID", help="which DICOM series of a folder")
     command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")
 
 
 def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = _command(commands, "train", "train a model")
     command.add_argument("task", metavar="TASK", help="a task's name, or a .json file of one")
-    command.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder with images and labels")
+    command.add_argument(
+        "--data", required=True, type=Path, metavar="DIR", help="images and labels: a folder, .npz or .csv"
+    )
     command.add_argument("-o", "--output", required=True, type=Path, metavar="BUNDLE", help="folder of the new model")
     command.add_argument("--fold", type=int, default=0, metavar="K", help="which part of the cases to validate on")
     command.add_argument("--epochs", type=int, metavar="N", help="instead of the task's number")
@@ -228,12 +261,15 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = _command(commands, "evaluate", "compare a model's segmentations with reference labels")
+    command = _command(commands, "evaluate", "compare what a model finds with reference labels")
     _add_model(command)
-    command.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder with images and labels")
+    command.add_argument(
+        "--data", required=True, type=Path, metavar="DIR", help="images and labels: a folder, .npz or .csv"
+    )
     command.add_argument("-o", "--output", required=True, type=Path, metavar="REPORT_DIR", help="folder for the report")
     command.add_argument("--only", type=Path, metavar="FILE", help="text file with the names of the cases to take")
     command.add_argument("--mirror", action="store_true", help="average over mirrored copies, as the model allows")
+    command.add_argument("--split", choices=("train", "val", "test"), help="which part; by default test, else val")
 
 
 def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

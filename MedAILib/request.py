@@ -112,6 +112,63 @@ class ClassifyOptions:
                 raise InputError(f"The covariate {name} is {value!r}, which is no finite number.")
 
 
+MOST_IMAGES = 10_000
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """Which images are to be made of noise.
+
+    Args:
+        count: how many.
+        seed: where the first one's noise begins; image number n of seed s is image 0 of seed s + n.
+
+    Raises:
+        InputError: no such count or seed.
+    """
+
+    count: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.count, bool) or not isinstance(self.count, int) or not 1 <= self.count <= MOST_IMAGES:
+            raise InputError(f"1 to {MOST_IMAGES} images can be made at a time, not {self.count}.")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63 - MOST_IMAGES:
+            raise InputError(f"A seed is a whole number of at least 0, not {self.seed}.")
+
+
+@dataclass(frozen=True)
+class DetectOptions:
+    """How findings are looked for in one image.
+
+    Args:
+        roi: look inside this box alone.
+        smallest_ml: findings below this volume are left out.
+        score_threshold: findings that are less sure are left out, 0 to 1; None takes the model's own.
+        overlap_limit: of findings of one class that overlap by more than this (intersection over union in world mm)
+            the surest stays alone, 0 to 1; None takes the model's own.
+
+    Raises:
+        InputError: a number outside its range.
+    """
+
+    roi: Roi | None = None
+    smallest_ml: float = 0.0
+    score_threshold: float | None = None
+    overlap_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.smallest_ml) and self.smallest_ml >= 0):
+            raise InputError(f"The smallest finding's volume is at least 0 mL, not {self.smallest_ml}.")
+        for what, value in (("score of a finding", self.score_threshold), ("overlap", self.overlap_limit)):
+            if value is not None and not 0 <= value <= 1:
+                raise InputError(f"The limit of the {what} is 0 to 1, not {value}.")
+
+
+# What a run may be asked to do, each for models of its own task; boxes also from models that segment.
+Options = RunOptions | ClassifyOptions | DetectOptions
+
+
 @dataclass(frozen=True)
 class RunRequest:
     """One run.
@@ -119,14 +176,14 @@ class RunRequest:
     Args:
         model: its name or path.
         device: "auto", "cpu", "cuda", "cuda:1".
-        options: see there.
+        options: those of the task: segmentation, classification or detection.
         trust_code: the SHA-256 of a model that the user allows, for this run, to execute code of its own; it comes from
             the user alone, never from a scene or a file.
-        statistics: also count the segments and sum up the image in them, where the run is done.
+        statistics: also count the segments of a segmentation and sum up the image in them, where the run is done.
     """
 
     model: str
     device: str = "auto"
-    options: RunOptions = RunOptions()
+    options: Options = RunOptions()
     trust_code: str = ""
     statistics: bool = False

@@ -261,11 +261,11 @@ class MedAISegmentLogic(ModelLogic):
             model: a model's name, or the path of a bundle.
             device: "auto", "cpu", "cuda" or "cuda:1".
             options: `roiNode`, a markups ROI node or its ID, inside of whose box alone the model runs;
-                `labelMap`, `probabilities`, `surfaces`, `table` (all False but `table`), which nodes to make besides
-                the segmentation; `mirror`, to average over mirrored copies as the model allows; `overlap` of windows,
-                0 to below 1, None for the model's own; `postprocess` (True), to clean up as the model asks; `precision`
-                of the network, "auto", "float32" or "half" (on an NVIDIA GPU); `segmentationNode`, one that takes the
-                new segments beside those that it has.
+                `labelMap`, `probabilities`, `surfaces`, `uncertainty` (each voxel's entropy), `table` (all False but
+                `table`), which nodes to make besides the segmentation; `mirror`, to average over mirrored copies as
+                the model allows; `overlap` of windows, 0 to below 1, None for the model's own; `postprocess` (True), to
+                clean up as the model asks; `precision` of the network, "auto", "float32" or "half" (on an NVIDIA GPU);
+                `segmentationNode`, one that takes the new segments beside those that it has.
 
         Returns:
             The new nodes, the segmentation node first.
@@ -404,6 +404,7 @@ class _Run:
         overlap=None,
         precision="auto",
         postprocess=True,
+        uncertainty=False,
     ):
         nodes = nodes_of(volumeNode, _("image"))
         self._volume: Volume | None = volume_from_nodes(nodes)
@@ -411,12 +412,14 @@ class _Run:
         self.request = RunRequest(
             model,
             device,
-            RunOptions(roi, probabilities, mirror, postprocess, overlap, precision=precision),
+            RunOptions(roi, probabilities, mirror, postprocess, overlap, uncertainty, precision),
             statistics=True,
         )
         self._job: Job | None = None
         into = None if segmentationNode is None else node_of(segmentationNode, _("segmentation")).GetID()
-        self._outputs = Outputs(label_map=labelMap, probabilities=probabilities, table=table, into=into)
+        self._outputs = Outputs(
+            label_map=labelMap, probabilities=probabilities, table=table, into=into, uncertainty=uncertainty
+        )
         self._surfaces = surfaces
         self._scene, self._origin = nodes[0].GetScene(), origin_of(nodes[0])
         if into is not None:

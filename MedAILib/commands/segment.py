@@ -42,6 +42,8 @@ def run_segment(options: argparse.Namespace, progress: Progress) -> None:
     spec = read_spec(find_model(options.model))
     if spec.classes is not None:
         raise SpecError(f"The model {spec.name} classifies images, it segments nothing; use medai classify.")
+    if spec.task in ("generation", "image-to-image"):
+        raise SpecError(f"The model {spec.name} makes images, it segments nothing; use medai generate.")
     volume = read_channels(options.inputs, options.series, progress)
     targets = targets_for(options.output, volume)
     targets = replace(

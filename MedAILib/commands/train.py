@@ -9,12 +9,14 @@ from pathlib import Path
 
 import torch
 
+from MedAILib.commands.train_classifier import run_train_classifier
 from MedAILib.models.bundle import BundleModel
 from MedAILib.models.device import find_device
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.training.card import TrainingRecord, write_card
 from MedAILib.training.cases import find_cases, split_cases
+from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.evaluate import evaluate_segmentation
 from MedAILib.training.export import Bundle, require_place, write_bundle
 from MedAILib.training.segmentation import TrainingRun, train_segmentation
@@ -22,7 +24,7 @@ from MedAILib.training.task import read_task
 
 
 def run_train(options: argparse.Namespace, progress: Progress) -> None:
-    """Train a task, write the model as a bundle, and validate what was written.
+    """Train a task, write the model as a bundle, and validate what was written (a classifier: while it is trained).
 
     Checkpoints stand in a folder beside the bundle (`<bundle>.training`), for `--resume`.
 
@@ -33,6 +35,9 @@ def run_train(options: argparse.Namespace, progress: Progress) -> None:
     require_place(options.output)
     task = read_task(options.task)
     device = find_device(options.device)
+    if isinstance(task, ClassificationTask):
+        run_train_classifier(options, task, device, _machine(device), progress)
+        return
     split = split_cases(find_cases(options.data, len(task.channels)), task.folds, options.fold, task.seed)
     epochs = options.epochs or task.epochs
     folder: Path = options.output

@@ -2,7 +2,7 @@
 
 from MedAILib.checks import MemoryNeed, concerns_before_run
 from MedAILib.errors import InputError, MedAIError
-from MedAILib.estimate import demand
+from MedAILib.estimate import demand_of
 from MedAILib.gui.devices import nvidia_cards
 from MedAILib.models.store import find_model
 from MedAILib.read_spec import read_spec
@@ -43,8 +43,10 @@ def memory_need(
 ) -> MemoryNeed | None:
     """Bytes that a run takes and that are free where it will run; None where one of them is not known."""
     try:
-        wanted = demand(spec, volume.geometry, volume.data.dtype, request.options)
+        wanted = demand_of(spec, volume, request.options)
     except InputError:  # a region beside the image
+        return None
+    if wanted is None:
         return None
     gpus = [device for device in status.devices if device.device != "cpu"]
     here = not destination

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, cast
 
 from MedAILib.results import Segmentation
 from MedAILib.volume import Volume
@@ -89,7 +89,7 @@ class FrameJobs:
         self._warnings += tuple(text for text in state.warnings if text not in self._warnings)
         try:
             with self._frames.naming():
-                self._frames.add(self._job.result())
+                self._frames.add(cast(Segmentation, self._job.result()))
             done, count = self._frames.done, self._frames.count
             now = time.monotonic()
             self._due = now + (now - self._start) / done * (count - done)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ from torch import Tensor, nn
 
 from MedAILib.errors import InputError, ModelError
 from MedAILib.estimate import Demand, demand
+from MedAILib.inference.agreement import Agreement
 from MedAILib.inference.cleanup import Cleanup
 from MedAILib.inference.frame import Frame
 from MedAILib.inference.ladder import Rung, climb_down, rungs
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.precision import FULL, HALF, casting, number_format, say_if_refused
 from MedAILib.inference.prepare import Step, prepared, require_usable
-from MedAILib.inference.restore import Decision, Restored, restore
+from MedAILib.inference.restore import Decision, Restored, decided_by, restore
 from MedAILib.inference.window import Windows, slide
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
@@ -45,6 +47,7 @@ class Recipe:
         spec: what foretells the memory that it takes; None where that can't be foretold.
         window_multiple: sizes of windows that the network takes are multiples of these; None where it takes its own
             alone, and whole images where it has none.
+        on_planes: changes the output's values (C, A, B), voxel by voxel, on the network's grid; None leaves them.
     """
 
     steps: tuple[Step, ...]
@@ -61,6 +64,7 @@ class Recipe:
     values: tuple[int, ...] = ()
     spec: ModelSpec | None = None
     window_multiple: tuple[int, ...] | None = None
+    on_planes: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ class Segmented:
         accumulation: the number format of the sums in between.
         device: where the network ran.
         gave_way: what was done otherwise than usual, as memory was short.
+        uncertainty: as `Restored` has it.
+        agreement: of mirrored copies; None where there were none.
     """
 
     layers: NDArray[np.unsignedinteger]
@@ -79,6 +85,8 @@ class Segmented:
     accumulation: str
     device: torch.device
     gave_way: tuple[str, ...] = ()
+    uncertainty: NDArray[np.float32] | None = None
+    agreement: Agreement | None = None
 
 
 def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOptions, progress: Progress) -> Segmented:
@@ -118,11 +126,14 @@ def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOpti
         _clean_up(recipe.cleanups, restored.layers, volume.geometry.voxel_volume_ml, options, progress)
     if recipe.values:
         numbers = np.array([0, *recipe.values], np.uint8 if max(recipe.values) < 256 else np.uint16)
-        restored = Restored(numbers[restored.layers], restored.probabilities)
-    if not restored.layers.any():
+        restored = replace(restored, layers=numbers[restored.layers])
+    if not restored.layers.any() and recipe.decision.activation != "identity":
         progress.warn(f"The model found nothing in {volume.name}: everything is background.")
     whole = pasted(restored, volume.geometry.shape_kji, box) if box else restored
-    return Segmented(whole.layers, whole.probabilities, accumulation, rung.device, rung.steps)
+    agreement = way.agreement if options.mirror else None
+    return Segmented(
+        whole.layers, whole.probabilities, accumulation, rung.device, rung.steps, whole.uncertainty, agreement
+    )
 
 
 class _Way:
@@ -134,6 +145,11 @@ class _Way:
         self.part, self.network, self.recipe, self.options, self.progress = part, network, recipe, options, progress
         self.sliced = recipe.by_slice and part.geometry.shape_kji[0] > 1
         self._prepared: tuple[Tensor, Frame] | None = None
+        self.agreement = self._fresh()
+
+    def _fresh(self) -> Agreement:
+        """Nothing heard yet: each way to run begins anew."""
+        return Agreement(partial(decided_by, decision=self.recipe.decision))
 
     @property
     def window(self) -> tuple[int, ...]:
@@ -148,6 +164,7 @@ class _Way:
 
     def run(self, rung: Rung) -> tuple[Restored, str]:
         """The result on the part's grid, and the number format of the sums."""
+        self.agreement = self._fresh()
         if self.sliced:
             return self._slice_by_slice(rung)
         if self._prepared is None:
@@ -171,19 +188,23 @@ class _Way:
             recipe.out_channels,
             progress,
             sums=rung.sums,
+            agreement=self.agreement,
         )
+        if recipe.on_planes is not None:
+            planes = replace(planes, values=map(recipe.on_planes, planes.values))
         voxel_ml = abs(float(np.linalg.det(frame.affine(part.geometry.ijk_to_ras)[:3, :3]))) / 1000
 
         def tidy(labels: NDArray[np.unsignedinteger]) -> None:
             _clean_up(recipe.cleanups_before, labels, voxel_ml, self.options, progress)
 
-        shape, wanted = part.geometry.shape_kji, self.options.probabilities
+        shape, wanted, unsure = part.geometry.shape_kji, self.options.probabilities, self.options.uncertainty
         with torch.inference_mode():
-            return restore(planes, frame, shape, recipe.decision, wanted, tidy), planes.accumulation
+            found = restore(planes, frame, shape, recipe.decision, wanted, tidy, uncertainty=unsure)
+            return found, planes.accumulation
 
     def _slice_by_slice(self, rung: Rung) -> tuple[Restored, str]:
         """A volume for a model of slices: each slice along K is an image of its own."""
-        layers, probabilities, accumulation = [], [], ""
+        layers, probabilities, uncertainty, accumulation = [], [], [], ""
         k, j, i = self.part.geometry.shape_kji
         for number in range(k):
             self.progress.step(number, k, "Segmenting")
@@ -196,9 +217,12 @@ class _Way:
             layers.append(restored.layers)
             if restored.probabilities is not None:
                 probabilities.append(restored.probabilities)
+            if restored.uncertainty is not None:
+                uncertainty.append(restored.uncertainty)
         self.progress.step(k, k, "Segmenting")
         shown = np.concatenate(probabilities, axis=1) if probabilities else None
-        return Restored(np.concatenate(layers, axis=1), shown), accumulation
+        unsure = np.concatenate(uncertainty) if uncertainty else None
+        return Restored(np.concatenate(layers, axis=1), shown, unsure), accumulation
 
 
 class _OfSlice(Progress):
@@ -283,11 +307,14 @@ def checked(
 
 
 def pasted(part: Restored, shape: tuple[int, int, int], box: tuple[slice, slice, slice]) -> Restored:
-    """Put a box's result back into a grid of background; probabilities around it are 0."""
+    """Put a box's result back into a grid of background; probabilities and uncertainty around it are 0."""
     layers = np.zeros((len(part.layers), *shape), part.layers.dtype)
     layers[(slice(None), *box)] = part.layers
-    if part.probabilities is None:
-        return Restored(layers, None)
-    probabilities = np.zeros((len(part.probabilities), *shape), np.float32)
-    probabilities[(slice(None), *box)] = part.probabilities
-    return Restored(layers, probabilities)
+    probabilities = uncertainty = None
+    if part.probabilities is not None:
+        probabilities = np.zeros((len(part.probabilities), *shape), np.float32)
+        probabilities[(slice(None), *box)] = part.probabilities
+    if part.uncertainty is not None:
+        uncertainty = np.zeros(shape, np.float32)
+        uncertainty[box] = part.uncertainty
+    return Restored(layers, probabilities, uncertainty)

@@ -13,10 +13,9 @@ from MedAILib.inference.precision import HALF, number_format, say_if_refused
 from MedAILib.inference.prepare import require_usable
 from MedAILib.inference.restore import Restored
 from MedAILib.inference.segment import pasted
-from MedAILib.models.nnunet_stage import open_stage
+from MedAILib.models.nnunet_stage import Passed, open_stage
 from MedAILib.models.provenance import provenance
 from MedAILib.models.trust import tree_sha256
-from MedAILib.models.uncertainty import with_probabilities, with_uncertainty
 from MedAILib.nnunet_plan import NnunetPlan, read_nnunet_plan
 from MedAILib.nnunet_spec import nnunet_spec
 from MedAILib.progress import Progress
@@ -65,7 +64,7 @@ class NnunetModel:
         self._require_suitable(volume, options)
         try:
             with torch.inference_mode():
-                restored, accumulation = self._through_stages(volume, with_probabilities(options), progress)
+                restored, done = self._through_stages(volume, options, progress)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -75,19 +74,28 @@ class NnunetModel:
             ) from error
         if not restored.layers.any():
             progress.warn(f"The model found nothing in {volume.name}: everything is background.")
-        names = self._plan.output_names if options.probabilities or options.uncertainty else ()
+        names = self._plan.output_names if options.probabilities else ()
         more = {
             "sha256": self._sha256,
             "nnunet.configuration": self._plan.results.configuration,
             "nnunet.folds": ", ".join(path.parent.name for path in self._plan.results.checkpoints),
             "nnunet.parity": str(self._parity),
             "precision": number_format(self._device, options, HALF),
-            "accumulation": accumulation,
+            "accumulation": done.accumulation,
             "dynamic-network-architectures": version("dynamic-network-architectures"),
         }
         said = provenance(self.spec, volume, options, self._device, more)
-        found = Segmentation(restored.layers, self.spec.labels, volume.geometry, restored.probabilities, names, said)
-        return with_uncertainty(found, options)
+        shared = done.agreement
+        return Segmentation(
+            restored.layers,
+            self.spec.labels,
+            volume.geometry,
+            restored.probabilities,
+            names,
+            said,
+            restored.uncertainty,
+            () if shared is None else tuple(shared.dice(label.layer, label.value) for label in self.spec.labels),
+        )
 
     def _require_suitable(self, volume: Volume, options: RunOptions) -> None:
         if volume.channels != len(self.spec.channels):
@@ -98,17 +106,17 @@ class NnunetModel:
         if options.mirror and not self.spec.mirror_axes:
             raise InputError("This model was trained without mirroring; run it without.")
 
-    def _through_stages(self, volume: Volume, options: RunOptions, progress: Progress) -> tuple[Restored, str]:
+    def _through_stages(self, volume: Volume, options: RunOptions, progress: Progress) -> tuple[Restored, Passed]:
         box = volume.geometry.box_of_roi(options.roi) if options.roi else None
         part = volume.cropped(box) if box else volume
         require_usable(part, progress)
         say_if_refused(self._device, options, progress)
         labels = None
         for stage in self._stages[:-1]:
-            found, _ = stage.run(part, labels, replace(options, probabilities=False), progress)
+            found, _ = stage.run(part, labels, replace(options, probabilities=False, uncertainty=False), progress)
             labels = found.layers[0]
-        restored, accumulation = self._stages[-1].run(part, labels, options, progress)
-        return pasted(restored, volume.geometry.shape_kji, box) if box else restored, accumulation
+        restored, done = self._stages[-1].run(part, labels, options, progress)
+        return pasted(restored, volume.geometry.shape_kji, box) if box else restored, done
 
 
 def _sha256(plans: list[NnunetPlan]) -> str:

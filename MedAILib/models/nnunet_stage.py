@@ -1,7 +1,8 @@
 """One trained configuration of nnU-Net in memory, and its way through one image."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from MedAILib.errors import ModelError
+from MedAILib.inference.agreement import Agreement
 from MedAILib.inference.precision import HALF, casting, number_format
-from MedAILib.inference.restore import Decision, Restored, restore
+from MedAILib.inference.restore import Decision, Restored, decided_by, restore
 from MedAILib.inference.segment import checked, pasted
-from MedAILib.inference.window import Planes, slide
+from MedAILib.inference.window import Network, Planes, slide
 from MedAILib.models.nnunet_networks import build_nnunet
 from MedAILib.models.nnunet_prepare import Prepared, prepare_nnunet, view_of
 from MedAILib.models.nnunet_windows import NnunetWindows
@@ -25,6 +27,19 @@ from MedAILib.volume import Volume
 
 OVERLAP = 0.5
 BATCH_NORM_TRAINER = "nnUNetTrainerBN"
+
+
+@dataclass(frozen=True)
+class Passed:
+    """How a stage went.
+
+    Args:
+        accumulation: the number format of the sums.
+        agreement: of folds and mirrored copies; None where there was one pass.
+    """
+
+    accumulation: str
+    agreement: Agreement | None = None
 
 
 @dataclass(frozen=True)
@@ -47,8 +62,8 @@ class Stage:
 
     def run(
         self, volume: Volume, labels: NDArray[Any] | None, options: RunOptions, progress: Progress
-    ) -> tuple[Restored, str]:
-        """Segment a volume; gives labels (1, K, J, I), probabilities if asked for, and the sums' number format.
+    ) -> tuple[Restored, Passed]:
+        """Segment a volume; gives labels (1, K, J, I), probabilities and uncertainty if asked for, and how it went.
 
         Args:
             volume: the image, without a region of interest.
@@ -58,69 +73,78 @@ class Stage:
         """
         view = view_of(self.plan, volume.geometry)
         prepared = prepare_nnunet(volume, self.plan, view, labels, progress)
-        planes = self._planes(prepared, options, progress)
         decision = Decision(
             stepped=prepared.stepped,
             priority=self.plan.priority,
             late=True,
             half=self.parity,
         )
+        several = len(self.networks) > 1 or (options.mirror and self.mirror_axes)
+        agreement = Agreement(partial(decided_by, decision=decision)) if several else None
+        planes = self._planes(prepared, options, progress, agreement)
         size = tuple(part.stop - part.start for part in prepared.box)
-        part = restore(planes, prepared.frame, (size[0], size[1], size[2]), decision, options.probabilities)
+        wanted, unsure = options.probabilities, options.uncertainty
+        part = restore(planes, prepared.frame, (size[0], size[1], size[2]), decision, wanted, uncertainty=unsure)
         shape = tuple(volume.geometry.shape_kji[axis] for axis in view.order)
         whole = pasted(part, (shape[0], shape[1], shape[2]), prepared.box)
-        if whole.probabilities is not None:
-            if self.plan.priority is None:
-                outside = np.ones(shape, bool)
-                outside[prepared.box] = False
-                whole.probabilities[0][outside] = 1
-            return Restored(view.undo(whole.layers), view.undo(whole.probabilities)), planes.accumulation
-        return Restored(view.undo(whole.layers), None), planes.accumulation
+        if whole.probabilities is not None and self.plan.priority is None:
+            outside = np.ones(shape, bool)
+            outside[prepared.box] = False
+            whole.probabilities[0][outside] = 1
+        restored = Restored(
+            view.undo(whole.layers),
+            None if whole.probabilities is None else view.undo(whole.probabilities),
+            None if whole.uncertainty is None else view.undo(whole.uncertainty[np.newaxis])[0],
+        )
+        return restored, Passed(planes.accumulation, agreement)
 
-    def _planes(self, prepared: Prepared, options: RunOptions, progress: Progress) -> Planes:
+    def _planes(
+        self, prepared: Prepared, options: RunOptions, progress: Progress, agreement: Agreement | None
+    ) -> Planes:
         patch = self.plan.patch if len(self.plan.patch) == 3 else (1, *self.plan.patch)
         overlap = OVERLAP if options.overlap is None else options.overlap
         windows = NnunetWindows(patch, (overlap,) * 3, gaussian=True)
         axes = self.mirror_axes if options.mirror else ()
-        outputs = self.plan.outputs
+        outputs, flat = self.plan.outputs, len(self.plan.patch) == 2
         number = number_format(self.device, options, HALF)
+        functions = [checked(_Seeing(network, flat, number), outputs, self.device) for network in self.networks]
 
-        def run(network: Callable[[Tensor], Tensor]) -> Planes:
-            function = checked(network, outputs, self.device)
-            return slide(function, prepared.image, windows, axes, outputs, progress, half=self.parity)
+        def run(some: Sequence[Network], heard: Agreement | None) -> Planes:
+            return slide(some, prepared.image, windows, axes, outputs, progress, half=self.parity, agreement=heard)
 
-        flat = len(self.plan.patch) == 2
-        if not self.parity:
-            return run(_Together(self.networks, flat, number))
-        each = [run(_Together((network,), flat, number)) for network in self.networks]
-        return Planes(each[0].axis, _mean([one.values for one in each]), each[0].accumulation)
+        if not self.parity or len(functions) == 1:
+            return run(functions, agreement)
+        each = [run([function], None) for function in functions]
+        return Planes(each[0].axis, _mean([one.values for one in each], agreement), each[0].accumulation)
 
 
 @dataclass(frozen=True)
-class _Together:
-    """Networks as one function of a patch (1, C, X, Y, Z), which is their mean; a 2D network sees (1, C, Y, Z)."""
+class _Seeing:
+    """A network as a function of a patch (1, C, X, Y, Z); a 2D network sees (1, C, Y, Z)."""
 
-    networks: tuple[nn.Module, ...]
+    network: nn.Module
     flat: bool
     number: str
 
     def __call__(self, patch: Tensor) -> Tensor:
         patch = patch[:, :, 0] if self.flat else patch
         with casting(patch.device, self.number):
-            output: Tensor = self.networks[0](patch)
-            for network in self.networks[1:]:
-                output = output + network(patch)
-        output = output / len(self.networks) if len(self.networks) > 1 else output
+            output: Tensor = self.network(patch)
         return output[:, :, None] if self.flat else output
 
 
-def _mean(folds: list[Iterator[Tensor]]) -> Iterator[Tensor]:
+def _mean(folds: list[Iterator[Tensor]], agreement: Agreement | None) -> Iterator[Tensor]:
     """The mean of the folds' planes, in their own number format."""
     for planes in zip(*folds, strict=True):
         total = planes[0]
         for plane in planes[1:]:
             total = total + plane
-        yield total / len(planes) if len(planes) > 1 else total
+        mean = total / len(planes)
+        if agreement is not None:
+            for plane in planes:
+                agreement.hear(plane)
+            agreement.settle(mean)
+        yield mean
 
 
 def open_stage(plan: NnunetPlan, device: torch.device, parity: bool) -> Stage:

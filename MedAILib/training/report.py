@@ -57,6 +57,15 @@ def write_evaluation(evaluation: Evaluation, folder: Path, command: str = "") ->
         "cases.csv": _table(evaluation),
         "report.html": report(evaluation, command),
     }
+    write_together(contents, folder)
+
+
+def write_together(contents: dict[str, str], folder: Path) -> None:
+    """Write texts by file name into a folder, as `write_evaluation` does: all of them or none.
+
+    Raises:
+        OutputError: the folder or a file can't be written.
+    """
     made = _make_folder(folder)
     try:
         with whole_files() as files:
@@ -77,12 +86,12 @@ def report(evaluation: Evaluation, command: str = "") -> str:
     count = len(evaluation.cases)
     title = f"{spec.title or spec.name} on {count} case{'s' if count != 1 else ''}"
     with matplotlib.rc_context(STYLE):
-        boxes = _figure(
+        boxes = figure_html(
             box_plots(evaluation),
             "Distribution over the cases: one dot per case, boxes from the lower "
             "to the upper quartile with the median, whiskers to 1.5 times that range.",
         )
-        volumes = _figure(bland_altman(evaluation), _volumes_caption(evaluation))
+        volumes = figure_html(bland_altman(evaluation), _volumes_caption(evaluation))
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{CSS}</style></head><body><main>
@@ -222,13 +231,14 @@ def _data_folder(cases: Sequence[CaseResult]) -> Path:
     return Path(os.path.commonpath([file.parent for file in files]))
 
 
-def _figure(figure: Figure, caption: str) -> str:
-    return (
-        f'<figure><img alt="{escape(caption)}" src="{_png(figure)}"><figcaption>{escape(caption)}</figcaption></figure>'
-    )
+def figure_html(figure: Figure, caption: str) -> str:
+    """A figure with its caption, as HTML that needs nothing else."""
+    text = escape(caption)
+    return f'<figure><img alt="{text}" src="{png_data(figure)}"><figcaption>{text}</figcaption></figure>'
 
 
-def _png(figure: Figure) -> str:
+def png_data(figure: Figure) -> str:
+    """A figure as the address of a picture that holds it."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=200)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
@@ -263,7 +273,7 @@ def _picture_cell(evaluation: Evaluation, picture: Picture) -> str:
     )
     return (
         f'<figure><img alt="Slice {picture.slice_k} of {escape(picture.case)} with outlines" '
-        f'src="{_png(outlines(picture))}"><figcaption><b>{escape(picture.case)}</b>, slice {picture.slice_k}<br>'
+        f'src="{png_data(outlines(picture))}"><figcaption><b>{escape(picture.case)}</b>, slice {picture.slice_k}<br>'
         f"Dice: {dice}</figcaption></figure>"
     )
 

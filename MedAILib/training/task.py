@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from MedAILib.errors import InputError
+from MedAILib.training.classification_task import ClassificationTask
 
 TASKS = Path(__file__).parent / "tasks"
 
@@ -52,11 +53,18 @@ class SegmentationTask:
         return int(self.network["out_channels"])
 
 
-def read_task(name: str) -> SegmentationTask:
+# What a task's "kind" may be.
+KINDS: dict[str, type[SegmentationTask] | type[ClassificationTask]] = {
+    "segmentation": SegmentationTask,
+    "classification": ClassificationTask,
+}
+
+
+def read_task(name: str) -> SegmentationTask | ClassificationTask:
     """Read a task that ships with MedAI, or one from a JSON file of the same shape.
 
     Raises:
-        InputError: no task of that name; unreadable file; keys missing or unknown.
+        InputError: no task of that name; unreadable file; keys missing or unknown; a value that makes no sense.
     """
     path = Path(name) if name.endswith(".json") else TASKS / f"{name}.json"
     if not path.is_file():
@@ -66,12 +74,16 @@ def read_task(name: str) -> SegmentationTask:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"The training task {path} can't be read as JSON: {error}.") from error
-    if not isinstance(content, dict) or content.pop("kind", None) != "segmentation":
-        raise InputError(f"The training task {path} is not of the kind 'segmentation', the only one there is so far.")
-    expected = {field.name for field in fields(SegmentationTask)}
+    kind = KINDS.get(content.pop("kind", None)) if isinstance(content, dict) else None
+    if kind is None:
+        raise InputError(f"The training task {path} is of no kind that MedAI trains; 'kind' is {' or '.join(KINDS)}.")
+    expected = {field.name for field in fields(kind)}
     if content.keys() != expected:
         raise InputError(
             f"The training task {path} lacks {sorted(expected - content.keys())} and has unknown "
             f"{sorted(content.keys() - expected)}; mend these keys."
         )
-    return SegmentationTask(**content)
+    try:
+        return kind(**content)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"The training task {path} has a value of a wrong type: {error}.") from error
