@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import numpy as np
 import slicer
 import slicer.util
-from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLSequenceNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
-from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
 
 # Installed, MedAILib stands beside this file; in a source tree one folder up, where Slicer does not look.
@@ -34,7 +34,7 @@ from MedAILib.scene.into import require_segmentation
 from MedAILib.scene.origin import find_origin, origin_of
 from MedAILib.scene.read import roi_from_node, volume_from_nodes
 from MedAILib.scene.sequence_results import SequenceOutputs
-from MedAILib.scene.sequences import SequenceRun, sequence_shown_in, shown_in
+from MedAILib.scene.sequences import SequenceRun, holds_volumes, sequence_shown_in, shown_in
 from MedAILib.scene.surfaces import add_surfaces
 from MedAILib.scene.write import Outputs, write_result
 from MedAILib.volume import Volume
@@ -76,7 +76,8 @@ class MedAISegmentParameterNode:
     """What the panel shows, as it is saved with the scene.
 
     `inputVolume2` and so on are the further channels of a model that wants several; `overlapPercent` is -1 for the
-    model's own. `allFrames` counts only where the image is shown from a sequence.
+    model's own. `allFrames` counts only where the image is shown from a sequence; `inputSequence`, where there is one,
+    takes the image's place.
     """
 
     model: str = "hippocampus"
@@ -89,6 +90,7 @@ class MedAISegmentParameterNode:
     inputVolume7: vtkMRMLScalarVolumeNode
     inputVolume8: vtkMRMLScalarVolumeNode
     allFrames: bool = False
+    inputSequence: vtkMRMLSequenceNode
     roi: vtkMRMLMarkupsROINode
     device: str = "auto"
     outputSegmentation: vtkMRMLSegmentationNode
@@ -98,6 +100,7 @@ class MedAISegmentParameterNode:
     probabilities: bool = False
     overlapPercent: Annotated[int, WithinRange(-1, 90)] = -1
     mirror: bool = False
+    precision: Annotated[str, Choice(["auto", "float32", "half"])] = "auto"
     postprocess: bool = True
 
 
@@ -134,18 +137,19 @@ class MedAISegmentWidget(ModelPanel):
             "roiNode": parameters.roi.GetID() if is_there(parameters.roi) else None,
             "labelMap": parameters.labelMap,
             "table": parameters.table,
+            "probabilities": parameters.probabilities,
+            "surfaces": parameters.surfaces,
             "mirror": parameters.mirror,
             "overlap": None if percent < 0 else percent / 100,
+            "precision": parameters.precision,
             "postprocess": parameters.postprocess,
         }
-        sequenceNode = self._sequenceNode() if parameters.allFrames else None
+        sequenceNode = self._chosenSequence() or (self._sequenceNode() if parameters.allFrames else None)
         if sequenceNode is not None:
             return {"sequenceNode": sequenceNode.GetID(), **both}
         return {
             "volumeNode": [node.GetID() for node in self._inputNodes()],
             "segmentationNode": output.GetID() if is_there(output) else None,
-            "probabilities": parameters.probabilities,
-            "surfaces": parameters.surfaces,
             **both,
         }
 
@@ -184,17 +188,43 @@ class MedAISegmentWidget(ModelPanel):
         self._log(_("Done: {names}").format(names=", ".join(node.GetName() for node in nodes)))
         count = sequenceNode.GetNumberOfDataNodes()
         self._say(_("Done: {count} frames in {name}.").format(count=count, name=nodes[0].GetName()))
+        if segmentationNode is not None and segmentationNode.GetSegmentation().ContainsRepresentation("Closed surface"):
+            center_3d_views()
         for chartNode in [node for node in nodes if node.IsA("vtkMRMLPlotChartNode")]:
             show_plot(chartNode)
 
     def updateOwn(self, running):
         self.ui.editButton.enabled = self._resultIDs is not None and not running
+        inputsUsed = self._chosenSequence() is None
+        self.ui.inputVolumeSelector.enabled = self.ui.allFramesCheckBox.enabled = inputsUsed
+        self.ui.outputSegmentationSelector.enabled = inputsUsed and not self._allFrames()
+
+    def ownHindrance(self):
+        sequenceNode = self._chosenSequence()
+        if sequenceNode is not None and not holds_volumes(sequenceNode):
+            return _("{name} is no sequence of images; choose another.").format(name=sequenceNode.GetName())
+        return ""
+
+    def imagesNeeded(self):
+        return self._chosenSequence() is None
 
     def inputsDependOn(self):
         return self._sequenceNode() is not None
 
     def showInputs(self):
         self.ui.allFramesCheckBox.visible = self._sequenceNode() is not None
+        self.ui.inputSequenceLabel.visible = self.ui.inputSequenceSelector.visible = len(self._inputNodes()) == 1
+
+    def _allFrames(self) -> bool:
+        parameters = self._parameterNode
+        return parameters is not None and parameters.allFrames and self._sequenceNode() is not None
+
+    def _chosenSequence(self):
+        """The sequence that is chosen by itself, where the model takes one image a frame; else None."""
+        parameters = self._parameterNode
+        if parameters is None or len(self._inputNodes()) != 1:
+            return None
+        return parameters.inputSequence if is_there(parameters.inputSequence) else None
 
     def _sequenceNode(self):
         """The sequence that the chosen image is shown from, where a run can take all of its frames; else None."""
@@ -220,8 +250,7 @@ class MedAISegmentLogic(ModelLogic):
     TASKS = ("segmentation",)
 
     def getParameterNode(self):
-        wrapper: Any = MedAISegmentParameterNode  # the decorator gave it a constructor
-        return wrapper(super().getParameterNode())
+        return self.wrapped(MedAISegmentParameterNode)
 
     def segment(self, volumeNode, model="hippocampus", device="auto", **options):
         """Segment an image and wait for the result.
@@ -235,7 +264,7 @@ class MedAISegmentLogic(ModelLogic):
                 `labelMap`, `probabilities`, `surfaces`, `uncertainty` (each voxel's entropy), `table` (all False but
                 `table`), which nodes to make besides the segmentation; `mirror`, to average over mirrored copies as
                 the model allows; `overlap` of windows, 0 to below 1, None for the model's own; `postprocess` (True), to
-                clean up as the model asks;
+                clean up as the model asks; `precision` of the network, "auto", "float32" or "half" (on an NVIDIA GPU);
                 `segmentationNode`, one that takes the new segments beside those that it has.
 
         Returns:
@@ -309,8 +338,8 @@ class MedAISegmentLogic(ModelLogic):
             onError: as for `segmentAsync`.
             onProgress: called with each new state; its text is "Frame 3 of 20" and the like.
             onWarnings: as for `segmentAsync`, of the first frame.
-            options: `roiNode`, `labelMap`, `table` (with a plot), `mirror`, `overlap` and `postprocess`, as for
-                `segment`.
+            options: `roiNode`, `labelMap`, `probabilities`, `surfaces`, `table` (with a plot), `mirror`, `overlap`,
+                `precision` and `postprocess`, as for `segment`.
 
         Returns:
             As `segmentAsync`. Until the last frame is done nothing is in the scene.
@@ -373,6 +402,7 @@ class _Run:
         segmentationNode=None,
         mirror=False,
         overlap=None,
+        precision="auto",
         postprocess=True,
         uncertainty=False,
     ):
@@ -382,7 +412,7 @@ class _Run:
         self.request = RunRequest(
             model,
             device,
-            RunOptions(roi, probabilities, mirror, postprocess, overlap, uncertainty),
+            RunOptions(roi, probabilities, mirror, postprocess, overlap, uncertainty, precision),
             statistics=True,
         )
         self._job: Job | None = None
@@ -452,17 +482,22 @@ class _FramesRun:
         *,
         roiNode=None,
         labelMap=False,
+        probabilities=False,
+        surfaces=False,
         table=True,
         mirror=False,
         overlap=None,
+        precision="auto",
         postprocess=True,
         outputs=None,
     ):
-        outputs = outputs or SequenceOutputs(label_maps=labelMap, table=table, plot=table)
+        outputs = outputs or SequenceOutputs(
+            label_maps=labelMap, table=table, plot=table, probabilities=probabilities, surfaces=surfaces
+        )
         self.frames = SequenceRun(node_of(sequenceNode, _("sequence")), outputs)
         regionNode = None if roiNode is None else node_of(roiNode, _("region of interest"))
         roi = None if regionNode is None else roi_from_node(regionNode, self.frames.shown_volume())
-        options = RunOptions(roi, mirror=mirror, postprocess=postprocess, overlap=overlap)
+        options = RunOptions(roi, outputs.probabilities, mirror, postprocess, overlap, precision=precision)
         self.request = RunRequest(model, device, options)
 
     @property

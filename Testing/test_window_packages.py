@@ -160,3 +160,15 @@ def test_panel_says_which_extension_is_missing(session, tmp_path, monkeypatch) -
     widget.ui.applyButton.click()
     session.until(lambda: len(session.messages()) == 2)
     assert "extension 'PyTorch'" in session.messages()[1]
+
+
+def test_failed_installation_says_how_to_go_on(session, tmp_path, monkeypatch) -> None:
+    def fail(requirements: list[str], **options: object) -> None:
+        raise subprocess.CalledProcessError(1, "pip")
+
+    widget = panel(session, tmp_path, monkeypatch, {"torch": "2.13.0", "safetensors": "0.8.0"})
+    monkeypatch.setattr(packaging, "pip_ensure", fail)
+    widget.ui.applyButton.click()
+    session.until(lambda: len(session.messages()) == 2)
+    assert "monai>=1.6.1 could not be installed" in session.messages()[1]
+    assert "Without a connection" in session.messages()[1]

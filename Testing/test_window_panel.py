@@ -118,10 +118,12 @@ def test_saved_scene_restores_what_the_panel_showed(session, tmp_path) -> None:
     ui.roiSelector.setCurrentNode(roi)
     ui.deviceComboBox.currentIndex = 1
     ui.overlapSpinBox.value = 70
+    ui.precisionComboBox.currentIndex = 1
     for box in (ui.labelMapCheckBox, ui.tableCheckBox, ui.postprocessCheckBox):
         box.click()
     before = settings(widget)
     assert (before["device"], before["overlap"], before["labelMap"]) == ("cpu", 0.7, True)
+    assert before["precision"] == ui.precisionComboBox.currentText == "float32"
 
     file = str(tmp_path / "scene.mrml")
     parameters = widget.logic.getParameterNode().parameterNode
@@ -166,6 +168,20 @@ def test_panel_that_is_left_and_entered_again_shows_its_parameters(session) -> N
     widget.logic.getParameterNode().labelMap = True
     widget.enter()
     assert widget.ui.labelMapCheckBox.checked
+
+
+def test_panel_that_is_left_no_longer_changes_its_parameters(session) -> None:
+    session.add_volume()
+    widget = session.open()
+    parameters = widget.logic.getParameterNode()
+    for _ in range(3):
+        widget.exit()
+        widget.enter()
+    assert widget.logic.getParameterNode() is parameters
+    assert len(parameters._connectors) == 1
+    widget.exit()
+    widget.ui.labelMapCheckBox.click()
+    assert parameters.labelMap is False
 
 
 def test_diagnostics_are_copied(session) -> None:

@@ -54,12 +54,24 @@ class ModelLogic(ScriptedLoadableModuleLogic):
 
     def __init__(self, client: WorkerClient | None = None):
         super().__init__()
+        self._parameters: Any = None
         self.use(client)
 
     def use(self, client: WorkerClient | None):
         """Run models by this client from here on; None for the shared worker."""
         self._shared = SHARED if client is None else SharedWorker(client)
         self._shared.join(self)
+
+    def wrapped(self, wrapper: Any) -> Any:
+        """The module's parameter node in its wrapper: one for each node, as each wrapper observes its node for good.
+
+        Args:
+            wrapper: the class that `parameterNodeWrapper` decorated.
+        """
+        node = ScriptedLoadableModuleLogic.getParameterNode(self)
+        if self._parameters is None or self._parameters.parameterNode is not node:
+            self._parameters = wrapper(node)
+        return self._parameters
 
     def models(self) -> list[ModelEntry]:
         """The models at hand and those that can be downloaded, with what is known of each."""

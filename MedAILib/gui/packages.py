@@ -2,11 +2,10 @@
 
 import importlib.metadata
 import importlib.util
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from packaging.specifiers import SpecifierSet
 
 from MedAILib.errors import MedAIError
 from MedAILib.gui.devices import nvidia_cards
@@ -164,6 +163,8 @@ def is_complete(name: str) -> bool:
 
 def version_fits(version: str, requirement: str) -> bool:
     """Whether "2.13.0+cpu" is what ">=2.10" asks for."""
+    from packaging.specifiers import SpecifierSet  # noqa: PLC0415  no part of Python; nobody needs it before Apply
+
     return SpecifierSet(requirement).contains(version, prereleases=True)
 
 
@@ -187,11 +188,22 @@ def _install_torch(versions: str) -> None:
 
 
 def _install(requirements: Sequence[str]) -> None:
-    try:
-        from slicer import packaging  # noqa: PLC0415  Slicer 5.12 on
-    except ImportError:
-        import slicer.util  # noqa: PLC0415
+    """By Slicer's own installer, which shows its progress.
 
-        slicer.util.pip_install(" ".join(requirements))
-    else:
-        packaging.pip_ensure(list(requirements), prompt_install=False, requester="MedAI")
+    Raises:
+        PackagesMissing: pip did not succeed.
+    """
+    try:
+        try:
+            from slicer import packaging  # noqa: PLC0415  Slicer 5.12 on
+        except ImportError:
+            import slicer.util  # noqa: PLC0415
+
+            slicer.util.pip_install(" ".join(requirements))
+        else:
+            packaging.pip_ensure(list(requirements), prompt_install=False, requester="MedAI")
+    except (subprocess.CalledProcessError, RuntimeError) as error:
+        names = ", ".join(requirements)
+        raise PackagesMissing(
+            f"{names} could not be installed ({error}); the Python console says why.\n\n{OFFLINE}"
+        ) from error

@@ -15,6 +15,7 @@ import slicer
 import slicer.util
 import vtk
 from slicer.i18n import tr as _
+from slicer.parameterNodeWrapper import SlicerParameterNamePropertyName
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
@@ -38,7 +39,8 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """Shows the parameters, starts and follows a run, and says how it stands.
 
     A module's own widget gives the name of its `.ui` file, makes its logic, and overrides `connectOwn`, `arguments`,
-    `begin`, `showResults`, and where it has more to say `ownHindrance`, `updateOwn`, `inputsDependOn`, `showInputs`.
+    `begin`, `showResults`, and where it has more to say `ownHindrance`, `imagesNeeded`, `updateOwn`, `inputsDependOn`,
+    `showInputs`.
     """
 
     UI = ""
@@ -77,6 +79,10 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def ownHindrance(self) -> str:
         """What else is missing before a run can begin; empty when nothing is."""
         return ""
+
+    def imagesNeeded(self) -> bool:
+        """Whether a run takes the images of the selectors, one for each channel."""
+        return True
 
     def updateOwn(self, running: bool):
         """Bring the module's own widgets in line with the parameters and the run."""
@@ -167,7 +173,8 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
         self._parameterNode = parameterNode
         if self._parameterNode:
-            self._parameterNodeGuiTag = self._parameterNode.connectGui(self.ui)
+            # Not connectGui, which keeps its tag to itself: such a connection could never be ended.
+            self._parameterNodeGuiTag = self._parameterNode.connectParametersToGui(bound_widgets(self.ui))
             self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
         self._update()
 
@@ -367,7 +374,7 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if len(model.spec.channels) > MAX_CHANNELS:
             return _("This model wants more images than the panel can take; call it from the Python console.")
         missing = [x for x, node in zip(model.spec.channels, self._inputNodes(), strict=True) if not is_there(node)]
-        if missing:
+        if missing and self.imagesNeeded():
             return _("Choose an image for: {channels}").format(channels=", ".join(missing))
         return self.ownHindrance()
 
@@ -434,6 +441,12 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _log(self, text):
         self.ui.logText.appendPlainText(f"{time.strftime('%H:%M:%S')}  {text}")
         logging.info(text)
+
+
+def bound_widgets(ui) -> "dict[str, Any]":
+    """The widgets that the `.ui` file binds to parameters, by the parameters' names."""
+    named = {widget.property(SlicerParameterNamePropertyName): widget for widget in vars(ui).values()}
+    return {name: widget for name, widget in named.items() if name}
 
 
 def is_there(node) -> bool:

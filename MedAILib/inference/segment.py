@@ -18,6 +18,7 @@ from MedAILib.inference.engine import ChosenEngine, first_of
 from MedAILib.inference.frame import Frame
 from MedAILib.inference.ladder import Rung, climb_down, rungs
 from MedAILib.inference.memory import is_out_of_memory
+from MedAILib.inference.precision import FULL, HALF, casting, number_format, say_if_refused
 from MedAILib.inference.prepare import Step, prepared, require_usable
 from MedAILib.inference.restore import Decision, Restored, decided_by, restore
 from MedAILib.inference.window import Windows, all_finite, forwards, slide
@@ -127,6 +128,8 @@ def segment(
     for note in recipe.notes:
         progress.warn(note)
     require_usable(part, progress)
+    if engines is None:
+        say_if_refused(next(network.parameters()).device, options, progress)
     way = _Way(part, network, recipe, options, progress, engines)
     home = next(network.parameters()).device
     try:
@@ -212,7 +215,13 @@ class _Way:
         mirror = recipe.mirror_axes if self.options.mirror else ()
         network = self._engine(rung.device, forwards(tuple(image.shape[1:]), windows, mirror))
         planes = slide(
-            checked(network, recipe.out_channels, rung.device, recipe.slice_axis),
+            checked(
+                network,
+                recipe.out_channels,
+                rung.device,
+                recipe.slice_axis,
+                number_format(rung.device, self.options),
+            ),
             image,
             windows,
             mirror,
@@ -296,16 +305,23 @@ def _windows(windows: Windows, options: RunOptions) -> Windows:
 
 
 def checked(
-    network: Callable[[Tensor], Any], channels: int, device: torch.device, slice_axis: int | None = None
+    network: Callable[[Tensor], Any],
+    channels: int,
+    device: torch.device,
+    slice_axis: int | None = None,
+    number: str = FULL,
 ) -> Callable[[Tensor], Tensor]:
     """The network as a function between CPU tensors that refuses to hand on nonsense.
 
-    A network for slices (`slice_axis`) is given windows of one voxel along that axis, without the axis.
+    A network for slices (`slice_axis`) is given windows of one voxel along that axis, without the axis. It computes in
+    the format `number`, where it does not say one itself.
     """
 
     def run(patch: Tensor) -> Tensor:
         try:
-            output = network(patch.to(device) if slice_axis is None else patch.squeeze(slice_axis + 2).to(device))
+            window = patch.to(device) if slice_axis is None else patch.squeeze(slice_axis + 2).to(device)
+            with casting(device, number):
+                output = network(window)
         except (
             RuntimeError,
             ValueError,
@@ -332,8 +348,9 @@ def checked(
                 f"the model's description promises {channels} channels on the same voxels."
             )
         if not all_finite(output):
-            raise ModelError("The network's output is not finite; its weights or the intensities don't suit.")
-        return torch.as_tensor(output)
+            again = "; run it in float32" if number == HALF else ""
+            raise ModelError(f"The network's output is not finite; its weights or the intensities don't suit{again}.")
+        return torch.as_tensor(output).float() if number == HALF else torch.as_tensor(output)
 
     return run
 

@@ -9,6 +9,7 @@ import torch
 
 from MedAILib.errors import InputError
 from MedAILib.inference.memory import is_out_of_memory
+from MedAILib.inference.precision import HALF, number_format, say_if_refused
 from MedAILib.inference.prepare import require_usable
 from MedAILib.inference.restore import Restored
 from MedAILib.inference.segment import pasted
@@ -81,6 +82,7 @@ class NnunetModel:
             "nnunet.configuration": self._plan.results.configuration,
             "nnunet.folds": ", ".join(path.parent.name for path in self._plan.results.checkpoints),
             "nnunet.parity": str(self._parity),
+            "precision": number_format(self._device, options, HALF),
             **done.said,
             "dynamic-network-architectures": version("dynamic-network-architectures"),
         }
@@ -110,6 +112,7 @@ class NnunetModel:
         box = volume.geometry.box_of_roi(options.roi) if options.roi else None
         part = volume.cropped(box) if box else volume
         require_usable(part, progress)
+        say_if_refused(self._device, options, progress)
         labels = None
         for stage in self._stages[:-1]:
             found, _ = stage.run(part, labels, replace(options, probabilities=False, uncertainty=False), progress)

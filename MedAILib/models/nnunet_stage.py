@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from MedAILib.errors import ModelError
 from MedAILib.inference.agreement import Agreement
 from MedAILib.inference.engine import ChosenEngine, Engine
+from MedAILib.inference.precision import HALF, casting, number_format
 from MedAILib.inference.restore import Decision, Restored, decided_by, restore
 from MedAILib.inference.segment import checked, pasted
 from MedAILib.inference.window import Network, Planes, forwards, slide
@@ -128,7 +129,8 @@ class Stage:
     ) -> Planes:
         windows, axes = self._windows(options)
         outputs, flat = self.plan.outputs, len(self.plan.patch) == 2
-        functions = [checked(_Seeing(engine, flat), outputs, self.device) for engine in engines]
+        number = number_format(self.device, options, HALF)
+        functions = [checked(_Seeing(engine, flat, number), outputs, self.device) for engine in engines]
 
         def run(some: Sequence[Network], heard: Agreement | None) -> Planes:
             return slide(some, prepared.image, windows, axes, outputs, progress, half=self.parity, agreement=heard)
@@ -145,10 +147,11 @@ class _Seeing:
 
     network: Engine
     flat: bool
+    number: str
 
     def __call__(self, patch: Tensor) -> Tensor:
         patch = patch[:, :, 0] if self.flat else patch
-        with torch.autocast(patch.device.type, enabled=patch.device.type == "cuda"):
+        with casting(patch.device, self.number):
             output = self.network(patch)
         return output[:, :, None] if self.flat else output
 

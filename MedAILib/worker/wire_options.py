@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-from MedAILib.request import ClassifyOptions, DetectOptions, Explain, Options, RunOptions, Slices
+from MedAILib.request import (
+    ENGINES,
+    PRECISIONS,
+    ClassifyOptions,
+    DetectOptions,
+    Explain,
+    Options,
+    RunOptions,
+    Slices,
+)
 from MedAILib.volume import Roi
 from MedAILib.worker.foreign import decoding, flag_of, floats, member_of, object_of, text_of, triple, whole_of
 
@@ -37,8 +46,8 @@ def unpack_options(body: Any) -> Options:
             postprocess=flag_of(body["postprocess"]),
             uncertainty=flag_of(body["uncertainty"]),
             overlap=_number(body["overlap"]),
-            precision=text_of(body.get("precision", "auto")),
-            engine=text_of(body.get("engine", "auto")),
+            precision=member_of(body["precision"], PRECISIONS),
+            engine=member_of(body["engine"], ENGINES),
         )
 
 
