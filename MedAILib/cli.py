@@ -177,16 +177,19 @@ def _add_run(command: argparse.ArgumentParser) -> None:
 
 
 def _add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = _command(commands, "batch", "segment every case of a folder or list")
+    command = _command(commands, "batch", "segment or classify every case of a folder or list")
     command.add_argument("source", type=Path, metavar="DIR_OR_LIST", help="folder of images, or .txt or .csv list")
     _add_model(command)
     command.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     command.add_argument(
         "--kind",
         action="append",
-        choices=(".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".seg.nrrd", ".mrb", ".dcm"),
-        help="what to write of each case; may be given several times (default: .nii.gz)",
+        choices=(".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".seg.nrrd", ".mrb", ".dcm", ".json", ".csv"),
+        help="what to write of each case; may be given several times (default: .nii.gz, of classifications .json)",
     )
+    command.add_argument("--slice", nargs=2, metavar=("AXIS", "N"), help="classification: one slice across I, J or K")
+    command.add_argument("--each-slice", metavar="AXIS", help="classification: each slice across I, J or K by itself")
+    command.add_argument("--covariates", type=Path, metavar="FILE", help="classification: CSV, a line for each case")
     command.add_argument("--resume", action="store_true", help="leave out cases that were done before")
     command.add_argument("--workers", type=int, default=1, metavar="N", help="cases computed side by side")
     _add_run(command)

@@ -12,6 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from bundles import network_entry, random_bundle, threshold_bundle
+from classifier_bundles import DENSENET, classifier_bundle
 
 from MedAILib.batch.cases import find_batch_cases
 from MedAILib.batch.overview import page
@@ -187,3 +188,47 @@ def test_records_are_json_that_others_can_read(model: Path, images: Path, tmp_pa
     record = json.loads((tmp_path / "out" / "records" / "case_1.json").read_text(encoding="utf-8"))
     assert record["key"]["kinds"] == [".nii.gz"] and len(record["key"]["content"]) == 64
     assert record["row"]["files"] == ["case_1.nii.gz", "pictures/case_1.png"]
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return classifier_bundle(tmp_path_factory.mktemp("models") / "shapes", DENSENET, ["square", "disc", "none"])
+
+
+def test_classified_batch_has_probabilities_and_pictures_with_the_decision(classifier: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 255, (40, 60)).astype(np.uint8)
+        PIL.Image.fromarray(noise).save(tmp_path / "in" / f"scan_{number}.png")
+    out = tmp_path / "out"
+    assert batch(tmp_path / "in", "-m", classifier, "-o", out) == 0
+    for name, row in table(out).items():
+        found = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
+        assert row["decision"] == found["predicted"]
+        assert float(row["p(disc)"]) == pytest.approx(found["classes"][1]["probability"], rel=1e-4)
+        pixels = np.asarray(PIL.Image.open(out / "pictures" / f"{name}.png"))
+        assert pixels.shape == (256, 256, 3)
+        assert pixels[-28:].max() > 200  # the decision is written there
+        assert f"<p>{row['decision']}</p>" in (out / "index.html").read_text(encoding="utf-8")
+    assert batch(tmp_path / "in", "-m", classifier, "-o", out, "--resume") == 0
+    assert {row["state"] for row in table(out).values()} == {"kept"}
+
+
+def test_classified_batch_counts_how_slices_were_decided(classifier: Path, images: Path, tmp_path: Path) -> None:
+    (images / "broken.nii.gz").unlink()
+    out = tmp_path / "out"
+    assert batch(images, "-m", classifier, "-o", out) == 2
+    assert "choose one slice" in table(out)["case_1"]["reason"]
+    assert batch(images, "-m", classifier, "-o", out, "--each-slice", "K") == 0
+    counts = [int(word[:-1]) for word in table(out)["case_1"]["decision"].replace(",", "").split()[1::2]]
+    assert sum(counts) == 22
+
+
+def test_options_of_another_task_are_refused(
+    classifier: Path, model: Path, images: Path, tmp_path: Path, capsys
+) -> None:
+    assert batch(images, "-m", classifier, "-o", tmp_path / "out", "--kind", ".nii.gz") == 2
+    assert "--kind" in capsys.readouterr().err
+    assert batch(images, "-m", model, "-o", tmp_path / "out", "--each-slice", "K") == 2
+    assert "segments images" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

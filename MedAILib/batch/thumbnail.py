@@ -1,10 +1,12 @@
-"""A small picture of one result: an axial slice with the structures laid over it."""
+"""A small picture of one result: an axial slice with the structures laid over it, or with what was decided."""
 
 import colorsys
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
 from numpy.typing import NDArray
 
 from MedAILib.output import whole_file
@@ -23,6 +25,7 @@ from MedAILib.volume import Volume
 PIXELS = 256
 MARGIN = 1.4  # of the window, around the structures
 OPACITY = 0.45
+CAPTION = 28  # rows of pixels below a decision's picture
 _GOLDEN_RATIO = 0.618034
 
 
@@ -45,12 +48,53 @@ def thumbnail(volume: Volume, segmentation: Segmentation) -> NDArray[np.uint8]:
         points = np.concatenate([structure.points_ras for structure in structures])
         half = min(half, max(float(np.ptp(points[:, :2], axis=0).max()) / 2 * MARGIN, 20.0))
     plane = Plane("Axial", best_center(structures, volume.geometry), half)
-    dark, bright = display_range(volume)
-    grey = sample(volume.data[0], volume.geometry, plane, PIXELS)
-    grey = np.clip((np.nan_to_num(grey, nan=dark) - dark) / max(bright - dark, 1e-6), 0, 1)
-    picture = np.repeat(grey[..., None], 3, axis=2)
+    picture = _grey(volume, plane)
     for structure in structures:
         color = structure.label.color or colorsys.hsv_to_rgb(structure.number * _GOLDEN_RATIO % 1, 0.7, 0.95)
         share = OPACITY * np.clip(sample_mask(structure, plane, PIXELS), 0, 1)[..., None]
         picture = picture * (1 - share) + np.array(color) * share
     return np.asarray(np.rint(255 * picture), np.uint8)
+
+
+def write_decision(volume: Volume, decision: str, path: Path) -> None:
+    """Write a picture of 256 x 256 pixels as PNG: the image's middle slice, and below what was decided.
+
+    The slice lies across the axis that has fewest voxels, as a picture's only slice does; it keeps its proportions.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    with whole_file(path) as part:
+        PIL.Image.fromarray(decision_picture(volume, decision)).save(part)
+
+
+def decision_picture(volume: Volume, decision: str) -> NDArray[np.uint8]:
+    """The picture's pixels (rows, columns, red green blue)."""
+    axis = int(np.argmin(volume.geometry.shape_kji))
+    middle = volume.geometry.shape_kji[axis] // 2
+    colour = volume.channels == 3 and volume.data.dtype == np.uint8
+    channels = volume.data if colour else volume.data[:1]
+    pixels = np.moveaxis(np.take(channels, middle, axis=axis + 1), 0, -1).astype(np.float64)
+    dark, bright = (0.0, 255.0) if colour else display_range(volume)
+    shown = np.clip((np.nan_to_num(pixels, nan=dark) - dark) / max(bright - dark, 1e-6), 0, 1)
+    grey = PIL.Image.fromarray(np.rint(255 * np.broadcast_to(shown, (*shown.shape[:2], 3))).astype(np.uint8))
+    rows_mm, columns_mm = (
+        n * mm
+        for a, (n, mm) in enumerate(zip(volume.geometry.shape_kji, volume.geometry.spacing_kji_mm, strict=True))
+        if a != axis
+    )
+    scale = (PIXELS - CAPTION) / max(rows_mm, columns_mm)
+    size = max(round(columns_mm * scale), 1), max(round(rows_mm * scale), 1)
+    whole = PIL.Image.new("RGB", (PIXELS, PIXELS))
+    whole.paste(grey.resize(size), ((PIXELS - size[0]) // 2, (PIXELS - CAPTION - size[1]) // 2))
+    font = PIL.ImageFont.load_default(16)
+    PIL.ImageDraw.Draw(whole).text((PIXELS / 2, PIXELS - CAPTION / 2), decision, "white", font, anchor="mm")
+    return np.asarray(whole, np.uint8)
+
+
+def _grey(volume: Volume, plane: Plane) -> NDArray[np.float64]:
+    """A slice of the image (rows, columns, 3), 0 to 1, as people look at it."""
+    dark, bright = display_range(volume)
+    grey = sample(volume.data[0], volume.geometry, plane, PIXELS)
+    grey = np.clip((np.nan_to_num(grey, nan=dark) - dark) / max(bright - dark, 1e-6), 0, 1)
+    return np.repeat(grey[..., None], 3, axis=2)

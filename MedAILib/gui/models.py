@@ -13,7 +13,7 @@ from MedAILib.errors import MedAIError
 from MedAILib.gui.words import size_text
 from MedAILib.models.store import builtin_models
 from MedAILib.read_spec import read_spec
-from MedAILib.spec import ModelSpec
+from MedAILib.spec import Classes, ModelSpec
 from MedAILib.store.catalogue import Entry, catalogue
 from MedAILib.store.record import installed_models
 
@@ -52,6 +52,7 @@ class ModelEntry:
         texts = [self.name, self.state, self.title]
         if spec is not None:
             texts += [spec.task, spec.modality, spec.licence, spec.description, *(label.name for label in spec.labels)]
+            texts += spec.classes.names if spec.classes is not None else ()
         if self.offer is not None:
             offer = self.offer
             texts += [*filter(None, (offer.modality, offer.description, offer.licence.name)), *offer.labels]
@@ -133,11 +134,34 @@ def _facts(model: ModelEntry, spec: ModelSpec) -> Iterator[tuple[str, str]]:
     yield "Task", spec.description or spec.task
     yield "Image", ", ".join(filter(None, (spec.modality, *spec.channels)))
     yield "Finds", _names([label.name for label in spec.labels])
+    yield from _decides(spec.classes) if spec.classes is not None else ()
     yield "Licence", spec.licence
     yield "Made by", spec.authors
     yield "Use", spec.intended_use
     yield "Version", spec.version
     yield "Size", f"{size_text(model.size_bytes)}, {model.state}"
+
+
+def _decides(classes: Classes) -> Iterator[tuple[str, str]]:
+    """What a classifier says of its answers."""
+    yield "Decides", f"{_names(classes.names)} ({classes.kind})"
+    yield (
+        "Takes",
+        ("sequences of " if classes.sequence else "") + ("pictures" if classes.dimensions == 2 else "volumes"),
+    )
+    yield "Also wants", ", ".join(covariate.name for covariate in classes.covariates)
+    strange = classes.out_of_distribution
+    if strange is not None:
+        yield (
+            "Not sure above",
+            f"{strange.method} {strange.threshold:g}, validated on: {strange.validated_on or 'unsaid'}",
+        )
+
+
+def _count(spec: ModelSpec) -> str:
+    if spec.classes is not None:
+        return f"{len(spec.classes.names)} classes"
+    return spec.task if spec.task != "segmentation" else f"{len(spec.labels)} structures"
 
 
 class ModelPicker:
@@ -168,7 +192,7 @@ class ModelPicker:
             if model.offer is not None:
                 about = [model.offer.modality or "", size_text(model.size_bytes) if model.size_bytes else ""]
             else:
-                about = [spec.modality, f"{len(spec.labels)} structures"] if spec else ["can't be read"]
+                about = [spec.modality, _count(spec)] if spec else ["can't be read"]
             self._list.addItem(f"{model.title}  ({', '.join(filter(None, [model.state, *about]))})")
             self._list.item(row).setToolTip(model.name)
         self._setting = False
