@@ -28,8 +28,8 @@ def write_classifier_card(record: ClassifierRecord) -> str:
     """Markdown of a model card: what it is, its data, its training, its figures on images unseen, its limits."""
     task, chosen = record.task, record.trained.calibration
     strange = (
-        f"Where the energy of its scores is above {chosen.strange_above:g}, a limit that {task.strange_quantile:.0%} of "
-        f'the images it was trained or validated on keep, the answer is "not sure". '
+        f"Where the energy of its scores is above {chosen.strange_above:g}, a limit that {task.strange_quantile:.0%} "
+        f'of the images it was trained or validated on keep, the answer is "not sure". '
         f"{task.strange_validated_on}"
         if chosen.strange_above is not None
         else "It has no score of how unlike its training data an image is."
