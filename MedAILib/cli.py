@@ -301,7 +301,7 @@ def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     made["trust"].add_argument("name", nargs="?", metavar="NAME", help="name or path; a SHA-256 with --revoke")
     made["trust"].add_argument("--revoke", action="store_true", help="take the permission back")
     add = made["add"]
-    add.add_argument("source", metavar="PATH_OR_URL", help="folder, zip archive, https address, or an available name")
+    add.add_argument("source", metavar="PATH_OR_URL", help="folder, .zip, .tar.gz, https address, or an available name")
     add.add_argument("--name", help="name in the store, instead of its own")
     add.add_argument("--replace", action="store_true", help="replace the added model of that name")
     add.add_argument("--sha256", metavar="HEX", help="refuse the archive unless its SHA-256 is this one")

@@ -4,27 +4,30 @@ import platform
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from bundles import network_entry, random_bundle
+from classifier_bundles import DENSENET, classifier_bundle
+from legitimate import nnunet, random_volume
 from torch import Tensor, nn
 
 from MedAILib.errors import InputError
 from MedAILib.estimate import demand, estimate_memory
 from MedAILib.inference import ladder
-from MedAILib.inference.ladder import CPU, Memory, Rung, climb_down, rungs
+from MedAILib.inference.ladder import CPU, ON_CPU, Memory, Rung, climb_down, or_on_cpu, rungs
 from MedAILib.inference.restore import Decision
 from MedAILib.inference.segment import Recipe, Segmented, segment
 from MedAILib.inference.window import Windows
 from MedAILib.models.open import open_model
 from MedAILib.progress import Progress
 from MedAILib.read_spec import read_spec
-from MedAILib.request import RunOptions
+from MedAILib.request import ClassifyOptions, RunOptions, Slices
 from MedAILib.spec import ModelSpec
 from MedAILib.system_memory import available_memory, peak_process_memory, process_memory, total_memory
 from MedAILib.volume import Geometry, Roi, Volume
@@ -193,7 +196,7 @@ def test_run_under_a_limit_of_its_address_space_is_refused_and_not_killed(tmp_pa
         from MedAILib.errors import InputError
         from MedAILib.models.open import open_model
         from MedAILib.progress import Progress
-        from MedAILib.request import RunOptions
+        from MedAILib.request import ClassifyOptions, RunOptions, Slices
         from MedAILib.system_memory import _status
         from MedAILib.volume import Geometry, Volume
         model = open_model(Path({str(source)!r}), "cpu")
@@ -268,3 +271,62 @@ def test_freed_blocks_stay_with_the_process_until_they_are_trimmed() -> None:
     for word, expected in (("keep", "True"), ("leave", "False")):
         done = subprocess.run([sys.executable, "-c", program, word], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == expected
+
+
+def test_what_runs_out_on_the_gpu_runs_on_the_cpu_and_says_so() -> None:
+    tried: list[torch.device] = []
+
+    def attempt(device: torch.device) -> str:
+        tried.append(device)
+        if device.type == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return "done"
+
+    listener = Listener()
+    assert or_on_cpu(CUDA, attempt, listener) == ("done", (ON_CPU,))
+    assert tried == [CUDA, CPU] and listener.warnings == [
+        "Memory is short (it ran out on the GPU): the model runs on the CPU, which is slower."
+    ]
+
+
+def test_other_failures_and_those_of_the_cpu_are_handed_on() -> None:
+    def fails(error: Exception) -> Callable[[torch.device], None]:
+        def attempt(device: torch.device) -> None:
+            raise error
+
+        return attempt
+
+    with pytest.raises(RuntimeError, match="shape"):
+        or_on_cpu(CUDA, fails(RuntimeError("wrong shape")), Progress())
+    with pytest.raises(MemoryError):
+        or_on_cpu(CPU, fails(MemoryError()), Progress())
+
+
+@pytest.mark.parametrize("kind", ["nnU-Net", "classifier"])
+def test_nnunet_and_classifiers_go_on_on_the_cpu_and_say_so_in_their_provenance(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: Any = open_model(
+        nnunet(tmp_path / "m") if kind == "nnU-Net" else classifier_bundle(tmp_path / "m", DENSENET, ["a", "b", "c"]),
+        "cpu",
+    )
+    image = random_volume()
+    options: Any = RunOptions() if kind == "nnU-Net" else ClassifyOptions(slices=Slices(index=3))
+    plain = model.run(image, options, Progress())
+    assert plain.provenance["memory"] == "enough"
+    # No GPU is here: the model takes the CPU for one, whose memory runs out at the first window.
+    listener, forward, calls = Listener(), nn.Conv3d.forward if kind == "nnU-Net" else nn.Linear.forward, []
+
+    def short(module: nn.Module, *arguments: Any) -> Tensor:
+        calls.append(module)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(module, *arguments)
+
+    monkeypatch.setattr(nn.Conv3d if kind == "nnU-Net" else nn.Linear, "forward", short)
+    monkeypatch.setattr(model, "_device", CUDA)
+    monkeypatch.setattr(nn.Module, "to", lambda module, device: module)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    found = model.run(image, options, listener)
+    assert found.provenance["memory"] == ON_CPU and found.provenance["device"] == "cpu"
+    assert any("CPU" in text for text in listener.warnings)

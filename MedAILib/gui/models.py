@@ -224,7 +224,9 @@ class ModelPicker:
 
     def askForArchive(self, parent: Any) -> str:
         """Let the user choose a model's archive; its path, empty where none was chosen."""
-        chosen = qt.QFileDialog.getOpenFileName(parent, "Archive of a model", "", "Models (*.zip *.ts *.pt)")
+        chosen = qt.QFileDialog.getOpenFileName(
+            parent, "Archive of a model", "", "Models (*.zip *.tar.gz *.tgz *.ts *.pt)"
+        )
         return str(Path(chosen)) if chosen else ""
 
     def _filter(self, *_: Any) -> None:

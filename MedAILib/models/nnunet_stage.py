@@ -1,7 +1,8 @@
 """One trained configuration of nnU-Net in memory, and its way through one image."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -63,6 +64,17 @@ class Stage:
     device: torch.device
     parity: bool = False
     sha256: str = ""
+
+    @contextmanager
+    def on(self, device: torch.device) -> Iterator["Stage"]:
+        """Within this, the same stage on a device, its networks moved there and back."""
+        for network in self.networks:
+            network.to(device)
+        try:
+            yield replace(self, device=device)
+        finally:
+            for network in self.networks:
+                network.to(self.device)
 
     def run(
         self, volume: Volume, labels: NDArray[Any] | None, options: RunOptions, progress: Progress
