@@ -326,6 +326,8 @@ def test_nnunet_and_classifiers_go_on_on_the_cpu_and_say_so_in_their_provenance(
     monkeypatch.setattr(nn.Conv3d if kind == "nnU-Net" else nn.Linear, "forward", short)
     monkeypatch.setattr(model, "_device", CUDA)
     monkeypatch.setattr(nn.Module, "to", lambda module, device: module)
+    to = Tensor.to
+    monkeypatch.setattr(Tensor, "to", lambda data, *words, **more: data if CUDA in words else to(data, *words, **more))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     found = model.run(image, options, listener)
     assert found.provenance["memory"] == ON_CPU and found.provenance["device"] == "cpu"
