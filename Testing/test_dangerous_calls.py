@@ -43,7 +43,8 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "monai.config.print_config": (),
     "monai.utils.optional_import": (),
     "monai.utils.module": (),
-    "monai.apps": (),
+    # Its detector is a network and its boxes; other applications download and execute.
+    "monai.apps": ("MedAILib/inference/detect.py", "MedAILib/models/detector.py", "MedAILib/models/retinanet.py"),
     "logging.config": (),
     "yaml.load": (),
     "yaml.full_load": (),
@@ -57,6 +58,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 HARMLESS = {
     "MedAILib/models/weights.py": ("pickle", "pickle.UnpicklingError"),
     "MedAILib/models/nnunet.py": ("importlib.metadata.version",),
+    "MedAILib/models/engines.py": ("importlib.util.find_spec",),
     "MedAILib/gui/packages.py": (
         "importlib",
         "importlib.invalidate_caches",

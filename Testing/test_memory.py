@@ -306,29 +306,25 @@ def test_other_failures_and_those_of_the_cpu_are_handed_on() -> None:
 def test_nnunet_and_classifiers_go_on_on_the_cpu_and_say_so_in_their_provenance(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model: Any = open_model(
-        nnunet(tmp_path / "m") if kind == "nnU-Net" else classifier_bundle(tmp_path / "m", DENSENET, ["a", "b", "c"]),
-        "cpu",
-    )
+    folder = tmp_path / "m"
+    source = nnunet(folder) if kind == "nnU-Net" else classifier_bundle(folder, DENSENET, ["a", "b", "c"])
+    model: Any = open_model(source, "cpu")
     image = random_volume()
     options: Any = RunOptions() if kind == "nnU-Net" else ClassifyOptions(slices=Slices(index=3))
     plain = model.run(image, options, Progress())
     assert plain.provenance["memory"] == "enough"
-    # No GPU is here: the model takes the CPU for one, whose memory runs out at the first window.
-    listener, forward, calls = Listener(), nn.Conv3d.forward if kind == "nnU-Net" else nn.Linear.forward, []
+    # No GPU is here: what runs on the device of that name runs out of memory.
+    way, listener = "_through_stages" if kind == "nnU-Net" else "_run_on", Listener()
+    through = getattr(model, way)
 
-    def short(module: nn.Module, *arguments: Any) -> Tensor:
-        calls.append(module)
-        if len(calls) == 1:
+    def short(*arguments: Any) -> Any:
+        if CUDA in arguments:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return forward(module, *arguments)
+        return through(*arguments)
 
-    monkeypatch.setattr(nn.Conv3d if kind == "nnU-Net" else nn.Linear, "forward", short)
+    monkeypatch.setattr(model, way, short)
     monkeypatch.setattr(model, "_device", CUDA)
     monkeypatch.setattr(nn.Module, "to", lambda module, device: module)
-    to = Tensor.to
-    monkeypatch.setattr(Tensor, "to", lambda data, *words, **more: data if CUDA in words else to(data, *words, **more))
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     found = model.run(image, options, listener)
     assert found.provenance["memory"] == ON_CPU and found.provenance["device"] == "cpu"
     assert any("CPU" in text for text in listener.warnings)

@@ -1,7 +1,7 @@
-"""A gzipped tar archive's members, written as they come, under the rules that a zip archive's are written by.
+"""A gzipped tar archive's members, written under the rules that a zip archive's are written by.
 
-Its list of members is not known before it is read to the end, so that limits count what has come so far; whoever calls
-writes into a folder that is thrown away when anything is refused.
+Its list of members is not known before it is read to the end, so that it is read twice: to look at every member, and to
+write. Limits count what has come so far; whoever calls throws the folder away when anything is refused.
 """
 
 import gzip
@@ -57,30 +57,47 @@ def write_members(archive: Path, folder: Path, progress: Progress, limits: Limit
         OutputError: the disk is full.
         Cancelled: by `progress`.
     """
+    _pass(archive, None, progress, limits)  # nothing is written before every member was looked at
+    _pass(archive, folder, progress, limits)
+
+
+def _pass(archive: Path, folder: Path | None, progress: Progress, limits: Limits) -> None:
+    """Go through an archive once, and write its files if there is a folder for them."""
     names, files = Members(archive, limits), 0
     with ExitStack() as opened:
         stream = opened.enter_context(_Metered(archive, limits))
         for info, tar in _members(archive, stream, opened):
-            reason = _wrong(info)
-            if reason is not None:
-                raise ModelError(
-                    f"{archive} was refused: its member {info.name[:100]!r} {reason}; nothing was kept of it."
-                )
-            parts = names.add(info.name, info.isdir())
+            parts = _accepted(archive, info, names)
             if not parts or set(parts) & set(JUNK):
+                stream.expected += info.size
+                continue
+            files += info.isreg()
+            stream.require_room(info.size)
+            if folder is None:
+                stream.expected += info.size
+                progress.step(*in_kilobytes(stream.done, None, "Looking"))
                 continue
             place = folder.joinpath(*parts)
             make_folder(place if info.isdir() else place.parent)
-            if info.isdir():
-                continue
-            files += 1
-            stream.require_room(info.size)
-            for size in _write(archive, tar, info, place):
+            for size in _write(archive, tar, info, place) if info.isreg() else ():
                 stream.expected += size
                 progress.step(*in_kilobytes(stream.done, None, "Unpacking"))
         _drain(archive, stream)
     if not files:
         raise ModelError(f"{archive} holds no file.")
+
+
+def _accepted(archive: Path, info: tarfile.TarInfo, names: Members) -> tuple[str, ...]:
+    """The parts of a member's name, after it was looked at.
+
+    Raises:
+        ModelError: it is not acceptable.
+    """
+    reason = _wrong(info)
+    if reason is not None:
+        name = info.name[:100]
+        raise ModelError(f"{archive} was refused: its member {name!r} {reason}; nothing was kept of it.")
+    return names.add(info.name, info.isdir())
 
 
 def make_folder(folder: Path) -> None:
