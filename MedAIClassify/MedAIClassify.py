@@ -70,6 +70,7 @@ WHOLE, ONE_SLICE, EACH_SLICE, REGION, SEGMENT, EACH_FRAME = PARTS = (
 NO_EXPLANATION = "none"
 # The attribute of a text node that says what stands in the corner of the slice views.
 CORNER_ATTRIBUTE = "MedAI.corner"
+PLOT_SIGNAL = "dataSelected(vtkStringArray*,vtkCollection*)"
 
 
 class MedAIClassify(ScriptedLoadableModule):
@@ -143,6 +144,7 @@ class MedAIClassifyWidget(ModelPanel):
         self._shownResult: Any = None
         self._spots: list[Any] = []
         self._plotViews: list[Any] = []
+        self._cornerText = ""
         super().__init__(parent)
 
     def makeLogic(self):
@@ -168,14 +170,12 @@ class MedAIClassifyWidget(ModelPanel):
     def onSceneStartClose(self, caller, event):
         self._unfollowSlices()
         super().onSceneStartClose(caller, event)
-        write_in_corner("")
-
-    def exit(self):
-        self._unfollowSlices()
-        super().exit()
+        self._writeInCorner("")
 
     def cleanup(self):
-        self._disconnectPlots()
+        for view in self._plotViews:
+            view.disconnect(PLOT_SIGNAL, self._onPlotPicked)
+        self._plotViews = []
         super().cleanup()
 
     # What the user does
@@ -470,22 +470,23 @@ class MedAIClassifyWidget(ModelPanel):
         follow_views(slicer.mrmlScene)
 
     def _connectPlots(self):
-        """Hear clicks in the plot views, which come and go with the layout."""
-        self._disconnectPlots()
-        self._plotViews = plot_views()
-        for view in self._plotViews:
-            view.connect("dataSelected(vtkStringArray*,vtkCollection*)", self._onPlotPicked)
-
-    def _disconnectPlots(self):
-        for view in self._plotViews:
-            view.disconnect("dataSelected(vtkStringArray*,vtkCollection*)", self._onPlotPicked)
-        self._plotViews = []
+        """Hear clicks in the plot views, of which a new layout may have more."""
+        for view in plot_views():
+            if view not in self._plotViews:
+                view.connect(PLOT_SIGNAL, self._onPlotPicked)
+                self._plotViews.append(view)
 
     def _restoreCorner(self):
         """What the last result with a note for the corner says, while the panel asks for it."""
         notes = [node.GetAttribute(CORNER_ATTRIBUTE) for node in slicer.util.getNodesByClass("vtkMRMLTextNode")]
         known = [note for note in notes if note]
-        write_in_corner(known[-1] if known and self._parameterNode.corner else "")
+        self._writeInCorner(known[-1] if known and self._parameterNode.corner else "")
+
+    def _writeInCorner(self, text):
+        """Write into the views' corner, and take back no more than what was written here."""
+        if text != self._cornerText:
+            self._cornerText = text
+            write_in_corner(text)
 
     @staticmethod
     def _show_rows(shown, *widgets):

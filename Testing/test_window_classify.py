@@ -16,6 +16,8 @@ pytest.importorskip("PySide6.QtUiTools", reason="PySide6 or a library of its is 
 from standin import ctk
 from standin.session import run_to_end
 
+from MedAILib.errors import InputError
+from MedAILib.gui.covariates import covariates_of
 from MedAILib.scene.position import place_of_slice
 
 UI_FILE = Path(__file__).parents[1] / "MedAIClassify" / "Resources" / "UI" / "MedAIClassify.ui"
@@ -268,6 +270,18 @@ def test_cancelled_run_leaves_the_scene_as_it_was(session, client, volumes) -> N
     session.until(lambda: widget._run.finished)
     assert session.node_ids() == before
     assert widget.ui.applyButton.enabled
+
+
+@pytest.mark.parametrize(
+    ("line", "says"), [("54", "'54' is no covariate"), ("=3", "'=3' is no covariate"), ("age=", "age is ''")]
+)
+def test_line_that_names_no_numbers_is_refused(line: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        covariates_of(line)
+
+
+def test_line_of_numbers_is_read() -> None:
+    assert covariates_of(" age = 54; body mass=21.5,") == {"age": 54.0, "body mass": 21.5}
 
 
 def test_both_modules_use_one_worker(session, volumes) -> None:

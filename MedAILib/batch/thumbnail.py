@@ -57,9 +57,7 @@ def thumbnail(volume: Volume, segmentation: Segmentation) -> NDArray[np.uint8]:
 
 
 def write_decision(volume: Volume, decision: str, path: Path) -> None:
-    """Write a picture of 256 x 256 pixels as PNG: the image's middle slice, and below what was decided.
-
-    The slice lies across the axis that has fewest voxels, as a picture's only slice does; it keeps its proportions.
+    """Write a picture of 256 x 256 pixels as PNG: a single slice as it is, of a volume the middle axial one, captioned.
 
     Raises:
         OutputError: the file can't be written.
@@ -70,26 +68,34 @@ def write_decision(volume: Volume, decision: str, path: Path) -> None:
 
 def decision_picture(volume: Volume, decision: str) -> NDArray[np.uint8]:
     """The picture's pixels (rows, columns, red green blue)."""
-    axis = int(np.argmin(volume.geometry.shape_kji))
-    middle = volume.geometry.shape_kji[axis] // 2
-    colour = volume.channels == 3 and volume.data.dtype == np.uint8
-    channels = volume.data if colour else volume.data[:1]
-    pixels = np.moveaxis(np.take(channels, middle, axis=axis + 1), 0, -1).astype(np.float64)
-    dark, bright = (0.0, 255.0) if colour else display_range(volume)
-    shown = np.clip((np.nan_to_num(pixels, nan=dark) - dark) / max(bright - dark, 1e-6), 0, 1)
-    grey = PIL.Image.fromarray(np.rint(255 * np.broadcast_to(shown, (*shown.shape[:2], 3))).astype(np.uint8))
-    rows_mm, columns_mm = (
-        n * mm
-        for a, (n, mm) in enumerate(zip(volume.geometry.shape_kji, volume.geometry.spacing_kji_mm, strict=True))
-        if a != axis
-    )
-    scale = (PIXELS - CAPTION) / max(rows_mm, columns_mm)
-    size = max(round(columns_mm * scale), 1), max(round(rows_mm * scale), 1)
+    side = PIXELS - CAPTION
+    if 1 in volume.geometry.shape_kji:
+        shown = _single_slice(volume, side)
+    else:
+        low, high = image_box(volume.geometry)
+        plane = Plane("Axial", best_center((), volume.geometry), float((high - low).max()) / 2)
+        shown = PIL.Image.fromarray(np.rint(255 * _grey(volume, plane)).astype(np.uint8)).resize((side, side))
     whole = PIL.Image.new("RGB", (PIXELS, PIXELS))
-    whole.paste(grey.resize(size), ((PIXELS - size[0]) // 2, (PIXELS - CAPTION - size[1]) // 2))
+    whole.paste(shown, ((PIXELS - shown.width) // 2, (side - shown.height) // 2))
     font = PIL.ImageFont.load_default(16)
     PIL.ImageDraw.Draw(whole).text((PIXELS / 2, PIXELS - CAPTION / 2), decision, "white", font, anchor="mm")
     return np.asarray(whole, np.uint8)
+
+
+def _single_slice(volume: Volume, side: int) -> PIL.Image.Image:
+    """A picture in its proportions, in colour where it has some."""
+    axis = volume.geometry.shape_kji.index(1)
+    colour = volume.channels == 3 and volume.data.dtype == np.uint8
+    channels = volume.data if colour else volume.data[:1]
+    pixels = np.moveaxis(np.take(channels, 0, axis=axis + 1), 0, -1).astype(np.float64)
+    dark, bright = (0.0, 255.0) if colour else display_range(volume)
+    shown = np.clip((np.nan_to_num(pixels, nan=dark) - dark) / max(bright - dark, 1e-6), 0, 1)
+    sizes = zip(volume.geometry.shape_kji, volume.geometry.spacing_kji_mm, strict=True)
+    rows_mm, columns_mm = (n * mm for other, (n, mm) in enumerate(sizes) if other != axis)
+    scale = side / max(rows_mm, columns_mm)
+    size = max(round(columns_mm * scale), 1), max(round(rows_mm * scale), 1)
+    whole = np.rint(255 * np.broadcast_to(shown, (*shown.shape[:2], 3))).astype(np.uint8)
+    return PIL.Image.fromarray(whole).resize(size)
 
 
 def _grey(volume: Volume, plane: Plane) -> NDArray[np.float64]:
