@@ -68,12 +68,20 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
             obstacle=obstacle(plan),
             weights_bytes=plan.weights.stat().st_size if plan.weights.is_file() else 0,
             window_values=network_values(plan.network, int(outputs["num_channels"])),
+            overlap=_overlap(plan),
             findings=_findings(plan, outputs, own) if task == "detection" else (),
         )
     except (LookupError, TypeError, AttributeError, StopIteration, ValueError, ArithmeticError) as error:
         if isinstance(error, SpecError):
             raise
         raise SpecError(f"{plan.told_in} lacks or garbles what a model has to say of itself: {error!r}.") from error
+
+
+def _overlap(plan: BundlePlan) -> float:
+    """The share of a window that overlaps the next, the largest of all axes; MONAI's own where none is named."""
+    told = argument(plan.inferer, "overlap")
+    shares = _per_axis(told) or (0.25,)
+    return min(max(float(share) for share in shares), 0.99)
 
 
 def step_name(component: Component) -> str:

@@ -25,6 +25,8 @@ OVERHEAD_BYTES = 30 * 2**20
 KEPT = 1.3
 # Numbers for each voxel of the window that a network of unknown build is taken to hold.
 USUAL_VALUES = 250.0
+# Seconds for each of these numbers on one core, measured for the built-in model's U-Net.
+CORE_S = 3.5e-8
 # What a classifier's network is taken to hold for each voxel: measured in 3D for a DenseNet-121 (16), an
 # EfficientNet-B0 (54) and a ResNet-18 (128). Explanations hold up to twice as much.
 CLASSIFIER_VALUES = 60.0
@@ -169,6 +171,29 @@ def _classifier_demand(spec: ModelSpec, volume: Volume, options: ClassifyOptions
         planes=0,
         result=2 * FLOAT * prod(volume.geometry.shape_kji) + FLOAT * region if options.explain else 0,
     )
+
+
+def network_voxels(spec: ModelSpec, geometry: Geometry, options: RunOptions) -> int:
+    """Voxels that a segmentation network is shown in a run, each as often as windows and mirrored copies have it.
+
+    Raises:
+        InputError: a region of interest that misses the image.
+    """
+    part = geometry
+    if options.roi is not None:
+        box = geometry.box_of_roi(options.roi)
+        part = geometry.cropped([s.start for s in box], [s.stop - s.start for s in box])
+    shape, _ = _working_grid(spec, part)
+    size = _window(spec.patch, shape)
+    share = spec.overlap if options.overlap is None else options.overlap
+    steps = [n if n >= whole else max(int(n * (1 - share)), 1) for n, whole in zip(size, shape, strict=True)]
+    windows = prod(ceil(max(whole - n, 0) / step) + 1 for n, whole, step in zip(size, shape, steps, strict=True))
+    return windows * prod(size) * (2 ** len(spec.mirror_axes) if options.mirror else 1)
+
+
+def usual_seconds(spec: ModelSpec, voxels: int, cores: int) -> float:
+    """Roughly how long a CPU computes on so many voxels with a network that was never timed on it."""
+    return CORE_S * voxels * (spec.window_values or USUAL_VALUES) / max(cores, 1)
 
 
 def output_channels(spec: ModelSpec) -> int:

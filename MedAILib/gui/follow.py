@@ -22,6 +22,9 @@ SHARE_S = 0.012
 # How long the steps of a result's arrival may keep the main thread, unless one alone takes longer.
 STEPS_S = 0.03
 
+# What the worker says before its model begins.
+BEFORE_COMPUTING = ("Started", "Loading")
+
 # Steps that bring a result to the user, each short; they say how far they are, and return what they made.
 Arrival = Generator[JobState, None, Any]
 
@@ -69,6 +72,10 @@ class FollowedRun:
         self.made: Any = None
         self.error: Exception | None = None
         self.dropped = False
+        # About how long it was expected to compute, and how long it did; None where that is not known.
+        self.expected_s: float | None = None
+        self.computed_s: float | None = None
+        self._began: float | None = None
         self._job, self._obstacle, self._arrive, self._listener = job, obstacle, arrive, listener
         self._arrival: Arrival | None = None
         self._cancelled = False
@@ -113,6 +120,8 @@ class FollowedRun:
 
     def _look(self) -> None:
         state = self._job.poll()
+        if self._began is None and state.state == "running" and not state.text.startswith(BEFORE_COMPUTING):
+            self._began = time.monotonic()
         if state.state == "cancelled":
             self._end(state)
         elif state.finished:
@@ -123,6 +132,7 @@ class FollowedRun:
             except Cancelled:
                 self._end(replace(state, state="cancelled", text="Cancelled"))
             else:
+                self.computed_s = None if self._began is None else time.monotonic() - self._began
                 self._arrival = self._arrive(result)
                 self._tell(replace(state, state="running", text="Placing the result", seconds_left=None))
         else:

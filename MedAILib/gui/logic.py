@@ -11,11 +11,12 @@ import slicer
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from MedAILib.errors import InputError, MedAIError
-from MedAILib.gui.before import warnings_before_run
+from MedAILib.gui.before import Outlook, outlook
 from MedAILib.gui.diagnostics import diagnostics
 from MedAILib.gui.follow import Arrival, Followed, FollowedRun, Listener
 from MedAILib.gui.getting import Getting
 from MedAILib.gui.models import ModelEntry, known_models
+from MedAILib.gui.pace import keep_pace
 from MedAILib.gui.shared_worker import SHARED, SharedWorker, keep_worker_command, worker_command
 from MedAILib.request import RunRequest
 from MedAILib.volume import Volume
@@ -145,12 +146,22 @@ class ModelLogic(ScriptedLoadableModuleLogic):
 
     def _begin(self, run: SceneRun, listener: Listener, onWarnings) -> FollowedRun | None:
         """Follow a run, if nothing speaks against it."""
-        texts = self._warnings(run)
-        if texts and not (onWarnings or log_all)(texts):
+        volume = run.volume
+        before, grid, frames = self._outlook(run, volume), volume.geometry, _frames(run)
+        del volume  # the run lets it go when it is done
+        if before.warnings and not (onWarnings or log_all)(before.warnings):
             return None
         self._shared.join(self)
-        job = run.submit(self._shared.worker())
-        return self._shared.follow(FollowedRun(job, run.obstacle, run.arrive, listener))
+
+        def arrive(result) -> Arrival:
+            if before.spec is not None and followed.computed_s is not None:
+                seconds = followed.computed_s / frames
+                keep_pace(run.request, before.spec, grid, before.place, self.destination(), seconds)
+            return run.arrive(result)
+
+        followed = FollowedRun(run.submit(self._shared.worker()), run.obstacle, arrive, listener)
+        followed.expected_s = before.seconds
+        return self._shared.follow(followed)
 
     def _runToEnd(self, run: SceneRun):
         """Run and wait; returns the new nodes."""
@@ -162,9 +173,13 @@ class ModelLogic(ScriptedLoadableModuleLogic):
             except StopIteration as stop:
                 return stop.value
 
+    def _outlook(self, run: SceneRun, volume: Volume) -> Outlook:
+        """What is to be expected of a run; raises InputError where it would be refused."""
+        return outlook(run.request, volume, self.workerStatus(), self.destination(), _frames(run))
+
     def _warnings(self, run: SceneRun) -> "tuple[str, ...]":
         """What speaks against a run; raises InputError where it would be refused."""
-        return warnings_before_run(run.request, run.volume, self.workerStatus(), self.destination())
+        return self._outlook(run, run.volume).warnings
 
     def _worker(self) -> WorkerClient:
         self._shared.join(self)
@@ -216,6 +231,12 @@ def nodes_of(nodesOrIDs: Any, what: str) -> list[Any]:
     """The nodes of one node or ID, or of a list of them; see `node_of`."""
     several = isinstance(nodesOrIDs, Sequence) and not isinstance(nodesOrIDs, str)
     return [node_of(item, what) for item in (nodesOrIDs if several else [nodesOrIDs])]
+
+
+def _frames(run: SceneRun) -> int:
+    """How many images a run has: those of a sequence, else one."""
+    frames = getattr(run, "frames", None)
+    return 1 if frames is None else int(frames.count)
 
 
 def _logError(error: Exception):

@@ -27,7 +27,7 @@ from MedAILib.gui.follow import FollowedRun
 from MedAILib.gui.logic import ModelLogic
 from MedAILib.gui.models import ModelEntry, ModelPicker, licence_question
 from MedAILib.gui.packages import ensure_packages, slicer_tools, slow_torch
-from MedAILib.gui.words import progress_text, worker_text
+from MedAILib.gui.words import progress_text, time_text, worker_text
 from MedAILib.spec import ModelSpec
 from MedAILib.worker.client import JobState, WorkerDefect
 
@@ -295,7 +295,9 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             advice = slow_torch(slicer_tools())
             if advice:
                 self._log(advice)
-            self._log(_("{model} on {image}").format(model=arguments["model"], image=self._imageNames(arguments)))
+            about = "" if run.expected_s is None else _(", about {time}").format(time=time_text(run.expected_s))
+            image = self._imageNames(arguments)
+            self._log(_("{model} on {image}").format(model=arguments["model"], image=image) + about)
         self._update()
 
     def _onWarnings(self, texts: "Sequence[str]") -> bool:

@@ -1,5 +1,6 @@
 """How sizes, times and the state of a run are put in words."""
 
+from MedAILib.checks import MemoryNeed
 from MedAILib.worker.client import JobState, WorkerStatus
 
 
@@ -29,6 +30,14 @@ def progress_text(state: JobState) -> str:
     if state.seconds_left is not None and state.seconds_left >= 1:
         text = f"{text}, about {time_text(state.seconds_left)} left"
     return text
+
+
+def estimate_text(seconds: float | None, memory: MemoryNeed | None) -> str:
+    """What a run will take: "Estimated: about 4 min, 2.1 GB of memory (14 GB are free)."; empty for nothing known."""
+    parts = [] if seconds is None else [f"about {time_text(seconds)}"]
+    if memory is not None:
+        parts.append(f"{size_text(memory.needed)} of memory ({size_text(memory.free)} are free)")
+    return f"Estimated: {', '.join(parts)}." if parts else ""
 
 
 def worker_text(status: WorkerStatus) -> str:
