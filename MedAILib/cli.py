@@ -13,6 +13,7 @@ from MedAILib.errors import MedAIError
 from MedAILib.progress import Cancelled, Progress
 from MedAILib.system_memory import keep_freed_memory
 from MedAILib.terminal import TerminalProgress, WarningsOnly
+from MedAILib.threads import wait_asleep
 from MedAILib.version import VERSION
 
 # argparse takes -2.7e-05 for an option; scripts write numbers so.
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> i
     options = build_parser().parse_args(arguments, argparse.Namespace(own_process=own_process))
     if own_process:
         keep_freed_memory()
+        wait_asleep()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end tidies up as Ctrl+C does
     progress = WarningsOnly(sys.stderr) if options.quiet else TerminalProgress(sys.stderr)

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import nibabel
@@ -17,8 +18,11 @@ from classifier_bundles import DENSENET, classifier_bundle
 from MedAILib.batch.cases import find_batch_cases
 from MedAILib.batch.overview import page
 from MedAILib.batch.records import Row
+from MedAILib.batch.room import MemoryRoom
 from MedAILib.cli import main
 from MedAILib.errors import InputError
+from MedAILib.progress import Cancellable, Cancelled, Progress
+from MedAILib.threads import wait_asleep
 
 AFFINE = np.diag([-0.9, 0.9, 1.4, 1.0])
 
@@ -232,3 +236,55 @@ def test_options_of_another_task_are_refused(
     assert batch(images, "-m", model, "-o", tmp_path / "out", "--each-slice", "K") == 2
     assert "segments images" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+class Heard(Progress):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+@pytest.mark.parametrize(("available", "most"), [(250, 2), (90, 1), (None, 4)])
+def test_as_many_cases_run_at_a_time_as_memory_allows(available: int | None, most: int) -> None:
+    heard, together, highest = Heard(), 0, 0
+    room, lock, met = MemoryRoom(available, heard.warn), threading.Lock(), threading.Barrier(most)
+
+    def case() -> None:
+        nonlocal together, highest
+        with room.taken(100, heard):
+            with lock:
+                together += 1
+                highest = max(highest, together)
+            met.wait(timeout=30)  # as many as fit are here together
+            with lock:
+                together -= 1
+
+    threads = [threading.Thread(target=case) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert highest == most
+
+
+def test_a_case_that_waits_for_memory_says_so_and_can_be_cancelled() -> None:
+    heard, stop = Heard(), Cancellable()
+    room = MemoryRoom(150, heard.warn)
+    with room.taken(100, stop):
+        stop.cancel()
+        with pytest.raises(Cancelled), room.taken(100, stop):
+            pass
+    assert len(heard.warnings) == 1 and "fewer cases at a time" in heard.warnings[0]
+
+
+def test_threads_wait_asleep_unless_the_user_says_otherwise() -> None:
+    plain: dict[str, str] = {}
+    wait_asleep(plain)
+    assert int(plain["GOMP_SPINCOUNT"]) < 100_000
+    chosen = {"OMP_WAIT_POLICY": "active"}
+    wait_asleep(chosen)
+    assert chosen == {"OMP_WAIT_POLICY": "active"}

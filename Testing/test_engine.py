@@ -240,3 +240,8 @@ def test_damaged_records_are_tried_again(store: Path) -> None:
     assert read_trials("ab" * 32) == {"here": {"another": {"usual_s": 1.0}}}
     (engine_folder("ab" * 32) / "tried.json").write_text("[1,")
     assert read_trials("ab" * 32) == {}
+
+
+def test_a_model_that_segments_loads_nothing_of_explaining() -> None:
+    program = "import sys, MedAILib.models.open\nassert not {'captum', 'openvino'} & set(sys.modules)\n"
+    subprocess.run([sys.executable, "-c", program], check=True)

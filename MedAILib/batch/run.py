@@ -12,6 +12,7 @@ from typing import Any
 
 from MedAILib.batch.cases import BatchCase
 from MedAILib.batch.records import Row, content_sha256, keep_record, kept_row
+from MedAILib.batch.room import MemoryRoom
 from MedAILib.errors import MedAIError
 from MedAILib.files.images import read_channels
 from MedAILib.models.device import share_cores
@@ -20,6 +21,7 @@ from MedAILib.progress import Cancellable, Cancelled, Progress
 from MedAILib.request import ClassifyOptions, RunOptions
 from MedAILib.results import Classification, Segmentation
 from MedAILib.statistics import segment_statistics
+from MedAILib.system_memory import available_memory
 from MedAILib.volume import Volume
 
 # Writes one case's files into the batch's folder and says which, relative to it.
@@ -38,7 +40,8 @@ class Batch:
         identity: what, beside image and options, decides a result (model's SHA-256, version, kinds of files); plain
             JSON values.
         resume: leave out the cases that an earlier run did with the same image and identity.
-        workers: how many cases are computed at a time.
+        workers: how many cases are computed at a time, where memory allows.
+        demand: the bytes that computing an image takes; None where they can't be foretold.
     """
 
     folder: Path
@@ -48,6 +51,7 @@ class Batch:
     identity: Mapping[str, Any]
     resume: bool = False
     workers: int = 1
+    demand: Callable[[Volume], int] | None = None
 
 
 def run_batch(batch: Batch, cases: Sequence[BatchCase], progress: Progress, told: Callable[[Row], None]) -> list[Row]:
@@ -65,7 +69,7 @@ def run_batch(batch: Batch, cases: Sequence[BatchCase], progress: Progress, told
     Raises:
         Cancelled: by `progress`; what was done stays, and `resume` goes on from there.
     """
-    run = _Run(batch)
+    run = _Run(batch, progress)
     rows: dict[str, Row] = {}
     with ThreadPoolExecutor(batch.workers + 2, thread_name_prefix="batch") as pool:
         try:
@@ -90,13 +94,14 @@ def run_batch(batch: Batch, cases: Sequence[BatchCase], progress: Progress, told
 class _Run:
     """Takes cases through reading, computing and writing, each of which has room for so many at a time."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, progress: Progress) -> None:
         self.stop = Cancellable()
         self._records = batch.folder / "records"
         self._records.mkdir(exist_ok=True)
         self._batch = batch
         self._reading, self._writing = threading.Semaphore(), threading.Semaphore()
         self._computing = threading.Semaphore(batch.workers)
+        self._room = MemoryRoom(available_memory(), progress.warn)
 
     def case(self, case: BatchCase) -> Row:
         """Do one case from its files to its files.
@@ -127,7 +132,8 @@ class _Run:
                 return row
             volume = read_channels(case.images, None, notes)
             read = time.perf_counter() - start
-        with self._computing:
+        wanted = batch.demand(volume) if batch.demand is not None else 0
+        with self._computing, self._room.taken(wanted, self.stop):
             share_cores(batch.workers)
             start = time.perf_counter()
             result = batch.model.run(volume, options, notes)

@@ -11,6 +11,7 @@ from MedAILib.commands.classify import chosen_slices, covariates_for, write_clas
 from MedAILib.commands.outputs import Outcome, write_outcome
 from MedAILib.commands.targets import ClassificationTargets, Targets, classification_targets, targets_for, writable
 from MedAILib.errors import InputError
+from MedAILib.estimate import demand
 from MedAILib.models.lean import import_monai_for_inference
 from MedAILib.models.store import find_model
 from MedAILib.models.trust import tree_sha256
@@ -83,13 +84,20 @@ def _run(
     from MedAILib.batch.overview import write_overview
     from MedAILib.batch.records import Row
     from MedAILib.batch.run import Batch, run_batch
+    from MedAILib.models.device import find_device
     from MedAILib.models.open import open_model  # PyTorch and MONAI: seconds that a wrong call need not wait for
 
     model = open_model(spec.source, options.device, options.trust_code)
     kinds = tuple(options.kind or [".nii.gz" if spec.classes is None else ".json"])
     identity = {"model": tree_sha256(spec.source), "kinds": kinds, "medai": VERSION}
     writer = _CaseWriter(options.output, kinds, spec)
-    batch = Batch(options.output, model, run, writer.write, identity, options.resume, options.workers)
+    on_gpu = find_device(options.device).type != "cpu"
+
+    def wanted(volume: Volume) -> int:
+        parts = demand(spec, volume.geometry, volume.data.dtype, run)
+        return (parts.beside_gpu(False) if on_gpu else parts.on_cpu() - parts.weights) - parts.input
+
+    batch = Batch(options.output, model, run, writer.write, identity, options.resume, options.workers, wanted)
     facts = {"Model": f"{spec.title} {spec.version}", "Started": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"}
     done: dict[str, Row] = {}
 

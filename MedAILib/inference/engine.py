@@ -18,8 +18,9 @@ from MedAILib.progress import Progress
 
 Engine = Callable[[Tensor], Tensor]
 
-# Shares of equal labels on the window that is tried: the same but for rounding, and nearly the same.
-SAME, NEARLY_SAME = 0.9999, 0.99
+# Shares of equal labels on the window that is tried: for what nobody asked for, for what the user asked for, and for
+# nearly the same labels.
+SAME, AS_ASKED, NEARLY_SAME = 0.9999, 0.999, 0.99
 # A window shows something where at least this share of it is not its most frequent class.
 SHOWN = 0.005
 # Seconds of work ahead below which nothing is tried that nobody asked for: converting a network takes about as long.

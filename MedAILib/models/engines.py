@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from MedAILib.errors import InputError
 from MedAILib.inference.engine import (
+    AS_ASKED,
     NEARLY_SAME,
+    SAME,
     ChosenEngine,
     Engine,
     Offer,
@@ -67,15 +69,15 @@ class Engines:
             half = False
         offers = []
         asked = half or wanted == "openvino"
-        agreement = {"agreement": NEARLY_SAME} if half else {}
+        agreement = NEARLY_SAME if half else AS_ASKED if asked else SAME
         if half and wanted != "openvino":
-            offers.append(Offer("PyTorch, bfloat16", lambda _: torch_half(network), NEARLY_SAME, asked))
+            offers.append(Offer("PyTorch, bfloat16", lambda _: torch_half(network), agreement, asked))
         if wanted != "torch" and openvino_is_here() and _is_convertible(network):
             from MedAILib.inference.engine_openvino import VERSION  # noqa: PLC0415  # only where it is installed
 
             name = f"OpenVINO {VERSION}, {'bfloat16' if half else 'float32'}"
             make = partial(self._openvino, network, half)
-            offers.append(Offer(name, make, asked=asked, needed=wanted == "openvino" and not half, **agreement))
+            offers.append(Offer(name, make, agreement, asked, needed=wanted == "openvino" and not half))
         return offers
 
     def _openvino(self, network: nn.Module, half: bool, patch: Tensor) -> Engine:

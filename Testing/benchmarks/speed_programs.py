@@ -75,8 +75,10 @@ def ours(job: dict[str, Any], stages: Stages) -> Callable[[], dict[str, str]]:
     sys.path.insert(0, str(TESTING.parent))
     from MedAILib.models.lean import import_monai_for_inference
     from MedAILib.system_memory import keep_freed_memory
+    from MedAILib.threads import wait_asleep
 
     keep_freed_memory()
+    wait_asleep()
     import_monai_for_inference()
     from MedAILib.commands.outputs import Outcome, write_outcome
     from MedAILib.commands.targets import targets_for
