@@ -11,7 +11,7 @@ from MedAILib.commands.classify import chosen_slices, covariates_for, write_clas
 from MedAILib.commands.outputs import Outcome, write_outcome
 from MedAILib.commands.targets import ClassificationTargets, Targets, classification_targets, targets_for, writable
 from MedAILib.errors import InputError
-from MedAILib.estimate import demand
+from MedAILib.estimate import demand_of
 from MedAILib.models.lean import import_monai_for_inference
 from MedAILib.models.store import find_model
 from MedAILib.models.trust import tree_sha256
@@ -94,7 +94,9 @@ def _run(
     on_gpu = find_device(options.device).type != "cpu"
 
     def wanted(volume: Volume) -> int:
-        parts = demand(spec, volume.geometry, volume.data.dtype, run)
+        parts = demand_of(spec, volume, run(cases[0]))
+        if parts is None:
+            return 0
         return (parts.beside_gpu(False) if on_gpu else parts.on_cpu() - parts.weights) - parts.input
 
     batch = Batch(options.output, model, run, writer.write, identity, options.resume, options.workers, wanted)

@@ -16,6 +16,7 @@ from MedAILib.bundle_needs import REVIEWED_NETWORKS
 from MedAILib.config_values import Component, Lambda, Name, Stored, known, parts
 from MedAILib.errors import ModelError, SpecError
 from MedAILib.models.covariates import CovariateClassifier
+from MedAILib.models.mean_classifier import MeanClassifier
 from MedAILib.models.retinanet import retinanet
 from MedAILib.models.sequence import SequenceClassifier
 from MedAILib.models.textbook import TextbookCNN
@@ -66,9 +67,10 @@ PARTS = ("TopologyInstance",)
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     name: getattr(nets, name) for name in (*SEGMENTATION, *CLASSIFICATION, *GENERATION, "vista3d132")
 }
-# MedAI's own; the first two take another network as "backbone".
+# MedAI's own; some take other networks as "backbone" or "members".
 OWN: dict[str, type[nn.Module]] = {
     "CovariateClassifier": CovariateClassifier,
+    "MeanClassifier": MeanClassifier,
     "SequenceClassifier": SequenceClassifier,
     "TextbookCNN": TextbookCNN,
     "UNesT": UNesT,
@@ -225,6 +227,10 @@ def _argument(name: str, key: str, value: Any, folder: Path | None) -> Any:
         return [_argument(name, key, part, folder) for part in value]
     if isinstance(value, Component) and name in OWN and key == "backbone":
         return build_network(value.target, value.arguments, folder)
+    if name == "MeanClassifier" and key == "members":
+        if not isinstance(value, list) or not all(isinstance(part, Component) for part in value):
+            raise SpecError(f"The network {name} has members that are no networks.")
+        return [build_network(part.target, part.arguments, folder) for part in value]
     if isinstance(value, Component):
         part = value.name
         if part not in PARTS or value.positional or value.target not in (part, f"monai.networks.nets.{part}"):

@@ -1,5 +1,6 @@
 """From a folder or file to a model that runs, whatever format it has."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, cast, overload
 
@@ -72,11 +73,11 @@ def open_model(source: Path, device: str, trust_code: str = "") -> OpenedModel:
         return cast(OpenedModel, (GeneratorModel if task == "generation" else ImageModel)(plan, place))
     if plan.script is not None:
         return cast(OpenedModel, TorchScriptModel(plan, place, trust_code))
-    if task == "classification":
-        return cast(OpenedModel, _open_classifier(source, place))
-    if task == "detection":
-        return cast(OpenedModel, _open_detector(source, place))
-    return cast(OpenedModel, BundleModel(source, place))
+    openers: dict[str, Callable[[Path, torch.device], Any]] = {
+        "classification": _open_classifier,
+        "detection": _open_detector,
+    }
+    return cast(OpenedModel, openers.get(task, BundleModel)(source, place))
 
 
 def _open_classifier(source: Path, place: torch.device) -> Any:

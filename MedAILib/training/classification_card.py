@@ -123,9 +123,16 @@ def _how(task: ClassificationTask) -> str:
     )
     if task.choice == "best":
         text += " The weights of each network are of the epoch with the least log loss on the images kept from it."
-    if task.networks * task.folds > 1:
+    several = f"\n\n{task.networks} network{'s'[: task.networks > 1]} for each of {task.folds} folds. "
+    if task.shipped:
         text += (
-            f"\n\n{task.networks} network{'s'[: task.networks > 1]} for each of {task.folds} folds. Distillation: one "
+            f"{several}Shipped are {task.shipped} of these: the answer is the mean of the probabilities that each "
+            "gives for the image and its mirror image. Stock MONAI runs them where MedAI is installed beside it, which "
+            "has the network class that takes the mean."
+        )
+    elif task.networks * task.folds > 1:
+        text += (
+            f"{several}Distillation: one "
             f"network of the same shape learns, for {task.distil_epochs} epochs, the mean probabilities that all of "
             "these give for augmented images; it alone is shipped."
         )
@@ -137,8 +144,7 @@ def _validation(record: ClassifierRecord) -> str:
     where = (
         f"{len(judged.numbers)} images, each judged by the networks ({task.networks}, averaged) that have not learnt "
         f"from it: {task.folds}-fold cross-validation, stratified, inside of {' and '.join(task.pool)}, over "
-        "mirrored copies. The shipped network, which learns to give such means, has learnt from all of these images by "
-        "way of all folds' networks and can't be judged on them itself"
+        f"mirrored copies. {_shipped(task)}"
         if task.folds > 1
         else f"{len(judged.numbers)} images of the validation part; the networks learnt from the training part alone"
     )
@@ -173,6 +179,18 @@ def _validation(record: ClassifierRecord) -> str:
             "|---|---|---|",
             compared,
         ]
+    )
+
+
+def _shipped(task: ClassificationTask) -> str:
+    if task.shipped:
+        return (
+            f"What is shipped is the mean of {task.shipped} of the networks of all folds; for each of these images "
+            "some of them have learnt from it, so that they can't be judged on it together"
+        )
+    return (
+        "The shipped network, which learns to give such means, has learnt from all of these images by way of all "
+        "folds' networks and can't be judged on them itself"
     )
 
 

@@ -6,6 +6,7 @@ import monai
 import numpy as np
 import torch
 
+from MedAILib.models.mean_classifier import MeanClassifier
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import Calibration
 
@@ -83,6 +84,17 @@ def _decisions(task: ClassificationTask, calibration: Calibration) -> dict[str, 
     return found
 
 
+def shipped_network(task: ClassificationTask) -> dict[str, Any]:
+    """The network of the bundle: several and their mean, the distilled one, or the only one."""
+    if task.shipped:
+        return {
+            "_target_": f"{MeanClassifier.__module__}.{MeanClassifier.__name__}",
+            "members": [task.network] * task.shipped,
+            "mirrors": list(task.augmentation.get("flip", ())),
+        }
+    return task.network | (task.student if task.networks * task.folds > 1 else {})
+
+
 def inference(task: ClassificationTask) -> dict[str, Any]:
     """The bundle's `inference.json`: what stock MONAI runs, and what MedAI reads its steps from."""
     image, pred = {"keys": "image"}, {"keys": "pred"}
@@ -95,7 +107,7 @@ def inference(task: ClassificationTask) -> dict[str, Any]:
         "output_dir": "$@bundle_root + '/eval'",
         "datalist": f"$sorted(glob.glob(os.path.join(@dataset_dir, '*.{'png' if flat else 'nii.gz'}')))",
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
-        "network_def": task.network | (task.student if task.networks * task.folds > 1 else {}),
+        "network_def": shipped_network(task),
         "network": "$@network_def.to(@device)",
         "preprocessing": {
             "_target_": "Compose",

@@ -38,6 +38,8 @@ class ClassificationTask:
         networks: how many are trained for each fold, with seeds of their own. Several are averaged, and one network
             of the same shape then learns from the average of all ("distilled"), so that one is all that is shipped.
         student: changes of the network's arguments for the distilled one.
+        shipped: how many of the networks are shipped, as the mean of what they say of an image and its mirror images;
+            0 ships the distilled one alone.
         loss: one of `LOSSES`.
         class_weights: "balanced" (the rarer, the heavier), "none", or a number for each class.
         augmentation: see `AUGMENTATIONS`.
@@ -73,6 +75,7 @@ class ClassificationTask:
     orientation: str
     network: dict[str, Any]
     student: dict[str, Any]
+    shipped: int
     pool: list[str]
     folds: int
     networks: int
@@ -103,6 +106,7 @@ class ClassificationTask:
             "pool": not self.pool or not set(self.pool) <= {"train", "val"},
             "folds": self.folds < 1,
             "networks": self.networks < 1,
+            "shipped": not 0 <= self.shipped <= self.networks * self.folds,
             "epochs": self.epochs < 1 or self.distil_epochs < 1,
             "choice": self.choice not in ("last", "best"),
             "batch": self.batch < 2,

@@ -19,6 +19,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from torch import Tensor, nn
 
 from MedAILib.errors import InputError
+from MedAILib.models.mean_classifier import MeanClassifier
 from MedAILib.progress import Progress
 from MedAILib.training.classification import Bench, Lesson, scores_of, train_network
 from MedAILib.training.classification_task import ClassificationTask
@@ -107,7 +108,9 @@ def train_classifier(task: ClassificationTask, data: ClassData, bench: Bench, pr
     numbers = np.concatenate([data.numbers[judge] for _, judge in folds])
     judged = _judged(numbers, scores)
     final = networks[0]
-    if len(networks) > 1:
+    if task.shipped:
+        final = MeanClassifier(_in_turn(task, networks)[: task.shipped], task.augmentation.get("flip", ()))
+    elif len(networks) > 1:
         pool = folds[0][0] if len(folds) == 1 else np.arange(len(data.numbers))
         lesson = _lesson(task, data, pool, "final network", len(folds) * 100, tuple(networks))
         final = train_network(task, lesson, bench, progress)
@@ -117,6 +120,11 @@ def train_classifier(task: ClassificationTask, data: ClassData, bench: Bench, pr
         judged = replace(judged, scores=shown)
     weights = {key: value.detach().cpu().contiguous() for key, value in final.state_dict().items()}
     return Trained(weights, judged, calibrate(task, judged, shown))
+
+
+def _in_turn(task: ClassificationTask, networks: Sequence[nn.Module]) -> list[nn.Module]:
+    """The first network of each fold, then the second of each, and so on."""
+    return [network for first in range(task.networks) for network in networks[first :: task.networks]]
 
 
 def split_folds(task: ClassificationTask, data: ClassData) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
