@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 
 Run = dict[str, Any]
 COLUMNS = ("Scene", "Program", "Rounds", "Seconds", "Spread", "CPU-s", "Prepare", "Network", "Else", "Peak GiB",
-           "Faster", "Else faster", "Equal labels")  # fmt: skip
+           "Faster", "Else faster", "Equal labels", "Computed by")  # fmt: skip
 SIZES = {
     "volume": lambda run: float(np.prod(run["scene"]["shape"])),
     "classes": lambda run: float(run["scene"]["classes"]),
@@ -94,6 +94,7 @@ def summarised(runs: list[Run]) -> Iterable[tuple[str, ...]]:
                 f"{median(map(cost, first)) / median(map(cost, group)):.2f} x",
                 f"{median(map(besides, first)) / median(map(besides, group)):.1f} x",
                 f"{min(run['agreement'] for run in group):.4%}",
+                group[-1]["said"].get("engine", "PyTorch"),
             )  # fmt: skip
 
 
@@ -165,7 +166,7 @@ def picture(runs: list[Run], path: Path) -> None:
         place.invert_yaxis()
         place.set(title=scene, xlabel="CPU-seconds")
     if groups:
-        axes[0, 0].legend(fontsize=7)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=7, loc="lower right", ncols=len(STAGES))
     for place, what in zip(axes[-1] if grown else [], grown, strict=False):
         place.set_visible(True)
         for way in dict.fromkeys(run["way"] for run in runs if run["part"] == what):
@@ -173,6 +174,6 @@ def picture(runs: list[Run], path: Path) -> None:
             place.loglog([SIZES[what](run) for run in group], [besides(run) for run in group], "o-", label=way)
         place.set(title=f"all but the network, by {what}", xlabel=what, ylabel="CPU-seconds")
         place.legend(fontsize=7)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(path, dpi=110)
     plt.close(figure)
