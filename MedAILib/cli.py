@@ -11,7 +11,9 @@ from pathlib import Path
 
 from MedAILib.errors import MedAIError
 from MedAILib.progress import Cancelled, Progress
+from MedAILib.system_memory import keep_freed_memory
 from MedAILib.terminal import TerminalProgress, WarningsOnly
+from MedAILib.threads import wait_asleep
 from MedAILib.version import VERSION
 
 # argparse takes -2.7e-05 for an option; scripts write numbers so.
@@ -35,6 +37,9 @@ def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> i
         0 done; 2 the input, an option or the model is at fault; 130 cancelled. A defect of MedAI's own raises.
     """
     options = build_parser().parse_args(arguments, argparse.Namespace(own_process=own_process))
+    if own_process:
+        keep_freed_memory()
+        wait_asleep()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end tidies up as Ctrl+C does
     progress = WarningsOnly(sys.stderr) if options.quiet else TerminalProgress(sys.stderr)
@@ -169,20 +174,24 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--precision", default="auto", help="auto, float32, or half: faster, and nearly the same labels"
     )
+    command.add_argument("--engine", default="auto", help="what computes the network on a CPU: auto, torch or openvino")
     command.add_argument("--no-postprocess", action="store_true", help="leave out the model's own clean-up")
 
 
 def _add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = _command(commands, "batch", "segment every case of a folder or list")
+    command = _command(commands, "batch", "segment or classify every case of a folder or list")
     command.add_argument("source", type=Path, metavar="DIR_OR_LIST", help="folder of images, or .txt or .csv list")
     _add_model(command)
     command.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     command.add_argument(
         "--kind",
         action="append",
-        choices=(".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".seg.nrrd", ".mrb", ".dcm"),
-        help="what to write of each case; may be given several times (default: .nii.gz)",
+        choices=(".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".seg.nrrd", ".mrb", ".dcm", ".json", ".csv"),
+        help="what to write of each case; may be given several times (default: .nii.gz, of classifications .json)",
     )
+    command.add_argument("--slice", nargs=2, metavar=("AXIS", "N"), help="classification: one slice across I, J or K")
+    command.add_argument("--each-slice", metavar="AXIS", help="classification: each slice across I, J or K by itself")
+    command.add_argument("--covariates", type=Path, metavar="FILE", help="classification: CSV, a line for each case")
     command.add_argument("--resume", action="store_true", help="leave out cases that were done before")
     command.add_argument("--workers", type=int, default=1, metavar="N", help="cases computed side by side")
     _add_run(command)
@@ -281,7 +290,7 @@ def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         ("info", "all about one, and whether it runs here"),
         ("add", "add a model to your store"),
         ("remove", "remove an added model"),
-        ("clean", "remove unpacked archives and half downloads from your store"),
+        ("clean", "remove unpacked archives, conversions and half downloads from your store"),
         ("verify", "compare models with their recorded SHA-256 and open them"),
         ("trust", "let a model execute code of its own, or take that back; the list without a name"),
     ):
@@ -294,7 +303,7 @@ def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     made["trust"].add_argument("name", nargs="?", metavar="NAME", help="name or path; a SHA-256 with --revoke")
     made["trust"].add_argument("--revoke", action="store_true", help="take the permission back")
     add = made["add"]
-    add.add_argument("source", metavar="PATH_OR_URL", help="folder, zip archive, https address, or an available name")
+    add.add_argument("source", metavar="PATH_OR_URL", help="folder, .zip, .tar.gz, https address, or an available name")
     add.add_argument("--name", help="name in the store, instead of its own")
     add.add_argument("--replace", action="store_true", help="replace the added model of that name")
     add.add_argument("--sha256", metavar="HEX", help="refuse the archive unless its SHA-256 is this one")

@@ -7,6 +7,7 @@ from MedAILib.errors import InputError
 from MedAILib.volume import Roi
 
 PRECISIONS = ("auto", "float32", "half")
+ENGINES = ("auto", "torch", "openvino")
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class RunOptions:
         uncertainty: also return each voxel's entropy.
         overlap: share of a window that overlaps the next, 0 to below 1; None takes the model's own.
         precision: the network's number format, one of `PRECISIONS`: "half" allows nearly the same labels, faster.
+        engine: what computes the network on a CPU, one of `ENGINES`; "auto" takes what was seen to be faster with the
+            same labels.
 
     Raises:
         InputError: an overlap outside its range, or a word that means nothing.
@@ -33,10 +36,13 @@ class RunOptions:
     overlap: float | None = None
     uncertainty: bool = False
     precision: str = "auto"
+    engine: str = "auto"
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise InputError(f"There is no precision '{self.precision}'; choose one of {', '.join(PRECISIONS)}.")
+        if self.engine not in ENGINES:
+            raise InputError(f"There is no engine '{self.engine}'; choose one of {', '.join(ENGINES)}.")
         if self.overlap is not None and not 0 <= self.overlap < 1:
             raise InputError(f"The overlap of windows is at least 0 and below 1, not {self.overlap}.")
 

@@ -78,6 +78,18 @@ def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.fixture
+def classify_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """The same with the module MedAIClassify."""
+    pytest.importorskip("PySide6.QtUiTools", reason="PySide6 or a library of its is not here", exc_type=ImportError)
+    from standin import session as sessions
+
+    session = sessions.Session(monkeypatch, tmp_path, ROOT / "MedAIClassify" / "MedAIClassify.py")
+    yield session
+    session.close()
+    assert sessions.slot_errors() == []
+
+
+@pytest.fixture
 def scene() -> "Iterator[slicer.vtkMRMLScene]":
     """A fresh scene of MRML, without Slicer's window."""
     from MedAILib.scene.headless import headless_scene  # a second that tests without a scene need not wait for

@@ -143,15 +143,18 @@ def as_before(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return found
 
 
-def diffused(bundle: Path, seed: int, former: bool = False) -> NDArray[np.float32]:
-    """The image (X, Y) by MONAI's own networks and scheduler, as the zoo's sampler puts them together."""
-    unet, autoencoder = nets.DiffusionModelUNet(**UNET).eval(), nets.AutoencoderKL(**AUTOENCODER).eval()
+def diffused(
+    bundle: Path, seed: int, former: bool = False, axes: int = 2, latent: tuple[int, ...] = LATENT
+) -> NDArray[np.float32]:
+    """The image (X, Y[, Z]) by MONAI's own networks and scheduler, as the zoo's sampler puts them together."""
+    unet = nets.DiffusionModelUNet(**UNET | {"spatial_dims": axes}).eval()
+    autoencoder = nets.AutoencoderKL(**AUTOENCODER | {"spatial_dims": axes}).eval()
     for network, name in ((unet, "model"), (autoencoder, "model_autoencoder")):
         weights = torch.load(bundle / "models" / f"{name}.pt", weights_only=True)
         (network.load_old_state_dict if former else network.load_state_dict)(weights)
     scheduler = DDIMScheduler(**SCHEDULER)
     scheduler.set_timesteps(num_inference_steps=5)
-    image = torch.randn((1, *LATENT), generator=torch.Generator().manual_seed(seed))
+    image = torch.randn((1, *latent), generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         for step in scheduler.timesteps:
             output = unet(image, timesteps=torch.tensor([step]).long(), context=None)
@@ -212,6 +215,27 @@ def test_an_image_is_its_seeds_whatever_the_count(tmp_path: Path) -> None:
     assert three.seeds == (7, 8, 9) and np.array_equal(three.volumes[2].data, last.volumes[0].data)
     assert not np.array_equal(three.volumes[0].data, three.volumes[1].data)
     assert three.volumes[0].data.shape == (1, 1, 8, 16)  # MONAI's first axis is a picture's width
+
+
+def test_latent_diffusion_makes_volumes_along_r_a_and_s(tmp_path: Path) -> None:
+    deep = {"_target_": "monai.networks.nets.autoencoderkl.AutoencoderKL", **AUTOENCODER, "spatial_dims": 3}
+    unet = {"_target_": "monai.networks.nets.diffusion_model_unet.DiffusionModelUNet", **UNET, "spatial_dims": 3}
+    folder = diffusion_bundle(tmp_path / "m", latent_shape=[2, 8, 4, 12], autoencoder_def=deep, network_def=unet)
+    for name, network in (
+        ("model", nets.DiffusionModelUNet(**UNET | {"spatial_dims": 3})),
+        ("model_autoencoder", nets.AutoencoderKL(**AUTOENCODER | {"spatial_dims": 3})),
+    ):
+        for part in network.parameters():
+            torch.nn.init.normal_(part, std=0.1)
+        torch.save(network.state_dict(), folder / "models" / f"{name}.pt")
+    path = folder / "configs" / "metadata.json"
+    content = json.loads(path.read_text("utf-8")) | {"medai": {"spacing_mm": [1.1, 1.2, 1.3]}}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    made = generate(folder).volumes[0]
+    theirs = diffused(folder, 0, axes=3, latent=(2, 8, 4, 12))
+    assert theirs.shape == (16, 8, 24) and theirs.std() > 0.01
+    assert np.abs(made.data[0] - theirs.T).max() < 1e-5  # X, Y and Z of the network are I, J and K
+    assert np.allclose(made.geometry.ijk_to_ras, np.diag([1.1, 1.2, 1.3, 1]))
 
 
 @pytest.mark.parametrize("former", [False, True])

@@ -264,7 +264,7 @@ def test_what_is_no_model_is_refused_with_the_reason(tmp_path: Path) -> None:
 def test_an_unknown_name_gets_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean 'hippocampus'"):
         find_model("hipocampus")
-    with pytest.raises(InputError, match="known are hippocampus"):
+    with pytest.raises(InputError, match="known are breast_ultrasound, hippocampus"):
         find_model("zzz")
 
 

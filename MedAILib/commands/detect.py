@@ -42,6 +42,7 @@ def run_detect(options: argparse.Namespace, progress: Progress) -> None:
             postprocess=not options.no_postprocess,
             overlap=options.overlap,
             precision=options.precision,
+            engine=options.engine,
         )
     volume = read_channels(options.inputs, options.series, progress)
     targets = detection_targets(options.output)

@@ -36,6 +36,7 @@ def run_segment(options: argparse.Namespace, progress: Progress) -> None:
         postprocess=not options.no_postprocess,
         overlap=options.overlap,
         precision=options.precision,
+        engine=options.engine,
         uncertainty=options.uncertainty is not None,
     )
     targets_for(options.output)  # an ending that means nothing is said before the image is read

@@ -15,7 +15,7 @@ from MedAILib.gui.trust import executes_code
 from MedAILib.gui.words import size_text
 from MedAILib.models.store import builtin_models
 from MedAILib.read_spec import read_spec
-from MedAILib.spec import ModelSpec
+from MedAILib.spec import Classes, ModelSpec
 from MedAILib.store.catalogue import Entry, catalogue
 from MedAILib.store.record import installed_models
 
@@ -56,6 +56,7 @@ class ModelEntry:
         texts = [self.name, self.state, self.title]
         if spec is not None:
             texts += [spec.task, spec.modality, spec.licence, spec.description, *(label.name for label in spec.labels)]
+            texts += spec.classes.names if spec.classes is not None else ()
         if self.offer is not None:
             offer = self.offer
             texts += [*filter(None, (offer.modality, offer.description, offer.licence.name)), *offer.labels]
@@ -149,6 +150,7 @@ def _facts(model: ModelEntry, spec: ModelSpec) -> Iterator[tuple[str, str]]:
     yield _("Task"), spec.description or spec.task
     yield _("Image"), ", ".join(filter(None, (spec.modality, *spec.channels)))
     yield _("Finds"), _names([label.name for label in spec.labels])
+    yield from _decides(spec.classes) if spec.classes is not None else ()
     yield _("Licence"), spec.licence
     yield _("Made by"), spec.authors
     yield _("Use"), spec.intended_use
@@ -169,10 +171,29 @@ def _state(model: ModelEntry) -> str:
     }[model.state]
 
 
+def _decides(classes: Classes) -> Iterator[tuple[str, str]]:
+    """What a classifier says of its answers."""
+    yield _("Decides"), f"{_names(classes.names)} ({classes.kind})"
+    if classes.dimensions == 2:
+        yield _("Takes"), _("sequences of pictures") if classes.sequence else _("pictures")
+    else:
+        yield _("Takes"), _("sequences of volumes") if classes.sequence else _("volumes")
+    yield _("Also wants"), ", ".join(covariate.name for covariate in classes.covariates)
+    strange = classes.out_of_distribution
+    if strange is not None:
+        limit = _("{method} {threshold}, validated on: {images}")
+        images = strange.validated_on or _("unsaid")
+        yield (
+            _("Not sure above"),
+            limit.format(method=strange.method, threshold=f"{strange.threshold:g}", images=images),
+        )
+
+
 def _count(spec: ModelSpec) -> str:
-    """How many structures a model finds; empty for one that finds none."""
-    count = len(spec.labels)
-    return _("{count} structures").format(count=count) if count else ""
+    """How many structures or classes a model knows, or its task where it has neither."""
+    if spec.classes is not None:
+        return _("{count} classes").format(count=len(spec.classes.names))
+    return spec.task if spec.task != "segmentation" else _("{count} structures").format(count=len(spec.labels))
 
 
 class ModelPicker:
@@ -236,7 +257,8 @@ class ModelPicker:
 
     def askForArchive(self, parent: Any) -> str:
         """Let the user choose a model's archive; its path, empty where none was chosen."""
-        chosen = qt.QFileDialog.getOpenFileName(parent, _("Archive of a model"), "", _("Models") + " (*.zip *.ts *.pt)")
+        kinds = _("Models") + " (*.zip *.tar.gz *.tgz *.ts *.pt)"
+        chosen = qt.QFileDialog.getOpenFileName(parent, _("Archive of a model"), "", kinds)
         return str(Path(chosen)) if chosen else ""
 
     def _filter(self, *arguments: Any) -> None:

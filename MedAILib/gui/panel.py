@@ -7,7 +7,8 @@ here, by these names, beside its own.
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import qt
@@ -28,6 +29,7 @@ from MedAILib.gui.models import ModelEntry, ModelPicker, licence_question
 from MedAILib.gui.packages import ensure_packages, slicer_tools, slow_torch
 from MedAILib.gui.trust import allow, trust_code, untrusted_scripts
 from MedAILib.gui.words import progress_text, time_text, worker_text
+from MedAILib.spec import ModelSpec
 from MedAILib.worker.client import JobState, WorkerDefect
 
 # How many input channels the panel has a selector for; the Python console has no such limit.
@@ -40,7 +42,8 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """Shows the parameters, starts and follows a run, and says how it stands.
 
     A module's own widget gives the name of its `.ui` file, makes its logic, and overrides `connectOwn`, `arguments`,
-    `begin`, `showResults`, and where it has more to say `ownHindrance`, `imagesNeeded`, `updateOwn`, `inputsDependOn`,
+    `begin`, `showResults`, and where it has more to say `ownHindrance`, `imagesNeeded`, `updateOwn`, `inputNames`,
+    `inputsDependOn`,
     `showInputs`.
     """
 
@@ -87,6 +90,10 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def updateOwn(self, running: bool):
         """Bring the module's own widgets in line with the parameters and the run."""
+
+    def inputNames(self, spec: ModelSpec) -> "Sequence[str]":
+        """What the selectors of images are called, one for each image that a model takes."""
+        return spec.channels
 
     def inputsDependOn(self) -> Any:
         """What else decides which inputs are shown, beside the model's channels."""
@@ -302,7 +309,9 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _trusted(self, arguments: "dict[str, Any]") -> bool:
         """Whether the model may run: one that executes code of its own only with the user's word, asked for once."""
         for script in untrusted_scripts(arguments["model"]):
-            if not self._askInBetween(script.question(), _("Allow it"), _("Don't run"), _("MedAI: a model's own code")):
+            with nobody_waits():
+                allowed = ask(script.question(), _("Allow it"), _("Don't run"), _("MedAI: a model's own code"))
+            if not allowed:
                 return False
             allow(script)
             self._log(_("You allow {model} to execute its code.").format(model=script.source))
@@ -315,17 +324,8 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Ask whether to run all the same, in one box."""
         for text in texts:
             self._log(text)
-        title = _("MedAI: before the run")
-        return self._askInBetween("\n\n".join(texts), _("Run all the same"), _("Don't run"), title)
-
-    @staticmethod
-    def _askInBetween(text, yes, no, title) -> bool:
-        """Ask while the cursor says that a run begins: nobody waits while a question is open."""
-        slicer.app.restoreOverrideCursor()
-        try:
-            return ask(text, yes, no, title)
-        finally:
-            slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
+        with nobody_waits():
+            return ask("\n\n".join(texts), _("Run all the same"), _("Don't run"), _("MedAI: before the run"))
 
     def _onProgress(self, state: JobState):
         ui = self.ui
@@ -397,22 +397,24 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return _("This model does not run: {fault}").format(fault=model.fault) if model.fault else wanted
         if model.spec is None:
             return _("This model can't be read: {fault}").format(fault=model.fault)
-        if len(model.spec.channels) > MAX_CHANNELS:
+        names = self.inputNames(model.spec)
+        if len(names) > MAX_CHANNELS:
             return _("This model wants more images than the panel can take; call it from the Python console.")
-        missing = [x for x, node in zip(model.spec.channels, self._inputNodes(), strict=True) if not is_there(node)]
+        missing = [name for name, node in zip(names, self._inputNodes(), strict=True) if not is_there(node)]
         if missing and self.imagesNeeded():
             return _("Choose an image for: {channels}").format(channels=", ".join(missing))
         return self.ownHindrance()
 
     def _inputNodes(self) -> "list[Any]":
         model = self._picker.current()
-        count = len(model.spec.channels) if model is not None and model.spec is not None else 1
+        count = len(self.inputNames(model.spec)) if model is not None and model.spec is not None else 1
         return [self._parameterNode.getValue(name) for name in CHANNELS[:count]]
 
     def _nameChannels(self):
         """One selector for each channel of the model, by the model's own name for it."""
         model = self._picker.current()
-        channels = model.spec.channels if model is not None and model.spec is not None else (_("Image"),)
+        spec = model.spec if model is not None else None
+        channels = tuple(self.inputNames(spec)) if spec is not None else (_("Image"),)
         shown = (channels, self.inputsDependOn())
         if shown == self._inputsShown:
             return  # a section that the user folded stays so
@@ -473,6 +475,16 @@ def bound_widgets(ui) -> "dict[str, Any]":
     """The widgets that the `.ui` file binds to parameters, by the parameters' names."""
     named = {widget.property(SlicerParameterNamePropertyName): widget for widget in vars(ui).values()}
     return {name: widget for name, widget in named.items() if name}
+
+
+@contextmanager
+def nobody_waits() -> Iterator[None]:
+    """Take the waiting cursor away while a question is open, in the midst of starting a run."""
+    slicer.app.restoreOverrideCursor()
+    try:
+        yield
+    finally:
+        slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
 
 
 def is_there(node) -> bool:

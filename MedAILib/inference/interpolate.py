@@ -26,16 +26,23 @@ class Taps:
         """Interpolate a float tensor along one axis."""
         if self.identity:
             return values
-        lower = values.index_select(axis, self.low.to(values.device))
+        lower = _taken(values, self.low, axis)
         if not self.share.any():
             return lower
-        upper = values.index_select(axis, (self.low + 1).clamp(max=self.size - 1).to(values.device))
+        upper = _taken(values, (self.low + 1).clamp(max=self.size - 1), axis)
         share = self.share.to(values).reshape([-1 if a == axis % values.ndim else 1 for a in range(values.ndim)])
         return lower.lerp_(upper, share)
 
     def pick(self, values: Tensor, axis: int) -> Tensor:
         """Take the lower neighbours of a tensor of any type along one axis."""
         return values if self.identity else values.index_select(axis, self.low.to(values.device))
+
+
+def _taken(values: Tensor, numbers: Tensor, axis: int) -> Tensor:
+    """Elements along an axis; NumPy copies whole runs, where PyTorch goes number by number on the CPU."""
+    if values.device.type != "cpu":
+        return values.index_select(axis, numbers.to(values.device))
+    return torch.from_numpy(np.take(values.numpy(), numbers.numpy(), axis))
 
 
 def linear_taps(positions: NDArray[np.float64], size: int) -> Taps:

@@ -1,7 +1,8 @@
 """From the network's output back to labels on the input's own grid, without ever holding full-size logits.
 
-Planes come in one after another; each is brought to the input's resolution in its own two axes, and an input slice is
-decided (interpolation along the third axis, then the largest class) as soon as the two planes around it are there.
+Planes come in one after another; an input slice is decided as soon as the two planes around it are there. Where the
+largest class wins, `boundary` decides; for all else a plane is brought to the input's resolution in its own two axes
+first, and slices are interpolated between two of these.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from MedAILib.inference.boundary import largest_classes
 from MedAILib.inference.entropy import entropy
 from MedAILib.inference.frame import Frame
 from MedAILib.inference.interpolate import Taps, covering_taps, linear_taps, nearest_taps, spanned_taps, stepped_taps
@@ -53,6 +55,11 @@ class Decision:
     def exclusive(self) -> bool:
         """Whether one class excludes the others, so that probabilities add up to 1; else each is by itself."""
         return self.likelihood == "softmax"
+
+    @property
+    def by_largest(self) -> bool:
+        """Whether the largest value of all wins, on the input's grid."""
+        return self.threshold is None and self.priority is None and not self.first
 
     @property
     def likelihood(self) -> str:
@@ -98,7 +105,6 @@ def restore(
             planes' order.
         uncertainty: also keep each voxel's entropy, which takes no more memory than one channel.
     """
-    shows = probabilities or uncertainty
     order = (planes.axis, *(axis for axis in range(3) if axis != planes.axis))
     sizes = [shape_kji[2 - frame.axes[axis]] for axis in order]
     positions = [frame.coordinates(axis, size) for axis, size in zip(order, sizes, strict=True)]
@@ -116,20 +122,7 @@ def restore(
     arrays = _Arrays((sizes[0], sizes[1], sizes[2]))
     decided: list[NDArray[Any]] = []
     values = _deciding(planes.values, decision, decided) if decision.first else planes.values
-    if decision.first and not shows:
-        for _ in values:
-            pass
-    else:
-        for slice_number, blend, shown in _slices(values, taps, decision, shows):
-            if not decision.first:
-                arrays.labels_at(slice_number, blend.decide(decision))
-            if shown is not None:
-                likely = shown.all()
-                likely = _activate(likely.float(), decision.likelihood) if decision.late else likely
-                if probabilities:
-                    arrays.probabilities_at(slice_number, likely)
-                if uncertainty:
-                    arrays.uncertainty_at(slice_number, entropy(likely, decision.exclusive))
+    _fill(arrays, values, taps, decision, (probabilities, uncertainty))
     if decision.first:
         on_grid = np.stack(decided, axis=1)
         if tidy is not None:
@@ -141,13 +134,39 @@ def restore(
             low, high = frame.extent[axis]
             arrays.clear(dimension, (where <= low - 1) | (where >= high + 1))
     back = (0, *(1 + order.index(frame.axes.index(axis)) for axis in (2, 1, 0)))
-    labels, kept, unsure = arrays.all()
-    assert labels is not None, "an image has at least one plane"
+    found, kept, unsure = arrays.all()
+    assert found is not None, "an image has at least one plane"
     return Restored(
-        np.ascontiguousarray(labels.transpose(back)),
+        np.ascontiguousarray(found.transpose(back)),
         None if kept is None else np.ascontiguousarray(kept.transpose(back)),
         None if unsure is None else np.ascontiguousarray(unsure.transpose(back)[0]),
     )
+
+
+def _fill(
+    arrays: "_Arrays", values: Iterable[Tensor], taps: list[Taps], decision: Decision, wanted: tuple[bool, bool]
+) -> None:
+    """Decide labels slice by slice, and keep probabilities and entropy where they are `wanted`."""
+    probabilities, uncertainty = wanted
+    shows = probabilities or uncertainty
+    if decision.first and not shows:
+        for _ in values:
+            pass
+    elif decision.by_largest and not shows:
+        values = (_activate(plane, decision.activation) for plane in values) if decision.activation else values
+        for slice_number, labels in largest_classes(values, taps, decision.half):
+            arrays.labels_at(slice_number, labels)
+    else:
+        for slice_number, blend, shown in _slices(values, taps, decision, shows):
+            if not decision.first:
+                arrays.labels_at(slice_number, blend.decide(decision))
+            if shown is not None:
+                likely = shown.all()
+                likely = _activate(likely.float(), decision.likelihood) if decision.late else likely
+                if probabilities:
+                    arrays.probabilities_at(slice_number, likely)
+                if uncertainty:
+                    arrays.uncertainty_at(slice_number, entropy(likely, decision.exclusive))
 
 
 def decided_by(values: Tensor, decision: Decision) -> Tensor:

@@ -1,9 +1,9 @@
 """One image through one segmentation network: prepare, slide, restore, clean up."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,13 +14,14 @@ from MedAILib.errors import InputError, ModelError
 from MedAILib.estimate import Demand, demand
 from MedAILib.inference.agreement import Agreement
 from MedAILib.inference.cleanup import Cleanup
+from MedAILib.inference.engine import ChosenEngine, first_of
 from MedAILib.inference.frame import Frame
 from MedAILib.inference.ladder import Rung, climb_down, rungs
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.precision import FULL, HALF, casting, number_format, say_if_refused
 from MedAILib.inference.prepare import Step, prepared, require_usable
 from MedAILib.inference.restore import Decision, Restored, decided_by, restore
-from MedAILib.inference.window import Windows, slide
+from MedAILib.inference.window import Windows, all_finite, forwards, slide
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.spec import ModelSpec
@@ -78,6 +79,7 @@ class Segmented:
         gave_way: what was done otherwise than usual, as memory was short.
         uncertainty: as `Restored` has it.
         agreement: of mirrored copies; None where there were none.
+        engine: what computed the network and why, for provenance.
     """
 
     layers: NDArray[np.unsignedinteger]
@@ -87,10 +89,26 @@ class Segmented:
     gave_way: tuple[str, ...] = ()
     uncertainty: NDArray[np.float32] | None = None
     agreement: Agreement | None = None
+    engine: dict[str, str] = field(default_factory=dict)
 
 
-def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOptions, progress: Progress) -> Segmented:
+class Engines(Protocol):
+    """What may run a network; see `models.engines`."""
+
+    def chosen(self, network: nn.Module, calls: int, options: RunOptions, progress: Progress) -> ChosenEngine: ...
+
+
+def segment(
+    volume: Volume,
+    network: nn.Module,
+    recipe: Recipe,
+    options: RunOptions,
+    progress: Progress,
+    engines: Engines | None = None,
+) -> Segmented:
     """Segment one image, on the device that the network is on, or as `ladder` says where memory is short.
+
+    `engines` says what may run the network; None is PyTorch alone.
 
     Raises:
         InputError: the image does not suit (see `prepare`), an option does not suit the model, or there is too little
@@ -110,8 +128,9 @@ def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOpti
     for note in recipe.notes:
         progress.warn(note)
     require_usable(part, progress)
-    say_if_refused(next(network.parameters()).device, options, progress)
-    way = _Way(part, network, recipe, options, progress)
+    if engines is None:
+        say_if_refused(next(network.parameters()).device, options, progress)
+    way = _Way(part, network, recipe, options, progress, engines)
     home = next(network.parameters()).device
     try:
         (restored, accumulation), rung = climb_down(
@@ -132,7 +151,14 @@ def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOpti
     whole = pasted(restored, volume.geometry.shape_kji, box) if box else restored
     agreement = way.agreement if options.mirror else None
     return Segmented(
-        whole.layers, whole.probabilities, accumulation, rung.device, rung.steps, whole.uncertainty, agreement
+        whole.layers,
+        whole.probabilities,
+        accumulation,
+        rung.device,
+        rung.steps,
+        whole.uncertainty,
+        agreement,
+        way.engine,
     )
 
 
@@ -140,8 +166,15 @@ class _Way:
     """An image before a network, there and back in the way that a rung says; a whole volume is prepared once."""
 
     def __init__(
-        self, part: Volume, network: nn.Module, recipe: Recipe, options: RunOptions, progress: Progress
+        self,
+        part: Volume,
+        network: nn.Module,
+        recipe: Recipe,
+        options: RunOptions,
+        progress: Progress,
+        engines: Engines | None = None,
     ) -> None:
+        self.engines, self._chosen = engines, dict[torch.device, ChosenEngine]()
         self.part, self.network, self.recipe, self.options, self.progress = part, network, recipe, options, progress
         self.sliced = recipe.by_slice and part.geometry.shape_kji[0] > 1
         self._prepared: tuple[Tensor, Frame] | None = None
@@ -155,6 +188,11 @@ class _Way:
     def window(self) -> tuple[int, ...]:
         """The model's own window; 0 stands for the image's size."""
         return tuple(max(n, 0) for n in self.recipe.windows.roi or (0, 0, 0))
+
+    @property
+    def engine(self) -> dict[str, str]:
+        """What computed the network in the end, and why."""
+        return list(self._chosen.values())[-1].said if self._chosen else {}
 
     def need(self, rung: Rung) -> Demand:
         """What it takes to run in a way, with the box already cut out."""
@@ -173,18 +211,20 @@ class _Way:
 
     def _one(self, part: Volume, image: Tensor, frame: Frame, rung: Rung, progress: Progress) -> tuple[Restored, str]:
         """A prepared image through the network and back."""
-        recipe = self.recipe
+        recipe, windows = self.recipe, _windows(replace(self.recipe.windows, roi=rung.window), self.options)
+        mirror = recipe.mirror_axes if self.options.mirror else ()
+        network = self._engine(rung.device, forwards(tuple(image.shape[1:]), windows, mirror))
         planes = slide(
             checked(
-                self.network.to(rung.device),
+                network,
                 recipe.out_channels,
                 rung.device,
                 recipe.slice_axis,
                 number_format(rung.device, self.options),
             ),
             image,
-            _windows(replace(recipe.windows, roi=rung.window), self.options),
-            recipe.mirror_axes if self.options.mirror else (),
+            windows,
+            mirror,
             recipe.out_channels,
             progress,
             sums=rung.sums,
@@ -201,6 +241,16 @@ class _Way:
         with torch.inference_mode():
             found = restore(planes, frame, shape, recipe.decision, wanted, tidy, uncertainty=unsure)
             return found, planes.accumulation
+
+    def _engine(self, device: torch.device, calls: int) -> Callable[[Tensor], Tensor]:
+        """The network as it is to run on a device, on so many windows of a slice or of the whole volume."""
+        network = self.network.to(device)
+        if self.engines is None:
+            return network
+        if device not in self._chosen:
+            slices = self.part.geometry.shape_kji[0] if self.sliced else 1
+            self._chosen[device] = self.engines.chosen(network, calls * slices, self.options, self.progress)
+        return self._chosen[device]
 
     def _slice_by_slice(self, rung: Rung) -> tuple[Restored, str]:
         """A volume for a model of slices: each slice along K is an image of its own."""
@@ -288,8 +338,7 @@ def checked(
                 f"The network can't take a window of {list(patch.shape[2:])} voxels ({reason}); "
                 "the model's window size or the image does not suit it."
             ) from error
-        if isinstance(output, (list, tuple)):
-            output = output[0]
+        output = first_of(output)
         if slice_axis is not None and isinstance(output, Tensor):
             output = output.unsqueeze(slice_axis + 2)
         if not isinstance(output, Tensor) or output.shape != (1, channels, *patch.shape[2:]):
@@ -298,7 +347,7 @@ def checked(
                 f"The network gave an output of shape {shape} for a window of {list(patch.shape)}, where "
                 f"the model's description promises {channels} channels on the same voxels."
             )
-        if not bool(torch.isfinite(output).all()):
+        if not all_finite(output):
             again = "; run it in float32" if number == HALF else ""
             raise ModelError(f"The network's output is not finite; its weights or the intensities don't suit{again}.")
         return torch.as_tensor(output).float() if number == HALF else torch.as_tensor(output)

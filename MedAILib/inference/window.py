@@ -8,7 +8,7 @@ later window touches it.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
-from math import ceil
+from math import ceil, prod
 
 import torch
 from monai.data.utils import compute_importance_map
@@ -156,7 +156,11 @@ class _Sliding:
                 output = self.window(corner).permute(axis + 1, 0, *(a + 1 for a in others))
                 where = (slice(second, second + self.roi[others[0]]), slice(third, third + self.roi[others[1]]))
                 for ring, part in _ring_parts(first, depth):
-                    sums[(ring, slice(None), *where)] += output[part] * weights[part][:, None]
+                    place_of = sums[(ring, slice(None), *where)]
+                    if dtype == torch.float32:  # without a weighted copy
+                        place_of.addcmul_(output[part], weights[part][:, None])
+                    else:
+                        place_of += output[part] * weights[part][:, None]
                     counts[(ring, *where)] += weights[part]
                 done += 1
         self.progress.step(total, total, "Segmenting")
@@ -182,6 +186,18 @@ class _Sliding:
         return mean.to(self.weights.device).float()
 
 
+def forwards(shape: tuple[int, ...], windows: Windows, mirror_axes: tuple[int, ...]) -> int:
+    """How many times `slide` runs the network on an image of this shape (X, Y, Z)."""
+    roi = windows.size_for(shape)
+    padded = tuple(max(n, size) for n, size in zip(shape, roi, strict=True))
+    return prod(len(along) for along in windows.starts(padded, roi)) * int(2 ** len(mirror_axes))
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite; the sum tells at a fraction of the cost, unless it overflows."""
+    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
+
+
 def _padded(image: Tensor, pads: list[int], windows: Windows) -> Tensor:
     mode, value = windows.padding_mode, windows.padding_value if windows.padding_mode == "constant" else None
     try:
@@ -198,7 +214,7 @@ def _finish(sums: Tensor, counts: Tensor, start: int, stop: int) -> Iterator[tup
     depth = len(sums)
     for z in range(start, stop):
         plane = torch.div(sums[z % depth], counts[z % depth]).cpu()
-        if not bool(torch.isfinite(plane).all()):
+        if not all_finite(plane):
             raise ModelError(
                 "The sums of the network's output are not finite; its outputs are too large to be added up."
             )

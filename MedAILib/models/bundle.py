@@ -18,6 +18,7 @@ from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.precision import number_format
 from MedAILib.inference.restore import Decision
 from MedAILib.inference.segment import Recipe, Segmented, segment
+from MedAILib.models.engines import Engines
 from MedAILib.models.inferers import laying
 from MedAILib.models.networks import (
     Prompted,
@@ -80,7 +81,7 @@ class BundleModel:
 
     def _place(self, network: torch.nn.Module, sha256: str, device: torch.device) -> None:
         """Take over the network, and put it onto its device."""
-        self._sha256, self._device = sha256, device
+        self._sha256, self._device, self._engines = sha256, device, Engines(sha256)
         self._network = network.eval().requires_grad_(False).to(device)
 
     @property
@@ -100,7 +101,7 @@ class BundleModel:
             raise SpecError(f"The model {self.spec.name} segments images; it does not classify them.")
         try:
             with torch.inference_mode():
-                done = segment(volume, self._network, self._recipe, options, progress)
+                done = segment(volume, self._network, self._recipe, options, progress, self._engines)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -142,6 +143,7 @@ class BundleModel:
             **{f"option.{key}": str(value) for key, value in said.items()},
             "precision": number_format(done.device, options),
             "accumulation": done.accumulation,
+            **done.engine,
             "medai": VERSION,
             "numpy": np.__version__,
             "torch": torch.__version__,

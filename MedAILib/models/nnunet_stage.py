@@ -1,7 +1,8 @@
 """One trained configuration of nnU-Net in memory, and its way through one image."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 
 from MedAILib.errors import ModelError
 from MedAILib.inference.agreement import Agreement
+from MedAILib.inference.engine import ChosenEngine, Engine
 from MedAILib.inference.precision import HALF, casting, number_format
 from MedAILib.inference.restore import Decision, Restored, decided_by, restore
 from MedAILib.inference.segment import checked, pasted
-from MedAILib.inference.window import Network, Planes, slide
+from MedAILib.inference.window import Network, Planes, forwards, slide
+from MedAILib.models.engines import Engines
 from MedAILib.models.nnunet_networks import build_nnunet
 from MedAILib.models.nnunet_prepare import Prepared, prepare_nnunet, view_of
 from MedAILib.models.nnunet_windows import NnunetWindows
@@ -34,11 +37,11 @@ class Passed:
     """How a stage went.
 
     Args:
-        accumulation: the number format of the sums.
+        said: for provenance: the number format of the sums, and what computed the network.
         agreement: of folds and mirrored copies; None where there was one pass.
     """
 
-    accumulation: str
+    said: dict[str, str]
     agreement: Agreement | None = None
 
 
@@ -52,6 +55,7 @@ class Stage:
         mirror_axes: of the working image (X, Y, Z), along which it was mirrored in training.
         device: where the networks are.
         parity: sum and round in float16 everywhere nnU-Net does.
+        sha256: of its result folder.
     """
 
     plan: NnunetPlan
@@ -59,6 +63,18 @@ class Stage:
     mirror_axes: tuple[int, ...]
     device: torch.device
     parity: bool = False
+    sha256: str = ""
+
+    @contextmanager
+    def on(self, device: torch.device) -> Iterator["Stage"]:
+        """Within this, the same stage on a device, its networks moved there and back."""
+        for network in self.networks:
+            network.to(device)
+        try:
+            yield replace(self, device=device)
+        finally:
+            for network in self.networks:
+                network.to(self.device)
 
     def run(
         self, volume: Volume, labels: NDArray[Any] | None, options: RunOptions, progress: Progress
@@ -73,6 +89,7 @@ class Stage:
         """
         view = view_of(self.plan, volume.geometry)
         prepared = prepare_nnunet(volume, self.plan, view, labels, progress)
+        engines = self._engines(prepared, options, progress)
         decision = Decision(
             stepped=prepared.stepped,
             priority=self.plan.priority,
@@ -81,11 +98,12 @@ class Stage:
         )
         several = len(self.networks) > 1 or (options.mirror and self.mirror_axes)
         agreement = Agreement(partial(decided_by, decision=decision)) if several else None
-        planes = self._planes(prepared, options, progress, agreement)
+        planes = self._planes(prepared, engines, options, progress, agreement)
         size = tuple(part.stop - part.start for part in prepared.box)
         wanted, unsure = options.probabilities, options.uncertainty
         part = restore(planes, prepared.frame, (size[0], size[1], size[2]), decision, wanted, uncertainty=unsure)
         shape = tuple(volume.geometry.shape_kji[axis] for axis in view.order)
+        said = {"accumulation": planes.accumulation, **engines[0].said}
         whole = pasted(part, (shape[0], shape[1], shape[2]), prepared.box)
         if whole.probabilities is not None and self.plan.priority is None:
             outside = np.ones(shape, bool)
@@ -96,18 +114,35 @@ class Stage:
             None if whole.probabilities is None else view.undo(whole.probabilities),
             None if whole.uncertainty is None else view.undo(whole.uncertainty[np.newaxis])[0],
         )
-        return restored, Passed(planes.accumulation, agreement)
+        return restored, Passed(said, agreement)
 
-    def _planes(
-        self, prepared: Prepared, options: RunOptions, progress: Progress, agreement: Agreement | None
-    ) -> Planes:
+    def _windows(self, options: RunOptions) -> tuple[NnunetWindows, tuple[int, ...]]:
+        """The windows, and the axes along which they are mirrored."""
         patch = self.plan.patch if len(self.plan.patch) == 3 else (1, *self.plan.patch)
         overlap = OVERLAP if options.overlap is None else options.overlap
         windows = NnunetWindows(patch, (overlap,) * 3, gaussian=True)
-        axes = self.mirror_axes if options.mirror else ()
+        return windows, self.mirror_axes if options.mirror else ()
+
+    def _engines(self, prepared: Prepared, options: RunOptions, progress: Progress) -> tuple[ChosenEngine, ...]:
+        """What computes each network."""
+        calls = forwards(tuple(prepared.image.shape[1:]), *self._windows(options))
+        return tuple(
+            Engines(self.sha256, number).chosen(network, calls, options, progress)
+            for number, network in enumerate(self.networks)
+        )
+
+    def _planes(
+        self,
+        prepared: Prepared,
+        engines: tuple[ChosenEngine, ...],
+        options: RunOptions,
+        progress: Progress,
+        agreement: Agreement | None,
+    ) -> Planes:
+        windows, axes = self._windows(options)
         outputs, flat = self.plan.outputs, len(self.plan.patch) == 2
         number = number_format(self.device, options, HALF)
-        functions = [checked(_Seeing(network, flat, number), outputs, self.device) for network in self.networks]
+        functions = [checked(_Seeing(engine, flat, number), outputs, self.device) for engine in engines]
 
         def run(some: Sequence[Network], heard: Agreement | None) -> Planes:
             return slide(some, prepared.image, windows, axes, outputs, progress, half=self.parity, agreement=heard)
@@ -122,14 +157,14 @@ class Stage:
 class _Seeing:
     """A network as a function of a patch (1, C, X, Y, Z); a 2D network sees (1, C, Y, Z)."""
 
-    network: nn.Module
+    network: Engine
     flat: bool
     number: str
 
     def __call__(self, patch: Tensor) -> Tensor:
         patch = patch[:, :, 0] if self.flat else patch
         with casting(patch.device, self.number):
-            output: Tensor = self.network(patch)
+            output = self.network(patch)
         return output[:, :, None] if self.flat else output
 
 

@@ -1,7 +1,7 @@
 """From a folder or file to a model that runs, whatever format it has."""
 
 from pathlib import Path
-from typing import Protocol, cast, overload
+from typing import Any, Protocol, cast, overload
 
 import torch
 
@@ -11,8 +11,6 @@ from MedAILib.ensemble_plan import read_members
 from MedAILib.errors import ModelError
 from MedAILib.formats import Format, find_format
 from MedAILib.models.bundle import BundleModel
-from MedAILib.models.classifier import ClassifierModel
-from MedAILib.models.detector import DetectorModel
 from MedAILib.models.device import find_device
 from MedAILib.models.ensemble import EnsembleModel
 from MedAILib.models.generator import GeneratorModel
@@ -74,8 +72,25 @@ def open_model(source: Path, device: str, trust_code: str = "") -> OpenedModel:
         return cast(OpenedModel, (GeneratorModel if task == "generation" else ImageModel)(plan, place))
     if plan.script is not None:
         return cast(OpenedModel, TorchScriptModel(plan, place, trust_code))
-    kinds = {"classification": ClassifierModel, "detection": DetectorModel}
-    return cast(OpenedModel, kinds.get(task, BundleModel)(source, place))
+    if task == "classification":
+        return cast(OpenedModel, _open_classifier(source, place))
+    if task == "detection":
+        return cast(OpenedModel, _open_detector(source, place))
+    return cast(OpenedModel, BundleModel(source, place))
+
+
+def _open_classifier(source: Path, place: torch.device) -> Any:
+    """A classifier; what explains its answers takes a second to load, which all other models do without."""
+    from MedAILib.models.classifier import ClassifierModel  # noqa: PLC0415
+
+    return ClassifierModel(source, place)
+
+
+def _open_detector(source: Path, place: torch.device) -> Any:
+    """A detector; MONAI's boxes take a while to load, too."""
+    from MedAILib.models.detector import DetectorModel  # noqa: PLC0415
+
+    return DetectorModel(source, place)
 
 
 def _open_nnunet(source: Path, place: torch.device) -> Model:

@@ -28,8 +28,8 @@ def write_classifier_card(record: ClassifierRecord) -> str:
     """Markdown of a model card: what it is, its data, its training, its figures on images unseen, its limits."""
     task, chosen = record.task, record.trained.calibration
     strange = (
-        f"Where the energy of its scores is above {chosen.strange_above:g} (the "
-        f'{task.strange_quantile:g} quantile of the images it was trained or validated on) the answer is "not sure". '
+        f"Where the energy of its scores is above {chosen.strange_above:g}, a limit that {task.strange_quantile:.0%} "
+        f'of the images it was trained or validated on keep, the answer is "not sure". '
         f"{task.strange_validated_on}"
         if chosen.strange_above is not None
         else "It has no score of how unlike its training data an image is."
@@ -135,8 +135,8 @@ def _how(task: ClassificationTask) -> str:
 def _validation(record: ClassifierRecord) -> str:
     task, judged, chosen = record.task, record.trained.judged, record.trained.calibration
     where = (
-        f"{len(judged.numbers)} images, each judged by the mean of {task.networks} networks that have not learnt from "
-        f"it: {task.folds}-fold cross-validation, stratified, inside of {' and '.join(task.pool)}, over "
+        f"{len(judged.numbers)} images, each judged by the networks ({task.networks}, averaged) that have not learnt "
+        f"from it: {task.folds}-fold cross-validation, stratified, inside of {' and '.join(task.pool)}, over "
         "mirrored copies. The shipped network, which learns to give such means, has learnt from all of these images by "
         "way of all folds' networks and can't be judged on them itself"
         if task.folds > 1
@@ -152,7 +152,8 @@ def _validation(record: ClassifierRecord) -> str:
             **{key: f"{mean:.3f} ({low:.3f} to {high:.3f})" for key, (mean, low, high) in seeds.items()},
         }
     ]
-    who = f"{task.networks} networks averaged" if task.folds > 1 else "the shipped network"
+    several = f"{task.networks} networks averaged" if task.networks > 1 else "the same, over mirrored copies"
+    who = several if task.folds > 1 else "the shipped network"
     numbers = {key: f"{found[key].value:.3f} ({found[key].low:.3f} to {found[key].high:.3f})" for key in seeds}
     table.append({"who": f"{who}, at the chosen threshold (95 % interval)", **numbers})
     compared = "\n".join(f"| {row['who']} | {row['accuracy']} | {row['auc']} |" for row in (*table, *task.comparison))

@@ -27,7 +27,8 @@ from MedAILib.request import DetectOptions, RunRequest
 from MedAILib.results import Result, Segmentation
 from MedAILib.spec import ModelSpec
 from MedAILib.statistics import segment_statistics
-from MedAILib.system_memory import available_memory, process_memory, total_memory
+from MedAILib.system_memory import available_memory, keep_freed_memory, process_memory, total_memory
+from MedAILib.threads import wait_asleep
 from MedAILib.volume import Volume
 from MedAILib.worker import protocol, wire, wire_results
 from MedAILib.worker.foreign import ProtocolError
@@ -35,7 +36,6 @@ from MedAILib.worker.hosting import (
     claim_streams,
     end_tree,
     end_with_parent,
-    keep_freed_memory,
     own_folder,
     scrub,
     trim_memory,
@@ -334,6 +334,7 @@ def main(library: Library | None = None) -> NoReturn:
     scrub(os.environ)
     folder = own_folder()
     keep_freed_memory()
+    wait_asleep()
     stdin, stdout = claim_streams()
     end_with_parent(stdin.fileno(), folder)
     try:

@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-from MedAILib.request import PRECISIONS, ClassifyOptions, DetectOptions, Explain, Options, RunOptions, Slices
+from MedAILib.request import (
+    ENGINES,
+    PRECISIONS,
+    ClassifyOptions,
+    DetectOptions,
+    Explain,
+    Options,
+    RunOptions,
+    Slices,
+)
 from MedAILib.volume import Roi
 from MedAILib.worker.foreign import decoding, flag_of, floats, member_of, object_of, text_of, triple, whole_of
 
@@ -38,6 +47,7 @@ def unpack_options(body: Any) -> Options:
             uncertainty=flag_of(body["uncertainty"]),
             overlap=_number(body["overlap"]),
             precision=member_of(body["precision"], PRECISIONS),
+            engine=member_of(body["engine"], ENGINES),
         )
 
 
@@ -62,6 +72,7 @@ def _segment(options: RunOptions) -> dict[str, Any]:
         "uncertainty": bool(options.uncertainty),
         "overlap": None if options.overlap is None else float(options.overlap),
         "precision": options.precision,
+        "engine": options.engine,
     }
 
 

@@ -75,9 +75,10 @@ class ctkSearchBox(Strict, QtWidgets.QLineEdit):
     showSearchIcon = QtCore.Property(bool, _show_icon, setShowSearchIcon)
 
 
-# Every message box that was shown: its text and its detailed text. What is answered next; "ok" when empty.
+# Every message box that was shown: its text and its detailed text. What is answered next; "ok" when empty, by the text
+# of a button where it is a text.
 shown: list[tuple[str, str]] = []
-answers: list[bool] = []
+answers: list[bool | str] = []
 
 
 @own
@@ -89,4 +90,7 @@ class ctkMessageBox(Strict, QtWidgets.QMessageBox):
         shown.append((self.text, self.detailedText))
         yes = answers.pop(0) if answers else True
         buttons = qt.QMessageBox.StandardButton
+        if isinstance(yes, str):
+            (pressed,) = [button for button in self.buttons() if button.text == yes]
+            return int(self.standardButton(pressed))
         return int(buttons.Ok if yes else buttons.Cancel)

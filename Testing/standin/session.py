@@ -25,7 +25,7 @@ SHAPE_KJI = (20, 24, 28)
 class Session:
     """From opening Slicer to leaving it; slots that raised make the end fail, unless a test took note of them."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, folder: Path) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch, folder: Path, module_file: Path = MODULE_FILE) -> None:
         self._owner = headless_scene()
         self._panels: list[Any] = []
         self._logics: list[Any] = []
@@ -42,16 +42,17 @@ class Session:
             else:
                 patch.setattr(target, name, value, raising=False)
 
-        self.app: Application = put_in_place(self.scene, MODULE_FILE, folder, put)
-        self.module: ModuleType = load_module_file(MODULE_FILE)
-        self.descriptor = Module(str(MODULE_FILE))
-        self.module.MedAISegment(self.descriptor)
+        self.app: Application = put_in_place(self.scene, module_file, folder, put)
+        self.module: ModuleType = load_module_file(module_file)
+        self._name = module_file.stem
+        self.descriptor = Module(str(module_file))
+        getattr(self.module, self._name)(self.descriptor)
         self.app.start()
 
     def open(self, client: Any = None) -> Any:
         """Open the module's panel; its runs go to this client."""
         panel = Panel()
-        widget = self.module.MedAISegmentWidget(panel)
+        widget = getattr(self.module, f"{self._name}Widget")(panel)
         widget.setup()
         if client is not None:
             widget.logic.close()
@@ -65,7 +66,7 @@ class Session:
         return widget
 
     def logic(self, client: Any = None) -> Any:
-        self._logics.append(self.module.MedAISegmentLogic(client))
+        self._logics.append(getattr(self.module, f"{self._name}Logic")(client))
         return self._logics[-1]
 
     def close(self) -> None:
