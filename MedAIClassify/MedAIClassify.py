@@ -511,8 +511,7 @@ class MedAIClassifyLogic(ModelLogic):
     TASKS = ("classification", "detection", "segmentation")
 
     def getParameterNode(self):
-        wrapper: Any = MedAIClassifyParameterNode  # the decorator gave it a constructor
-        return wrapper(super().getParameterNode())
+        return self.wrapped(MedAIClassifyParameterNode)
 
     def classify(self, volumeNode, model, device="auto", **options):
         """Say what an image shows, and wait for the answer.
@@ -712,6 +711,7 @@ class _ClassifyRun(_ImageRun):
         text=True,
         plot=True,
         note=True,
+        trustCode="",
     ):
         super().__init__(volumeNode)
         numbers = dict(covariates or {})
@@ -731,7 +731,7 @@ class _ClassifyRun(_ImageRun):
             covariates=numbers,
             explain=Explain(method, className) if method else None,
         )
-        self.request = RunRequest(model, device, options)
+        self.request = RunRequest(model, device, options, trustCode)
         self._outputs = ClassificationOutputs(table, text, plot, note)
 
     def arrive(self, result: Classification) -> Arrival:
@@ -759,13 +759,23 @@ class _DetectRun(_ImageRun):
     """A search for findings, from its options to its nodes."""
 
     def __init__(
-        self, volumeNode, model, device, *, roiNode=None, smallestML=0.0, scoreThreshold=None, overlapLimit=None
+        self,
+        volumeNode,
+        model,
+        device,
+        *,
+        roiNode=None,
+        smallestML=0.0,
+        scoreThreshold=None,
+        overlapLimit=None,
+        trustCode="",
     ):
         super().__init__(volumeNode)
         if self._frames is not None:
             raise InputError("Findings are looked for in single images; choose a frame of the sequence.")
         roi = None if roiNode is None else roi_from_node(node_of(roiNode, _("region of interest")), self._source)
-        self.request = RunRequest(model, device, DetectOptions(roi, smallestML, scoreThreshold, overlapLimit))
+        options = DetectOptions(roi, smallestML, scoreThreshold, overlapLimit)
+        self.request = RunRequest(model, device, options, trustCode)
 
     def arrive(self, result: Detections) -> Arrival:
         """Put the findings into the scene; returns the new nodes.

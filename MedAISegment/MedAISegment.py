@@ -265,7 +265,8 @@ class MedAISegmentLogic(ModelLogic):
                 `table`), which nodes to make besides the segmentation; `mirror`, to average over mirrored copies as
                 the model allows; `overlap` of windows, 0 to below 1, None for the model's own; `postprocess` (True), to
                 clean up as the model asks; `precision` of the network, "auto", "float32" or "half" (on an NVIDIA GPU);
-                `segmentationNode`, one that takes the new segments beside those that it has.
+                `segmentationNode`, one that takes the new segments beside those that it has; `trustCode`, the SHA-256
+                of a model that you allow to execute code of its own.
 
         Returns:
             The new nodes, the segmentation node first.
@@ -405,6 +406,7 @@ class _Run:
         precision="auto",
         postprocess=True,
         uncertainty=False,
+        trustCode="",
     ):
         nodes = nodes_of(volumeNode, _("image"))
         self._volume: Volume | None = volume_from_nodes(nodes)
@@ -413,6 +415,7 @@ class _Run:
             model,
             device,
             RunOptions(roi, probabilities, mirror, postprocess, overlap, uncertainty, precision),
+            trustCode,
             statistics=True,
         )
         self._job: Job | None = None
@@ -489,6 +492,7 @@ class _FramesRun:
         overlap=None,
         precision="auto",
         postprocess=True,
+        trustCode="",
         outputs=None,
     ):
         outputs = outputs or SequenceOutputs(
@@ -498,7 +502,7 @@ class _FramesRun:
         regionNode = None if roiNode is None else node_of(roiNode, _("region of interest"))
         roi = None if regionNode is None else roi_from_node(regionNode, self.frames.shown_volume())
         options = RunOptions(roi, outputs.probabilities, mirror, postprocess, overlap, precision=precision)
-        self.request = RunRequest(model, device, options)
+        self.request = RunRequest(model, device, options, trustCode)
 
     @property
     def volume(self) -> Volume:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from standin import i18n
 
 from MedAILib.worker.client import WorkerClient
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import slicer
 
 ROOT = Path(__file__).parents[1]
+# The pip package slicer-core lacks it, and texts of the window are translated by it; here they stand for themselves.
+sys.modules.setdefault("slicer.i18n", i18n)
 
 # How fast a machine is says nothing about the code: shared ones stop for a second now and then. The same cases come
 # each time, so that a failure is the change's; `pytest --hypothesis-profile explore` looks for new ones.

@@ -1,5 +1,6 @@
 """MedAISegment's panel: the models to pick from, what is saved with the scene, what every control says of itself."""
 
+import ast
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -248,6 +249,21 @@ def test_every_control_has_a_tooltip_and_a_place_in_the_tab_order() -> None:
 
 # Labels that say something by themselves.
 FREE = ("researchUseLabel", "statusLabel", "workerStateLabel")
+
+
+def test_every_text_of_the_window_can_be_found_by_the_translators_tool() -> None:
+    """Qt's lupdate reads the argument of `_` and `translate` where it stands, so it has to be a text itself."""
+    root = Path(__file__).parents[1]
+    files = [*(root / "MedAILib" / "gui").glob("*.py"), *root.glob("MedAI*/MedAI*.py")]
+    calls = [
+        (file.name, call)
+        for file in files
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in ("_", "translate")
+    ]
+    assert len(calls) > 80
+    computed = [(name, call.lineno) for name, call in calls if not isinstance(call.args[-1], ast.Constant)]
+    assert computed == []
 
 
 def test_research_use_is_said_where_it_is_seen(session) -> None:

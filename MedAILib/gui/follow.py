@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import qt
+from slicer.i18n import tr as _
 
 from MedAILib.errors import MedAIError
 from MedAILib.progress import Cancelled
@@ -130,11 +131,11 @@ class FollowedRun:
             except (ValueError, TypeError, MemoryError, WorkerDefect) as error:  # all that a job fails with
                 self._fail(error)
             except Cancelled:
-                self._end(replace(state, state="cancelled", text="Cancelled"))
+                self._end(replace(state, state="cancelled", text=_("Cancelled")))
             else:
                 self.computed_s = None if self._began is None else time.monotonic() - self._began
                 self._arrival = self._arrive(result)
-                self._tell(replace(state, state="running", text="Placing the result", seconds_left=None))
+                self._tell(replace(state, state="running", text=_("Placing the result"), seconds_left=None))
         else:
             self._tell(state)
 
@@ -145,17 +146,17 @@ class FollowedRun:
                 state = next(arrival)
             except StopIteration as stop:
                 self.made = stop.value
-                self._end(JobState("done", "Done", 1, 1, warnings=self._state.warnings))
+                self._end(JobState("done", _("Done"), 1, 1, warnings=self._state.warnings))
                 return
             except MedAIError as error:
                 self._fail(error)
                 return
             except BaseException:
-                self._state = replace(self._state, state="failed", text="Failed by a defect")
+                self._state = replace(self._state, state="failed", text=_("Failed by a defect"))
                 raise
             if self._cancelled:
                 arrival.close()
-                self._end(replace(self._state, state="cancelled", text="Cancelled"))
+                self._end(replace(self._state, state="cancelled", text=_("Cancelled")))
                 return
             self._tell(replace(state, warnings=self._state.warnings))
 

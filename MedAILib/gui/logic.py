@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import slicer
+from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from MedAILib.errors import InputError, MedAIError
@@ -245,7 +246,7 @@ def _logError(error: Exception):
 
 def _asItIs(result) -> Arrival:
     """An arrival that has nothing to place."""
-    yield JobState("running", "Finishing")
+    yield JobState("running", _("Finishing"))
     return result
 
 

@@ -27,6 +27,7 @@ from MedAILib.gui.follow import FollowedRun
 from MedAILib.gui.logic import ModelLogic
 from MedAILib.gui.models import ModelEntry, ModelPicker, licence_question
 from MedAILib.gui.packages import ensure_packages, slicer_tools, slow_torch
+from MedAILib.gui.trust import allow, trust_code, untrusted_scripts
 from MedAILib.gui.words import progress_text, time_text, worker_text
 from MedAILib.spec import ModelSpec
 from MedAILib.worker.client import JobState, WorkerDefect
@@ -153,6 +154,7 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onReload(self):
         """Reload the library with the module file; Slicer by itself reloads the file alone."""
+        self.setParameterNode(None)
         self.cleanup()
         for name in [name for name in sys.modules if name.split(".")[0] == "MedAILib"]:
             del sys.modules[name]
@@ -277,12 +279,16 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 if not self.logic.workerCommand() and ensure_packages(slicer_tools()):
                     self._log(_("Packages were installed."))
                 arguments = makeArguments()
-                run = self.begin(
-                    arguments,
-                    onDone=self._onDone,
-                    onError=self._onError,
-                    onProgress=self._onProgress,
-                    onWarnings=self._onWarnings,
+                run = (
+                    None
+                    if not self._trusted(arguments)
+                    else self.begin(
+                        arguments,
+                        onDone=self._onDone,
+                        onError=self._onError,
+                        onProgress=self._onProgress,
+                        onWarnings=self._onWarnings,
+                    )
                 )
             except MedAIError as error:
                 self._show(error)
@@ -299,6 +305,20 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             image = self._imageNames(arguments)
             self._log(_("{model} on {image}").format(model=arguments["model"], image=image) + about)
         self._update()
+
+    def _trusted(self, arguments: "dict[str, Any]") -> bool:
+        """Whether the model may run: one that executes code of its own only with the user's word, asked for once."""
+        for script in untrusted_scripts(arguments["model"]):
+            with nobody_waits():
+                allowed = ask(script.question(), _("Allow it"), _("Don't run"), _("MedAI: a model's own code"))
+            if not allowed:
+                return False
+            allow(script)
+            self._log(_("You allow {model} to execute its code.").format(model=script.source))
+        code = trust_code(arguments["model"])
+        if code:
+            arguments["trustCode"] = code
+        return True
 
     def _onWarnings(self, texts: "Sequence[str]") -> bool:
         """Ask whether to run all the same, in one box."""

@@ -83,9 +83,10 @@ answers: list[bool | str] = []
 
 @own
 class ctkMessageBox(Strict, QtWidgets.QMessageBox):
-    """Keeps what it would have shown and answers at once."""
+    """Keeps what it would have shown, lets events happen as an open box does, and answers."""
 
     def exec_(self) -> int:
+        QtCore.QCoreApplication.processEvents(QtCore.QEventLoop.ProcessEventsFlag.AllEvents, 20)
         shown.append((self.text, self.detailedText))
         yes = answers.pop(0) if answers else True
         buttons = qt.QMessageBox.StandardButton
