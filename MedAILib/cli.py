@@ -258,14 +258,20 @@ def _add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = _command(commands, "train", "train a model")
-    command.add_argument("task", metavar="TASK", help="a task's name, or a .json file of one")
+    command.add_argument("task", metavar="TASK", help="a task's name or .json file; a new name: planned from the data")
     command.add_argument(
         "--data", required=True, type=Path, metavar="DIR", help="images and labels: a folder, .npz or .csv"
     )
     command.add_argument("-o", "--output", required=True, type=Path, metavar="BUNDLE", help="folder of the new model")
-    command.add_argument("--fold", type=int, default=0, metavar="K", help="which part of the cases to validate on")
+    command.add_argument("--fold", default="0", metavar="K", help="which part of the cases to validate on, or: all")
     command.add_argument("--epochs", type=int, metavar="N", help="instead of the task's number")
     command.add_argument("--resume", action="store_true", help="go on from the last epoch that was finished")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="instead of the task's: patch=64,64,64 (repeat)"
+    )
+    command.add_argument("--initial", type=Path, metavar="BUNDLE", help="start from this model's weights")
+    command.add_argument("--plan-only", action="store_true", help="print and write the task, and stop")
+    command.add_argument("--show-augmentation", type=Path, metavar="FILE", help="draw samples as .png, and stop")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
 
 

@@ -1,5 +1,6 @@
 """The one place where weights are read from a file; nothing that such a file holds is ever executed."""
 
+import io
 import pickle
 import struct
 import zipfile
@@ -207,5 +208,7 @@ def save_checkpoint(content: dict[str, Any], path: Path) -> None:
         OutputError: it can't be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    stream = io.BytesIO()  # PyTorch's own writer does not say that a disk is full
+    torch.save(content, stream)
     with whole_file(path) as part:
-        torch.save(content, part)
+        part.write_bytes(stream.getbuffer())

@@ -199,7 +199,7 @@ def _run(
         network=parts["network"],
         optimizer=parts["optimizer"],
         loss_function=loss,
-        inferer=AutocastInferer(),
+        inferer=AutocastInferer(torch.bfloat16),
         prepare_batch=prepared,
         decollate=False,
     )

@@ -19,6 +19,7 @@ from MedAILib.training.task import SegmentationTask
 
 # Only of use while training: the network that runs has no auxiliary heads.
 TRAINING_ONLY = ("deep_supervision_heads.", "heads.")
+CROP = {"_target_": "CropForegroundd", "keys": "image", "source_key": "image", "allow_smaller": True}
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,9 @@ def inference(task: SegmentationTask) -> dict[str, Any]:
                 {"_target_": "LoadImaged", **image},
                 {"_target_": "EnsureChannelFirstd", **image},
                 {"_target_": "Orientationd", **image, "axcodes": task.orientation},
+                *([CROP] if task.crop_foreground else []),
                 {"_target_": "Spacingd", **image, "pixdim": task.spacing_mm, "mode": "bilinear"},
-                {"_target_": "NormalizeIntensityd", **image, "channel_wise": True},
+                *({"_target_": entry["_target_"], **image, **entry} for entry in task.intensity),
                 {"_target_": "EnsureTyped", **image},
             ],
         },
