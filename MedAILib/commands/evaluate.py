@@ -9,7 +9,8 @@ from MedAILib.models.store import find_model
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.training.cases import Case, find_cases, read_labels
-from MedAILib.training.evaluate import evaluate_segmentation
+from MedAILib.training.compare_models import Comparison, compare_models
+from MedAILib.training.evaluate import Evaluation, evaluate_segmentation
 from MedAILib.training.report import write_evaluation
 
 
@@ -24,13 +25,30 @@ def run_evaluate(options: argparse.Namespace, progress: Progress) -> None:
     cases = _chosen(options, find_cases(options.data, len(model.spec.channels)))
     labels = read_labels(options.data)
     evaluation = evaluate_segmentation(model, cases, labels, progress, RunOptions(mirror=options.mirror))
-    write_evaluation(evaluation, options.output, _command(options))
+    comparison = _comparison(evaluation, cases, labels, options, progress)
+    write_evaluation(evaluation, options.output, _command(options), comparison)
+
+
+def _comparison(
+    evaluation: Evaluation,
+    cases: tuple[Case, ...],
+    labels: dict[int, str],
+    options: argparse.Namespace,
+    progress: Progress,
+) -> Comparison | None:
+    """The model that `--compare` names, on the same cases; None without it."""
+    if options.compare is None:
+        return None
+    other = open_model(find_model(options.compare), options.device, options.trust_code)
+    run = RunOptions(mirror=options.mirror)
+    return compare_models(evaluation, evaluate_segmentation(other, cases, labels, progress, run))
 
 
 def _command(options: argparse.Namespace) -> str:
     """The command line that repeats this evaluation."""
     words = ["medai", "evaluate", "-m", options.model, "--data", options.data, "-o", options.output]
     words += ["--device", options.device, *(["--only", options.only] if options.only else [])]
+    words += ["--compare", options.compare] if options.compare else []
     return shlex.join(str(word) for word in [*words, *(["--mirror"] if options.mirror else [])])
 
 
