@@ -61,8 +61,10 @@ def run_train_segmentation(options: argparse.Namespace, device: torch.device, ma
         MedAIError: the task, the data, an option or the output folder is at fault.
         Cancelled: by `progress`; `--resume` goes on from the last whole epoch.
     """
+    if options.fold not in (None, "all") and not options.fold.isdecimal():
+        raise InputError(f"--fold {options.fold} is none; give a number from 0, or all.")
     settings = read_settings([*options.set, *([f"epochs={options.epochs}"] if options.epochs is not None else [])])
-    given = None if _planned(options.task) else with_settings(_segmentation(options.task), settings)
+    given = None if is_planned(options.task) else with_settings(_segmentation(options.task), settings)
     data = open_folder(options.data)
     labels = data.labels if given is None else {int(x["value"]): str(x["name"]) for x in given.labels}
     examined = examine_cases(data.cases, labels, progress, None if given is None else len(given.channels))
@@ -86,13 +88,11 @@ def run_train_segmentation(options: argparse.Namespace, device: torch.device, ma
         return
     if options.fold == "all":
         _train_all(bench, progress)
-    elif options.fold.isdecimal():
-        _train_fold(bench, int(options.fold), options.output, progress)
     else:
-        raise InputError(f"--fold {options.fold} is none; give 0 to {task.folds - 1}, or all.")
+        _train_fold(bench, int(options.fold or 0), options.output, progress)
 
 
-def _planned(name: str) -> bool:
+def is_planned(name: str) -> bool:
     """Whether a task is planned from the data: one that is no file, of a name that no task has."""
     return not name.endswith(".json") and not (TASKS / f"{name}.json").is_file()
 
@@ -175,6 +175,6 @@ def _train_all(bench: Bench, progress: Progress) -> None:
 def _command(options: argparse.Namespace, task: SegmentationTask) -> str:
     """The command line that repeats this training."""
     words = ["medai", "train", str(options.task), "--data", options.data.name, "-o", options.output.name]
-    words += ["--fold", str(options.fold), "--epochs", str(task.epochs)]
+    words += ["--fold", options.fold or "0", "--epochs", str(task.epochs)]
     words += [word for pair in options.set for word in ("--set", pair)]
     return shlex.join(words + (["--initial", options.initial.name] if options.initial else []))
