@@ -16,6 +16,7 @@ import torch
 from balls import SILENT, small, train, write_cases
 from monai.bundle import ConfigWorkflow
 
+from MedAILib.cli import main
 from MedAILib.errors import InputError, MedAIError
 from MedAILib.files.images import read_image
 from MedAILib.models.open import open_model
@@ -52,6 +53,11 @@ def test_each_network_trains_and_runs_alike_here_and_in_stock_monai(network: str
     images = tmp_path / "images"
     images.mkdir()
     (images / "a.nii.gz").write_bytes((data / "imagesTr" / "case_0.nii.gz").read_bytes())
+    assert agreement(bundle, images) >= 0.999
+
+
+def agreement(bundle: Path, images: Path) -> float:
+    """The share of voxels of `a.nii.gz` that stock MONAI and MedAI label alike."""
     workflow = ConfigWorkflow(
         config_file=str(bundle / "configs" / "inference.json"),
         workflow_type="infer",
@@ -64,7 +70,47 @@ def test_each_network_trains_and_runs_alike_here_and_in_stock_monai(network: str
     workflow.run()
     theirs = np.asarray(nibabel.load(images / "out" / "a_seg.nii.gz").dataobj).squeeze().transpose(2, 1, 0)
     ours = open_model(bundle, "cpu").run(read_image(images / "a.nii.gz"), RunOptions(), SILENT).layers[0]
-    assert (ours == theirs).mean() >= 0.999
+    return float((ours == theirs).mean())
+
+
+@pytest.mark.parametrize(
+    "steps", ["denoise,zscore", "window:-50:150", "equalise", "percentiles,smooth", "zscore_nonzero"]
+)
+def test_each_preprocessing_runs_alike_here_and_in_stock_monai(steps: str, data: Path, tmp_path: Path) -> None:
+    for path in (data / "imagesTr").iterdir():  # a margin of zeros that is cut off
+        image = nibabel.load(path)
+        voxels = np.abs(image.get_fdata()).astype(np.float32)
+        voxels[:3] = voxels[:, -2:] = 0
+        nibabel.save(nibabel.Nifti1Image(voxels, image.affine), path)
+    settings = ["--set", f"intensity={steps}", "--set", "crop_foreground=true", "--set", "patch=16,16,16"]
+    assert train("balls", "--data", data, "-o", tmp_path / "m", "--epochs", 1, *settings) == 0
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.nii.gz").write_bytes((data / "imagesTr" / "case_0.nii.gz").read_bytes())
+    assert agreement(tmp_path / "m", tmp_path / "images") >= 0.999
+
+
+def test_channels_in_one_file_are_trained_and_evaluated(data: Path, tmp_path: Path) -> None:
+    for path in (data / "imagesTr").iterdir():
+        image = nibabel.load(path)
+        both = np.stack([image.get_fdata(), -image.get_fdata()], axis=-1).astype(np.float32)
+        nibabel.save(nibabel.Nifti1Image(both, image.affine), path)
+    described = json.loads((data / "dataset.json").read_text()) | {"channel_names": {"0": "T1", "1": "T2"}}
+    (data / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    assert train("balls", "--data", data, "-o", tmp_path / "m", "--epochs", 1, "--set", "patch=16,16,16") == 0
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.nii.gz").write_bytes((data / "imagesTr" / "case_0.nii.gz").read_bytes())
+    assert agreement(tmp_path / "m", tmp_path / "images") >= 0.999
+    words = ["evaluate", "-m", tmp_path / "m", "--data", data, "-o", tmp_path / "r", "--device", "cpu", "--quiet"]
+    assert main([str(word) for word in words]) == 0
+
+
+def test_a_refused_resume_leaves_the_task_as_it_was(data: Path, tmp_path: Path) -> None:
+    words = ["balls", "--data", data, "-o", tmp_path / "m", "--epochs", 1, "--set", "patch=16,16,16"]
+    assert train(*words) == 0
+    before = (tmp_path / "m.training" / "task.json").read_bytes()
+    assert train(*words, "--resume", "--set", "loss=dice_focal") == 2
+    assert (tmp_path / "m.training" / "task.json").read_bytes() == before
+    assert train(*words, "--resume") == 0
 
 
 @pytest.mark.parametrize(

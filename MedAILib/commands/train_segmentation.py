@@ -80,7 +80,9 @@ def run_train_segmentation(options: argparse.Namespace, device: torch.device, ma
     if data.splits:
         task = replace(task, folds=len(data.splits))
     bench = Bench(options, task, data, examined.facts, patients_of, device, machine)
-    _write_task(task, _training_folder(options.output) / "task.json")
+    require_sense(task)
+    if not options.resume:
+        _write_task(task, _training_folder(options.output) / "task.json")
     if options.plan_only:
         return
     if options.show_augmentation is not None:
@@ -117,7 +119,6 @@ def _plan(
 
 
 def _write_task(task: SegmentationTask, path: Path) -> None:
-    require_sense(task)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:
         text = json.dumps({"kind": "segmentation", **asdict(task)}, indent=2, ensure_ascii=False)
