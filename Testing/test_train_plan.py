@@ -105,6 +105,13 @@ def test_each_choice_is_told_with_its_reason_and_can_be_edited_and_given_back(
     assert read_task(str(tmp_path / "n.training" / "task.json")) == replace(task, epochs=3)
 
 
+def test_class_weights_come_from_the_voxels_of_each_class(data: Path, tmp_path: Path) -> None:
+    words = ["--plan-only", "--set", "loss=weighted_ce"]
+    assert train("balls", "--data", data, "-o", tmp_path / "m", *words) == 0
+    background, cap, bowl = read_task(str(tmp_path / "m.training" / "task.json")).class_weights
+    assert background < 0.5 and min(cap, bowl) > 1
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [

@@ -242,8 +242,15 @@ def test_all_folds_give_an_ensemble_and_a_report_over_every_case(data: Path, tmp
     assert train(path, "--data", data, "-o", tmp_path / "m", "--epochs", 1, "--fold", "all") == 0
     summary = json.loads((tmp_path / "m.training" / "cross_validation" / "summary.json").read_text())
     assert len(summary["metric_per_case"]) == 6
+    assert train(path, "--data", data, "-o", tmp_path / "m", "--epochs", 1, "--fold", "all", "--resume") == 0
     model = open_model(tmp_path / "m", "cpu")
     assert model.run(read_image(data / "imagesTr" / "case_0.nii.gz"), RunOptions(), SILENT).layers.any() in (
         True,
         False,
     )
+
+
+def test_a_fold_that_there_is_not_leaves_nothing_behind(data: Path, tmp_path: Path) -> None:
+    assert train("balls", "--data", data, "-o", tmp_path / "m", "--fold", 9) == 2
+    assert train("balls", "--data", data, "-o", tmp_path / "m", "--fold", "some") == 2
+    assert not (tmp_path / "m.training").exists()
