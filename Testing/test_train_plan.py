@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 from balls import SILENT, planned, train, write_cases
 
-from MedAILib.cli import main
+from MedAILib.cli import build_parser, main
 from MedAILib.errors import InputError
 from MedAILib.files.images import read_image
 from MedAILib.training.architectures import levels_for
@@ -248,3 +248,11 @@ def test_channels_nrrd_and_dicom_are_found(tmp_path: Path, shared_data: Path) ->
     folder = open_folder(mixed)
     examined = examine_cases(folder.cases, None, SILENT)
     assert not examined.faults and examined.facts[0].voxels.keys() == {0, 1}
+
+
+def test_every_command_in_the_documentation_is_one() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    commands = [line.partition("#")[0] for line in text.splitlines() if line.startswith(("medai train", "medai eval"))]
+    assert len(commands) == 4
+    for command in commands:
+        build_parser().parse_args(command.split()[1:])
