@@ -1,6 +1,6 @@
 """Kill a training at random moments, go on each time, and compare the final weights with those of an undisturbed run.
 
-python Testing/benchmarks/training_kills.py DATA [--kills 20] [--epochs 12] [--seed 0]
+python Testing/benchmarks/training_kills.py DATA [--kills 20] [--epochs 16] [--seed 0]
 """
 
 import argparse
@@ -23,21 +23,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     random.seed(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         whole, parts = Path(folder) / "whole", Path(folder) / "parts"
-        began = time.perf_counter()
-        subprocess.run(_command(options, whole, False), check=True)
-        length = time.perf_counter() - began
-        print(f"an undisturbed run takes {length:.1f} s")
+        first, length = _undisturbed(options, whole)
+        epoch = (length - first) / options.epochs
+        print(f"an undisturbed run takes {length:.1f} s, {first:.1f} s to the end of its first epoch", flush=True)
         killed = 0
         for number in range(options.kills):
             resume = (parts.with_name("parts.training") / "started.json").is_file()
             process = subprocess.Popen(_command(options, parts, resume))
-            wait = random.uniform(0.1, 0.9) * length
+            wait = random.uniform(0.3 * first, first + 2.5 * epoch)
             try:
                 process.wait(wait)
             except subprocess.TimeoutExpired:
@@ -55,6 +54,20 @@ def main() -> int:
         full = all(torch.equal(value, theirs["average"][key]) for key, value in ours["average"].items())
     print(f"{killed} kills; weights the same bit for bit: {same}; averages in the checkpoint: {full}")
     return 0 if same and full else 1
+
+
+def _undisturbed(options: argparse.Namespace, bundle: Path) -> tuple[float, float]:
+    """Train without a kill: seconds until the first checkpoint, and in all."""
+    state = bundle.with_name(f"{bundle.name}.training") / "checkpoint.pt"
+    began, first = time.perf_counter(), 0.0
+    process = subprocess.Popen(_command(options, bundle, False))
+    while process.poll() is None:
+        if not first and state.is_file():
+            first = time.perf_counter() - began
+        time.sleep(0.05)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    return first, time.perf_counter() - began
 
 
 def _command(options: argparse.Namespace, bundle: Path, resume: bool) -> list[str]:
