@@ -8,6 +8,7 @@ from MedAILib.bundle_needs import bundle_task, is_prompted, obstacle
 from MedAILib.bundle_plan import BundlePlan, argument
 from MedAILib.config import read_text
 from MedAILib.config_values import Component, Name, Unknown
+from MedAILib.detection_plan import is_faster_rcnn
 from MedAILib.errors import SpecError
 from MedAILib.estimate import network_values
 from MedAILib.read_classes import read_classes
@@ -201,7 +202,9 @@ def _per_axis(value: Any) -> Any:
 def _findings(plan: BundlePlan, outputs: dict[str, Any], own: dict[str, Any]) -> tuple[str, ...]:
     """The detector's classes, in the order of its network's output; "finding" for a nameless only one."""
     names = own.get("detection", {}).get("classes") or list(_channel_names(outputs).values())
-    count = _possible(plan, int(argument(plan.network, "num_classes", len(names) or 1)))
+    background = int(is_faster_rcnn(plan.network))  # torchvision's classes begin with one for nothing
+    told = int(argument(plan.network, "num_classes", (len(names) or 1) + background))
+    count = _possible(plan, told - background)
     if len(names) != count:
         names = ["finding"] if count == 1 else [f"class {number}" for number in range(count)]
     return tuple(str(name) for name in names)

@@ -14,14 +14,20 @@ from monai.apps.detection.networks.retinanet_detector import RetinaNetDetector
 from monai.apps.detection.transforms.dictionary import AffineBoxToWorldCoordinated, ClipBoxToImaged
 from monai.bundle import ConfigParser
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from MedAILib.detections import Detections
+from MedAILib.errors import ModelError
 from MedAILib.files.images import read_image
+from MedAILib.inference.detect import DetectRecipe, find_boxes
 from MedAILib.models.bundle import bundle_network
+from MedAILib.models.faster_rcnn import TorchvisionDetector
+from MedAILib.models.obstacles import why_not
 from MedAILib.models.open import open_model
 from MedAILib.models.weights import load_weights
 from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
+from MedAILib.read_spec import read_spec
 from MedAILib.request import DetectOptions
 from MedAILib.volume import Geometry, Volume
 
@@ -146,13 +152,72 @@ def test_a_detector_of_pictures_finds_what_monais_finds_and_looks_at_each_slice(
 
 
 def test_an_image_without_findings_gives_none_and_says_so(tmp_path: Path) -> None:
-    class Heard(Progress):
-        texts: list[str] = []
+    heard: list[str] = []
 
+    class Heard(Progress):
         def warn(self, text: str) -> None:
-            self.texts.append(text)
+            heard.append(text)
 
     volume = Volume(np.random.default_rng(0).normal(size=(1, 16, 32, 32)), Geometry((16, 32, 32), np.eye(4)), "scan")
     model = open_model(detector_bundle(tmp_path / "m"), "cpu")
     assert model.run(volume, DetectOptions(score_threshold=1.0), Heard()).boxes == ()
-    assert any("found nothing in scan" in text for text in Heard.texts)
+    assert any("found nothing in scan" in text for text in heard)
+
+
+def rcnn_folder(folder: Path) -> Path:
+    """A detector of torchvision's as its author would describe it, with a file where its weights belong."""
+    metadata, _ = detector_configs()
+    metadata["network_data_format"]["inputs"]["image"] |= {"num_channels": 3, "channel_def": None}
+    metadata["medai"]["detection"]["classes"] = ["mass", "calcification"]
+    steps = [{"_target_": "LoadImaged", "keys": "image"}, {"_target_": "ScaleIntensityd", "keys": "image"}]
+    inference = {
+        "network_def": {"_target_": "torchvision.models.detection.fasterrcnn_resnet50_fpn", "num_classes": 3},
+        "preprocessing": {"_target_": "Compose", "transforms": steps},
+        "postprocessing": {"_target_": "Compose", "transforms": []},
+    }
+    write_configs(folder, metadata, inference)
+    (folder / "models").mkdir()
+    torch.save({"weight": torch.zeros(1)}, folder / "models" / "model.pt")
+    return folder
+
+
+def test_a_detector_of_torchvisions_is_described_and_refused_in_a_sentence_where_torchvision_is_not(
+    tmp_path: Path,
+) -> None:
+    folder = rcnn_folder(tmp_path / "rcnn")
+    spec = read_spec(folder)
+    assert (spec.task, spec.findings, spec.obstacle) == ("detection", ("mass", "calcification"), "")
+    try:
+        import torchvision.models  # noqa: F401
+    except (ImportError, RuntimeError):
+        with pytest.raises(ModelError, match="comes from torchvision") as caught:
+            open_model(folder, "cpu")
+        assert "install the torchvision of the same build" in str(caught.value) and "\n" not in str(caught.value)
+        assert why_not(folder) == str(caught.value)
+        return
+    torch.save(bundle_network(read_any_plan(folder)).state_dict(), folder / "models" / "model.pt")
+    picture = Volume(np.random.default_rng(0).random((3, 1, 40, 60), np.float32), Geometry((1, 40, 60), np.eye(4)))
+    assert open_model(folder, "cpu").run(picture, DetectOptions(score_threshold=0.0), SILENT).boxes
+
+
+class Rows(nn.Module):
+    """Answers as torchvision says that its detectors do: a box around what is bright, in columns and rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nothing = nn.Parameter(torch.zeros(1))
+
+    def forward(self, pictures: list[Tensor]) -> list[dict[str, Tensor]]:
+        rows, columns = torch.nonzero(pictures[0][0] > 0.5, as_tuple=True)
+        box = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], dtype=torch.float32)
+        return [{"boxes": box[None], "labels": torch.tensor([2]), "scores": torch.tensor([0.75])}]
+
+
+def test_boxes_in_torchvisions_way_of_writing_lie_around_the_same_pixels() -> None:
+    data = np.zeros((1, 1, 30, 40), np.float32)
+    data[0, 0, 0:9, 12:20] = 1
+    volume = Volume(data, Geometry((1, 30, 40), np.diag([0.5, 2.0, 1.0, 1.0])), "picture")
+    recipe = DetectRecipe((), ("mass", "calcification"), 3, None, 0.0, False, (1, 1), True)
+    (box,) = find_boxes(volume, TorchvisionDetector(Rows()), recipe, DetectOptions(), SILENT)
+    assert (box.label, box.score) == ("calcification", 0.75)
+    assert (box.low_ijk, box.high_ijk) == ((11.5, -0.5, -0.5), (19.5, 8.5, 0.5))
