@@ -71,6 +71,7 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
             window_values=network_values(plan.network, int(outputs["num_channels"])),
             overlap=_overlap(plan),
             findings=_findings(plan, outputs, own) if task == "detection" else (),
+            finding_codes=_finding_codes(plan, outputs, own) if task == "detection" else (),
         )
     except (LookupError, TypeError, AttributeError, StopIteration, ValueError, ArithmeticError) as error:
         if isinstance(error, SpecError):
@@ -208,6 +209,14 @@ def _findings(plan: BundlePlan, outputs: dict[str, Any], own: dict[str, Any]) ->
     if len(names) != count:
         names = ["finding"] if count == 1 else [f"class {number}" for number in range(count)]
     return tuple(str(name) for name in names)
+
+
+def _finding_codes(plan: BundlePlan, outputs: dict[str, Any], own: dict[str, Any]) -> tuple[Code | None, ...]:
+    """The code of each class, from the entry "codes" beside the classes' names: scheme, value and meaning by name."""
+    told, names = own.get("detection", {}).get("codes") or {}, _findings(plan, outputs, own)
+    if unknown := sorted(set(told) - set(names)):
+        raise SpecError(f"The model {plan.folder.name} has a code for '{unknown[0]}', which is none of its classes.")
+    return tuple(Code(*told[name]) if name in told else None for name in names) if told else ()
 
 
 def _require_channels(plan: BundlePlan, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:

@@ -106,6 +106,7 @@ class DetectorModel:
             volume.geometry,
             least,
             provenance(self.spec, volume, options, self._device, said),
+            self.spec.finding_codes,
         )
 
 

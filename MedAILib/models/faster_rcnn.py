@@ -113,7 +113,7 @@ class FasterRcnnModel:
         if not boxes:
             progress.warn(f"The model found nothing in {volume.name}.")
         said = provenance(self.spec, volume, options, self._device, {"sha256": self._sha256})
-        return Detections(boxes, self.spec.findings, volume.geometry, least, said)
+        return Detections(boxes, self.spec.findings, volume.geometry, least, said, self.spec.finding_codes)
 
 
 def faster_rcnn_recipe(plan: BundlePlan, spec: ModelSpec) -> DetectRecipe:
