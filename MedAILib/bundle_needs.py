@@ -7,6 +7,7 @@ from typing import Any
 from MedAILib.bundle_plan import BundlePlan
 from MedAILib.config_values import Component, Unknown
 from MedAILib.detection_plan import INFERER as DETECTION_INFERER
+from MedAILib.detection_plan import is_faster_rcnn
 from MedAILib.generation_plan import SAMPLERS, Generation
 from MedAILib.reviewed_steps import REVIEWED_STEPS
 
@@ -76,7 +77,7 @@ def obstacle(plan: BundlePlan) -> str:
         return f"The model {name} is for generation, and how it makes images is not understood: {why}"
     if plan.problems:
         return plan.problems[0]
-    if task == "detection" and plan.detection is None:
+    if task == "detection" and plan.detection is None and not is_faster_rcnn(plan.network):
         return f"The model {name} is for detection, and its config describes no detector that MedAI runs."
     return ""
 

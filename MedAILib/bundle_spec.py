@@ -8,6 +8,7 @@ from MedAILib.bundle_needs import bundle_task, is_prompted, obstacle
 from MedAILib.bundle_plan import BundlePlan, argument
 from MedAILib.config import read_text
 from MedAILib.config_values import Component, Name, Unknown
+from MedAILib.detection_plan import is_faster_rcnn
 from MedAILib.errors import SpecError
 from MedAILib.estimate import network_values
 from MedAILib.read_classes import read_classes
@@ -70,6 +71,7 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
             window_values=network_values(plan.network, int(outputs["num_channels"])),
             overlap=_overlap(plan),
             findings=_findings(plan, outputs, own) if task == "detection" else (),
+            finding_codes=_finding_codes(plan, outputs, own) if task == "detection" else (),
         )
     except (LookupError, TypeError, AttributeError, StopIteration, ValueError, ArithmeticError) as error:
         if isinstance(error, SpecError):
@@ -201,10 +203,20 @@ def _per_axis(value: Any) -> Any:
 def _findings(plan: BundlePlan, outputs: dict[str, Any], own: dict[str, Any]) -> tuple[str, ...]:
     """The detector's classes, in the order of its network's output; "finding" for a nameless only one."""
     names = own.get("detection", {}).get("classes") or list(_channel_names(outputs).values())
-    count = _possible(plan, int(argument(plan.network, "num_classes", len(names) or 1)))
+    background = int(is_faster_rcnn(plan.network))  # torchvision's classes begin with one for nothing
+    told = int(argument(plan.network, "num_classes", (len(names) or 1) + background))
+    count = _possible(plan, told - background)
     if len(names) != count:
         names = ["finding"] if count == 1 else [f"class {number}" for number in range(count)]
     return tuple(str(name) for name in names)
+
+
+def _finding_codes(plan: BundlePlan, outputs: dict[str, Any], own: dict[str, Any]) -> tuple[Code | None, ...]:
+    """The code of each class, from the entry "codes" beside the classes' names: scheme, value and meaning by name."""
+    told, names = own.get("detection", {}).get("codes") or {}, _findings(plan, outputs, own)
+    if unknown := sorted(set(told) - set(names)):
+        raise SpecError(f"The model {plan.folder.name} has a code for '{unknown[0]}', which is none of its classes.")
+    return tuple(Code(*told[name]) if name in told else None for name in names) if told else ()
 
 
 def _require_channels(plan: BundlePlan, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:

@@ -223,7 +223,9 @@ def _add_detect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="image per channel")
     _add_model(command)
-    command.add_argument("-o", "--output", required=True, type=Path, help=".json .csv .mrb (scene); folder: all")
+    command.add_argument(
+        "-o", "--output", required=True, type=Path, help=".json .csv .mrb (scene) .dcm (SR); folder: all"
+    )
     box = ("R", "A", "S", "dR", "dA", "dS")
     command.add_argument("--roi", nargs=6, type=float, metavar=box, help="look inside this box alone, mm, RAS")
     command.add_argument("--series", metavar="UID", help="which DICOM series of a folder")

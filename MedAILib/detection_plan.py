@@ -16,6 +16,13 @@ from MedAILib.errors import SpecError
 
 DETECTOR = "RetinaNetDetector"
 INFERER = "scripts.detection_inferer.RetinaNetInferer"
+# Of `torchvision.models.detection`; they are detectors by themselves, with no other around them.
+FASTER_RCNN = (
+    "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_resnet50_fpn_v2",
+    "fasterrcnn_mobilenet_v3_large_fpn",
+    "fasterrcnn_mobilenet_v3_large_320_fpn",
+)
 _CALL = re.compile(r"\$\s*@detector\.(\w+)\((.*)\)\s*", re.DOTALL)
 # What a method is given, by name, and what it is without it (MONAI 1.6.1); arguments that matter for training alone or
 # that deal out the work are taken and left.
@@ -75,6 +82,11 @@ class DetectionPlan:
     padding_value: float = 0.0
     always_windows: bool = False
     coder_weights: tuple[float, ...] = ()
+
+
+def is_faster_rcnn(network: Component) -> bool:
+    """Whether a network is one of torchvision's Faster R-CNN detectors, named as torchvision names it."""
+    return network.target in {f"torchvision.models.detection.{name}" for name in FASTER_RCNN}
 
 
 def read_detection(config: Config) -> DetectionPlan | None:

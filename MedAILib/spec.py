@@ -119,6 +119,7 @@ class ModelSpec:
         licence, authors, data_source, intended_use, references, warnings: what its author wrote.
         classes: what a classifier decides between; None for other tasks.
         findings: the classes of what a detector finds; empty for other tasks.
+        finding_codes: a terminology's code of each of them, None for those that have none; empty where none has one.
         obstacle: why it can't be run, in a sentence, as far as its description tells; empty where nothing is known.
 
     Raises:
@@ -151,6 +152,7 @@ class ModelSpec:
     window_values: float | None = None
     overlap: float = 0.0
     findings: tuple[str, ...] = ()
+    finding_codes: tuple[Code | None, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.channels:

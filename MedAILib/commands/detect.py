@@ -45,7 +45,7 @@ def run_detect(options: argparse.Namespace, progress: Progress) -> None:
             engine=options.engine,
         )
     volume = read_channels(options.inputs, options.series, progress)
-    targets = detection_targets(options.output)
+    targets = detection_targets(options.output, volume)
     with writable(targets, files_of(options.inputs, volume)):
         if options.own_process:
             import_monai_for_inference()
@@ -97,3 +97,7 @@ def _write_one(kind: str, path: Path, found: Detections, volume: Volume) -> None
             from MedAILib.commands.scene_outputs import write_detection_scene  # MRML takes a while to load
 
             write_detection_scene(volume, found, path)
+        case "dicom":
+            from MedAILib.files.dicom_findings import write_findings_sr  # as highdicom does
+
+            write_findings_sr(found, volume, path)

@@ -2,16 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from monai.apps.detection.networks.retinanet_detector import RetinaNetDetector
 from torch import Tensor, nn
 
 from MedAILib.detections import Box
-from MedAILib.errors import InputError, ModelError
+from MedAILib.errors import ModelError
 from MedAILib.inference.frame import Frame
+from MedAILib.inference.looks import with_channels
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.prepare import Step, prepared, require_usable
 from MedAILib.progress import Progress
@@ -46,8 +46,20 @@ class DetectRecipe:
     flat: bool
 
 
+class Detector(Protocol):
+    """What looks for boxes: MONAI's detector, or another that answers as it does.
+
+    Called with a list of one image (C, X, Y[, Z]) and whether to lay windows, it gives a list of one dictionary: boxes
+    (N, 2 x axes), classes (N,) from 0 on, and scores (N,).
+    """
+
+    network: Any
+
+    def __call__(self, images: list[Tensor], *, use_inferer: bool) -> Any: ...
+
+
 def find_boxes(
-    volume: Volume, detector: RetinaNetDetector, recipe: DetectRecipe, options: DetectOptions, progress: Progress
+    volume: Volume, detector: Detector, recipe: DetectRecipe, options: DetectOptions, progress: Progress
 ) -> tuple[Box, ...]:
     """Findings of one image, on its own grid, the surest first.
 
@@ -56,11 +68,7 @@ def find_boxes(
         ModelError: the network fails on it, or its output is not finite.
         Cancelled: by `progress`, between two windows.
     """
-    if volume.channels != recipe.channels:
-        raise InputError(
-            f"{volume.name} has {volume.channels} channel{'s'[: volume.channels != 1]}, but the model takes "
-            f"{recipe.channels}; give one image per channel in the model's order."
-        )
+    volume = with_channels(volume, recipe.channels, recipe.flat and recipe.channels == 3, progress)
     k, j, i = volume.geometry.shape_kji
     region = volume.geometry.box_of_roi(options.roi) if options.roi else (slice(0, k), slice(0, j), slice(0, i))
     part = volume.cropped(region)
@@ -80,7 +88,7 @@ def find_boxes(
     return tuple(sorted(kept, key=lambda box: -box.score))
 
 
-def _boxes_of(part: Volume, detector: RetinaNetDetector, recipe: DetectRecipe, progress: Progress) -> list[Box]:
+def _boxes_of(part: Volume, detector: Detector, recipe: DetectRecipe, progress: Progress) -> list[Box]:
     image, frame = prepared(part, recipe.steps, progress)
     if recipe.flat:
         image = image[..., 0]
@@ -122,8 +130,8 @@ def _on_input(
     """
     places = found[BOXES].double().cpu().numpy()
     axes = len(shape)
-    low = np.clip(places[:, :axes], 0, shape)
-    high = np.clip(places[:, axes:], 0, shape)
+    low = np.clip(places[:, :axes], -0.5, shape)
+    high = np.clip(places[:, axes:], -0.5, shape)
     boxes = []
     for number in np.flatnonzero((high - low > 0).all(axis=1)):
         faces = np.zeros((3, 2))

@@ -68,4 +68,4 @@ def boxes_of_segments(
         "option.score_threshold": str(options.score_threshold),
         "option.overlap_limit": str(options.overlap_limit),
     }
-    return Detections(boxes, found.classes, found.geometry, least, said)
+    return Detections(boxes, found.classes, found.geometry, least, said, found.codes)

@@ -106,6 +106,7 @@ class DetectorModel:
             volume.geometry,
             least,
             provenance(self.spec, volume, options, self._device, said),
+            self.spec.finding_codes,
         )
 
 
@@ -117,9 +118,7 @@ def detect_recipe(plan: BundlePlan, spec: ModelSpec, detection: DetectionPlan) -
     """
     if spec.obstacle:
         raise SpecError(spec.obstacle)
-    for step in plan.postprocessing:
-        if step_name(step) not in KNOWN_ENDS:
-            raise SpecError(f"The model {spec.name} ends with '{step.target}', which MedAI does not do with boxes.")
+    require_known_ends(plan, spec)
     axes = network_axes(plan.network)
     if axes not in (2, 3) or (detection.window is not None and len(detection.window) != axes):
         raise SpecError(f"The model {spec.name} has a network of {axes} axes and windows of {detection.window}.")
@@ -138,6 +137,13 @@ def detect_recipe(plan: BundlePlan, spec: ModelSpec, detection: DetectionPlan) -
         divisible,
         axes == 2,
     )
+
+
+def require_known_ends(plan: BundlePlan, spec: ModelSpec) -> None:
+    """Raise `SpecError` where a bundle's post-processing does more with boxes than is done here with every one."""
+    for step in plan.postprocessing:
+        if step_name(step) not in KNOWN_ENDS:
+            raise SpecError(f"The model {spec.name} ends with '{step.target}', which MedAI does not do with boxes.")
 
 
 def build_anchors(component: Component) -> AnchorGenerator:

@@ -14,13 +14,14 @@ from torch.overrides import TorchFunctionMode
 
 from MedAILib.bundle_needs import REVIEWED_NETWORKS
 from MedAILib.config_values import Component, Lambda, Name, Stored, known, parts
+from MedAILib.detection_plan import FASTER_RCNN, is_faster_rcnn
 from MedAILib.errors import ModelError, SpecError
 from MedAILib.models.covariates import CovariateClassifier
 from MedAILib.models.mean_classifier import MeanClassifier
 from MedAILib.models.retinanet import retinanet
 from MedAILib.models.sequence import SequenceClassifier
 from MedAILib.models.textbook import TextbookCNN
-from MedAILib.models.torchvision_networks import torchvision_network
+from MedAILib.models.torchvision_networks import faster_rcnn_network, torchvision_network
 from MedAILib.models.unest import UNesT
 from MedAILib.models.weights import load_arrays
 
@@ -81,6 +82,7 @@ NOT_FETCHED = {"pretrained": False, "pretrained_url": None, "progress": False, "
 DROPPED = {"SwinUNETR": ("img_size",)}
 # How many spatial axes a network has that isn't told.
 DEFAULT_AXES = {"FlexibleUNet": 2, "HoVerNet": 2, "EfficientNetBN": 2, "TorchVisionFCModel": 2}
+DEFAULT_AXES |= dict.fromkeys(FASTER_RCNN, 2)
 LARGEST_NUMBER = 1_000_000
 # Tensors that hold no weights (grids of indices) are made for real while a network is only sketched.
 LARGEST_GRID = 1 << 26
@@ -98,6 +100,8 @@ def require_network(target: str) -> str:
     ):
         return name
     if name in OWN and target in (name, f"{OWN[name].__module__}.{name}"):
+        return name
+    if is_faster_rcnn(Component(target)):
         return name
     found = getattr(nets, name, None) if re.fullmatch(r"\w+", name) else None
     for own, network in NETWORKS.items():
@@ -129,6 +133,10 @@ def build_network(target: str, arguments: dict[str, Any], folder: Path | None = 
     name = require_network(target)
     if name in DETECTION:
         return _detection_network(name, arguments, folder)
+    if name in FASTER_RCNN:
+        told = {key: _argument(name, key, known(value), folder) for key, value in arguments.items()}
+        picked: nn.Module = _constructed(name, faster_rcnn_network, {"name": name, **told})
+        return picked
     dropped = DROPPED.get(name, ())
     plain = {key: _argument(name, key, known(value), folder) for key, value in arguments.items() if key not in dropped}
     kept = {key: NOT_FETCHED.get(key, value) for key, value in plain.items()}

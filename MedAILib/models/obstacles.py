@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from MedAILib.bundle_spec import bundle_spec
+from MedAILib.detection_plan import is_faster_rcnn
 from MedAILib.errors import ModelError, SpecError
 from MedAILib.models.bundle import bundle_network, bundle_recipe
 from MedAILib.models.classifier import classify_recipe
 from MedAILib.models.detector import build_anchors, detect_recipe
+from MedAILib.models.faster_rcnn import faster_rcnn_recipe
 from MedAILib.models.generator import generator_networks, generator_values
 from MedAILib.models.networks import build_network, sketched
 from MedAILib.models.trust import require_trust, tree_sha256
@@ -31,6 +33,8 @@ def why_not(folder: Path) -> str:
         if plan.detection is not None:
             detect_recipe(plan, spec, plan.detection)
             build_anchors(plan.detection.anchors)
+        elif is_faster_rcnn(plan.network) and spec.task == "detection":
+            faster_rcnn_recipe(plan, spec)
         elif spec.classes is not None:
             classify_recipe(plan, spec, spec.classes)
         else:

@@ -7,6 +7,7 @@ from typing import Any, Protocol, cast, overload
 import torch
 
 from MedAILib.bundle_spec import bundle_spec
+from MedAILib.detection_plan import is_faster_rcnn
 from MedAILib.detections import Detections
 from MedAILib.ensemble_plan import read_members
 from MedAILib.errors import ModelError
@@ -75,7 +76,7 @@ def open_model(source: Path, device: str, trust_code: str = "") -> OpenedModel:
         return cast(OpenedModel, TorchScriptModel(plan, place, trust_code))
     openers: dict[str, Callable[[Path, torch.device], Any]] = {
         "classification": _open_classifier,
-        "detection": _open_detector,
+        "detection": _open_faster_rcnn if is_faster_rcnn(plan.network) else _open_detector,
     }
     return cast(OpenedModel, openers.get(task, BundleModel)(source, place))
 
@@ -92,6 +93,13 @@ def _open_detector(source: Path, place: torch.device) -> Any:
     from MedAILib.models.detector import DetectorModel  # noqa: PLC0415
 
     return DetectorModel(source, place)
+
+
+def _open_faster_rcnn(source: Path, place: torch.device) -> Any:
+    """A detector of torchvision's, likewise."""
+    from MedAILib.models.faster_rcnn import FasterRcnnModel  # noqa: PLC0415
+
+    return FasterRcnnModel(source, place)
 
 
 def _open_nnunet(source: Path, place: torch.device) -> Model:

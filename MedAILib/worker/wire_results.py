@@ -255,6 +255,7 @@ def _pack_detections(result: Detections) -> tuple[dict[str, Any], _Arrays]:
         ],
         "classes": list(result.classes),
         "threshold": float(result.threshold),
+        "codes": [code and asdict(code) for code in result.codes],
     }
     return body, ()
 
@@ -264,7 +265,9 @@ def _detections(body: Any, geometry: Geometry, said: dict[str, str]) -> Detectio
         Box(text_of(box["label"]), float(box["score"]), triple(box["low_ijk"]), triple(box["high_ijk"]))
         for box in body["boxes"]
     )
-    return Detections(boxes, tuple(text_of(name) for name in body["classes"]), geometry, float(body["threshold"]), said)
+    codes = tuple(None if code is None else _unpack_code(code) for code in body["codes"])
+    classes = tuple(text_of(name) for name in body["classes"])
+    return Detections(boxes, classes, geometry, float(body["threshold"]), said, codes)
 
 
 def _number(value: Any) -> float | None:
