@@ -147,9 +147,11 @@ def _stepped(plan: NnunetPlan, spacing: tuple[float, ...], wanted: tuple[float, 
 
 def _box(mask: NDArray[np.bool_]) -> Box:
     """The smallest box that holds a mask (X, Y, Z); all of it where it is empty."""
-    found = ndimage.find_objects(mask.astype(np.uint8))
-    x, y, z = found[0] if found else [slice(0, n) for n in mask.shape]
-    return x, y, z
+    plane, line = mask.any(axis=0), mask.any(axis=2).any(axis=1)
+    if not line.any():
+        return slice(0, mask.shape[0]), slice(0, mask.shape[1]), slice(0, mask.shape[2])
+    x, y, z = (np.flatnonzero(one)[[0, -1]] for one in (line, plane.any(axis=1), plane.any(axis=0)))
+    return slice(int(x[0]), int(x[1]) + 1), slice(int(y[0]), int(y[1]) + 1), slice(int(z[0]), int(z[1]) + 1)
 
 
 def _normalized(
