@@ -5,6 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from MedAILib.bundle_plan import BundlePlan
+from MedAILib.config_values import Component, Unknown
+from MedAILib.detection_plan import INFERER as DETECTION_INFERER
+from MedAILib.detection_plan import is_faster_rcnn
+from MedAILib.generation_plan import SAMPLERS, Generation
+from MedAILib.reviewed_steps import REVIEWED_STEPS
 
 # Packages whose names in a config stand for what an allow-list may build instead.
 LIBRARIES = {
@@ -19,12 +24,16 @@ LIBRARIES = {
     "builtins",
     *sys.stdlib_module_names,
 }
+# Networks and transforms of the Model Zoo's own scripts that MedAI has written anew; a person has read what they do.
+REVIEWED_NETWORKS = ("scripts.networks.unest.UNesT", "scripts.networks.unest_base_patch_4.UNesT")
 TASKS = {
     "segmentation": ("segmentation",),
     "classification": ("classes", "classification", "class", "label", "labels"),
     "detection": ("dict", "boxes", "box", "bounding_box", "bounding boxes"),
     "landmark detection": ("points", "point", "landmarks", "keypoints"),
 }
+
+TASKS_THAT_RUN = ("segmentation", "classification", "detection", "generation", "image-to-image")
 
 
 def bundle_task(metadata: dict[str, Any]) -> str:
@@ -48,9 +57,9 @@ def bundle_task(metadata: dict[str, Any]) -> str:
     taken = " ".join(str(side.get(key, "")).lower() for side in inputs for key in ("type", "format"))
     if any(word in taken for word in ("latent", "noise", "timesteps")):
         return "generation"
-    for word in ("registration", "reconstruction", "generation", "synthesis"):
+    for word in ("registration", "reconstruction"):
         if word in told:
-            return "generation" if word == "synthesis" else word
+            return word
     return "image-to-image" if kind == "image" else form
 
 
@@ -61,9 +70,21 @@ def obstacle(plan: BundlePlan) -> str:
     if needs:
         uses = "; ".join(f"{path} for its {what} '{target}'" for path, what, target in needs)
         return f"The model {name} needs code of its own, which MedAI does not execute: {uses}."
-    if task not in ("segmentation", "classification"):
+    if task not in TASKS_THAT_RUN:
         return f"The model {name} is for {task}, which MedAI does not run yet."
-    return plan.problems[0] if plan.problems else ""
+    if task == "generation" and not isinstance(plan.generation, Generation):
+        why = plan.generation.reason if isinstance(plan.generation, Unknown) else "its config draws no noise."
+        return f"The model {name} is for generation, and how it makes images is not understood: {why}"
+    if plan.problems:
+        return plan.problems[0]
+    if task == "detection" and plan.detection is None and not is_faster_rcnn(plan.network):
+        return f"The model {name} is for detection, and its config describes no detector that MedAI runs."
+    return ""
+
+
+def is_detector(plan: BundlePlan) -> bool:
+    """Whether a bundle's inferer is the Model Zoo's for detectors, which only hands the image to MONAI's detector."""
+    return plan.inferer.target == DETECTION_INFERER and bundle_task(plan.metadata) == "detection"
 
 
 def is_prompted(plan: BundlePlan) -> bool:
@@ -79,18 +100,32 @@ def is_prompted(plan: BundlePlan) -> bool:
     )
 
 
+def is_sampled(plan: BundlePlan) -> bool:
+    """Whether a bundle's sampler is one that MedAI has itself."""
+    return plan.inferer.target in SAMPLERS and plan.generation is not None
+
+
 def code_needs(plan: BundlePlan) -> list[tuple[str, str, str]]:
     """Python files of a bundle that it would execute: (path in the bundle, what for, the name in its config)."""
     found: list[tuple[str, str, str]] = []
     for what, component in plan.components():
         first, _, rest = component.target.partition(".")
         dotted = f"{plan.imports.get(first, first)}.{rest}" if rest else first
-        if not rest or dotted.split(".")[0] in LIBRARIES or (component is plan.inferer and is_prompted(plan)):
+        if not rest or dotted.split(".")[0] in LIBRARIES or _is_reviewed(plan, what, component):
             continue
         entry = (_file_of(plan.folder, dotted), what, component.target)
         if entry[0] not in [path for path, _, _ in found]:
             found.append(entry)
     return found
+
+
+def _is_reviewed(plan: BundlePlan, what: str, component: Component) -> bool:
+    """Whether something of a bundle's scripts is one that MedAI has itself."""
+    if component is plan.inferer:
+        return is_prompted(plan) or is_sampled(plan) or is_detector(plan)
+    if component is plan.network:
+        return component.target in REVIEWED_NETWORKS
+    return what == "preprocessing" and component.target in REVIEWED_STEPS
 
 
 def _file_of(folder: Path, dotted: str) -> str:

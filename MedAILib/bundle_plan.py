@@ -8,7 +8,9 @@ from typing import Any
 
 from MedAILib.config import Config, read_config, read_json
 from MedAILib.config_values import Component, Unknown, known
+from MedAILib.detection_plan import DetectionPlan, read_detection
 from MedAILib.errors import SpecError
+from MedAILib.generation_plan import Generation, read_generation, sampler_target
 
 CONFIGS = ("configs/inference.json", "configs/inference.yaml", "configs/inference.yml")
 WEIGHTS = ("models/model.safetensors", "models/model.pt")
@@ -16,6 +18,11 @@ SCRIPT = "models/model.ts"
 HANDLERS = ("handlers", "val_handlers", "evaluator#val_handlers")
 
 _IMPORT = re.compile(r"(?:from\s+([\w.]+)\s+)?import\s+(.+)")
+
+
+# The zoo's lung nodule detector is told by it whether an image still has to be brought to the voxel spacing that it was
+# trained on; its author resampled his images before. An image that has that spacing is left as it is in either case.
+RESAMPLED_SWITCH = "whether_raw_luna16"
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,8 @@ class BundlePlan:
         problems: parts of the config that were not worked out, and why; such a part is empty.
         prompts: classes that a network of prompts is asked for by itself, by their numbers.
         script: a file of TorchScript that has network and weights in it; None where the network is built.
+        detection: how boxes are found; None for a model that finds none.
+        generation: how images come about from noise; `Unknown` where that is not understood, None for other models.
     """
 
     folder: Path
@@ -48,6 +57,8 @@ class BundlePlan:
     problems: tuple[str, ...] = ()
     prompts: tuple[int, ...] = ()
     script: Path | None = None
+    detection: DetectionPlan | None = None
+    generation: Generation | Unknown | None = None
 
     def components(self) -> Iterator[tuple[str, Component]]:
         """Everything that the config wants built, with what it is for."""
@@ -76,10 +87,10 @@ def read_plan(folder: Path) -> BundlePlan:
     """
     told_in = folder / "configs" / "metadata.json"
     metadata = read_json(told_in)
-    config = read_config(
-        next((folder / name for name in CONFIGS if (folder / name).is_file()), folder / CONFIGS[0]),
-        {"bundle_root": "."},
-    )
+    place = next((folder / name for name in CONFIGS if (folder / name).is_file()), folder / CONFIGS[0])
+    config = read_config(place, {"bundle_root": "."})
+    if RESAMPLED_SWITCH in config:
+        config = read_config(place, {"bundle_root": ".", RESAMPLED_SWITCH: True})
     weights = _weights(folder, config)
     script = None if weights.is_file() or not (folder / SCRIPT).is_file() else folder / SCRIPT
     return plan_of(folder, told_in, metadata, config, weights, script)
@@ -106,7 +117,9 @@ def plan_of(
             problems.append(str(error))
             return empty
 
-    prompts = part(_prompts, ())
+    prompts, detection = part(_prompts, ()), part(read_detection, None)
+    generation = _generation(config, folder)
+    steps = _steps if generation is None else _steps_if_any
     network = part(_network, Component("")) if script is None else _network_of_script(config)
     return BundlePlan(
         folder,
@@ -114,14 +127,23 @@ def plan_of(
         told_in,
         network,
         weights,
-        part(lambda c: _steps(c, "preprocessing"), ()),
+        part(lambda c: steps(c, "preprocessing"), ()),
         part(_inferer, Component("")),
-        part(lambda c: _steps(c, "postprocessing"), ()),
+        part(lambda c: steps(c, "postprocessing"), ()),
         _imports(config),
         tuple(problems),
         prompts,
         script,
+        detection,
+        generation,
     )
+
+
+def _generation(config: Config, folder: Path) -> Generation | Unknown | None:
+    try:
+        return read_generation(config, folder)
+    except SpecError as error:
+        return Unknown(str(error))
 
 
 def _network(config: Config) -> Component:
@@ -140,6 +162,8 @@ def _network_of_script(config: Config) -> Component:
 
 
 def _inferer(config: Config) -> Component:
+    if sampler := sampler_target(config):
+        return Component(sampler)  # what it wants done first is done in our own way
     inferer = config.get("inferer") if "inferer" in config else Component("SimpleInferer")
     if not isinstance(inferer, Component):
         raise SpecError(f"{config.source}: 'inferer' describes no inferer.")
@@ -158,6 +182,11 @@ def _steps(config: Config, key: str) -> tuple[Component, ...]:
     if key not in config:
         raise SpecError(f"{config.source}: there is no '{key}', so that what the network wants is not known.")
     return tuple(_flat(config.get(key), key, config))
+
+
+def _steps_if_any(config: Config, key: str) -> tuple[Component, ...]:
+    """Steps of a model that makes images from noise, which may have none."""
+    return _steps(config, key) if key in config else ()
 
 
 def _flat(value: Any, key: str, config: Config) -> Iterator[Component]:

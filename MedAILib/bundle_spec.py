@@ -8,10 +8,12 @@ from MedAILib.bundle_needs import bundle_task, is_prompted, obstacle
 from MedAILib.bundle_plan import BundlePlan, argument
 from MedAILib.config import read_text
 from MedAILib.config_values import Component, Name, Unknown
+from MedAILib.detection_plan import is_faster_rcnn
 from MedAILib.errors import SpecError
 from MedAILib.estimate import network_values
 from MedAILib.read_classes import read_classes
 from MedAILib.results import Code, Label, Terminology
+from MedAILib.reviewed_steps import click_channels, merged_images
 from MedAILib.spec import ModelSpec
 
 LARGEST_LABEL = 65535  # of 16 bits without sign
@@ -38,7 +40,7 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
         inputs = next(iter(data["network_data_format"]["inputs"].values()))
         outputs = next(iter(data["network_data_format"]["outputs"].values()))
         spacing = _per_axis(_argument(plan.preprocessing, "Spacing", "pixdim"))
-        roi = _per_axis(argument(plan.inferer, "roi_size"))
+        roi = _per_axis(plan.detection.window if plan.detection else argument(plan.inferer, "roi_size"))
         if task == "segmentation":
             _require_channels(plan, inputs, outputs)
         orientation = _argument(plan.preprocessing, "Orientation", "axcodes")
@@ -67,11 +69,21 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
             obstacle=obstacle(plan),
             weights_bytes=plan.weights.stat().st_size if plan.weights.is_file() else 0,
             window_values=network_values(plan.network, int(outputs["num_channels"])),
+            overlap=_overlap(plan),
+            findings=_findings(plan, outputs, own) if task == "detection" else (),
+            finding_codes=_finding_codes(plan, outputs, own) if task == "detection" else (),
         )
     except (LookupError, TypeError, AttributeError, StopIteration, ValueError, ArithmeticError) as error:
         if isinstance(error, SpecError):
             raise
         raise SpecError(f"{plan.told_in} lacks or garbles what a model has to say of itself: {error!r}.") from error
+
+
+def _overlap(plan: BundlePlan) -> float:
+    """The share of a window that overlaps the next, the largest of all axes; MONAI's own where none is named."""
+    told = argument(plan.inferer, "overlap")
+    shares = _per_axis(told) or (0.25,)
+    return min(max(float(share) for share in shares), 0.99)
 
 
 def step_name(component: Component) -> str:
@@ -141,8 +153,12 @@ def _possible(plan: BundlePlan, count: int) -> int:
 
 def _channels(plan: BundlePlan, inputs: dict[str, Any]) -> tuple[str, ...]:
     names = _channel_names(inputs)
+    merged = merged_images(plan.preprocessing)
+    if merged is not None:
+        return merged.keys
     count = _count(plan, inputs, IN_CHANNELS) if bundle_task(plan.metadata) == "segmentation" else 0
     count = count or _possible(plan, max(int(inputs.get("num_channels", 1)), 1))
+    count = _possible(plan, count - click_channels(plan.preprocessing))
     return tuple(names.get(str(n), f"channel {n}") for n in range(count))
 
 
@@ -182,6 +198,25 @@ def _argument(steps: tuple[Component, ...], name: str, key: str) -> Any:
 def _per_axis(value: Any) -> Any:
     """A number for all three axes as three numbers; anything else as it is."""
     return (value,) * 3 if isinstance(value, (int, float)) else value
+
+
+def _findings(plan: BundlePlan, outputs: dict[str, Any], own: dict[str, Any]) -> tuple[str, ...]:
+    """The detector's classes, in the order of its network's output; "finding" for a nameless only one."""
+    names = own.get("detection", {}).get("classes") or list(_channel_names(outputs).values())
+    background = int(is_faster_rcnn(plan.network))  # torchvision's classes begin with one for nothing
+    told = int(argument(plan.network, "num_classes", (len(names) or 1) + background))
+    count = _possible(plan, told - background)
+    if len(names) != count:
+        names = ["finding"] if count == 1 else [f"class {number}" for number in range(count)]
+    return tuple(str(name) for name in names)
+
+
+def _finding_codes(plan: BundlePlan, outputs: dict[str, Any], own: dict[str, Any]) -> tuple[Code | None, ...]:
+    """The code of each class, from the entry "codes" beside the classes' names: scheme, value and meaning by name."""
+    told, names = own.get("detection", {}).get("codes") or {}, _findings(plan, outputs, own)
+    if unknown := sorted(set(told) - set(names)):
+        raise SpecError(f"The model {plan.folder.name} has a code for '{unknown[0]}', which is none of its classes.")
+    return tuple(Code(*told[name]) if name in told else None for name in names) if told else ()
 
 
 def _require_channels(plan: BundlePlan, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedAILib.errors import InputError
-from MedAILib.request import RunOptions
+from MedAILib.request import ClassifyOptions, Options
 from MedAILib.spec import ModelSpec
 from MedAILib.volume import Geometry, Roi, Volume, closest_axes, not_finite
 
@@ -72,7 +72,7 @@ class MemoryNeed:
 
 
 def concerns_before_run(
-    volume: Volume, spec: ModelSpec, options: RunOptions, memory: MemoryNeed | None = None
+    volume: Volume, spec: ModelSpec, options: Options, memory: MemoryNeed | None = None
 ) -> tuple[Concern, ...]:
     """Everything that speaks against this run; empty for an image that the model was made for.
 
@@ -81,10 +81,12 @@ def concerns_before_run(
     Args:
         volume: all channels, on the first one's grid.
         spec: the model's description.
-        options: its region of interest counts.
+        options: of the model's task, or to find things with a model that segments; the region counts.
         memory: None where no estimate is known.
     """
-    found = list(_channels(volume, spec))
+    found = list(
+        _classified(volume, spec, options) if isinstance(options, ClassifyOptions) else _channels(volume, spec)
+    )
     region = volume
     if options.roi is not None:
         found += _roi(volume, options.roi)
@@ -93,8 +95,9 @@ def concerns_before_run(
         except InputError as error:
             return (*found, Concern(str(error), "stop"))
     found += _values(region, spec)
-    found += _spacing(region, spec)
-    found += _extent(region, spec, options.roi is not None)
+    if spec.task == "segmentation":
+        found += _spacing(region, spec)
+        found += _extent(region, spec, options.roi is not None)
     if memory is not None and memory.needed > memory.free:
         found.append(
             Concern(
@@ -111,6 +114,36 @@ def _channels(volume: Volume, spec: ModelSpec) -> Iterator[Concern]:
         yield Concern(
             f"{volume.name} has {volume.channels} channel{plural}, the model {spec.name} takes {len(spec.channels)}: "
             f"{', '.join(spec.channels)}; give one image for each, in this order.",
+            "stop",
+        )
+
+
+def wants_slices(volume: Volume, spec: ModelSpec, options: ClassifyOptions) -> bool:
+    """Whether a model of single pictures is given a volume without a choice of its slices."""
+    if spec.classes is None or spec.classes.dimensions == 3 or spec.classes.sequence or options.slices is not None:
+        return False
+    sizes = volume.geometry.shape_kji
+    if options.box_kji is not None:
+        sizes = tuple(end - first for first, end in options.box_kji)  # type: ignore[assignment]
+    return 1 not in sizes
+
+
+def _classified(volume: Volume, spec: ModelSpec, options: ClassifyOptions) -> Iterator[Concern]:
+    """What the worker would refuse; channels that it converts are its own to tell."""
+    if spec.classes is None:
+        yield Concern(f"The model {spec.name} is for {spec.task}, it does not classify; choose another.", "stop")
+        return
+    if options.roi is None and wants_slices(volume, spec, options):
+        yield Concern(
+            f"{volume.name} is a volume, but the model {spec.name} takes single pictures; choose one slice, or each "
+            "slice along an axis.",
+            "stop",
+        )
+    missing = [covariate.name for covariate in spec.classes.covariates if covariate.name not in options.covariates]
+    if missing:
+        yield Concern(
+            f"The model {spec.name} also wants numbers beside the image; {', '.join(missing)} is missing: type it, or "
+            "choose a table that has it.",
             "stop",
         )
 
@@ -138,7 +171,7 @@ def _values(region: Volume, spec: ModelSpec) -> Iterator[Concern]:
             f"{region.name} has the value {region.data.flat[0]} in every voxel; there is nothing to see in it.", "stop"
         )
         return
-    if np.prod(region.geometry.shape_kji) < FEW_VOXELS:
+    if spec.task == "segmentation" and np.prod(region.geometry.shape_kji) < FEW_VOXELS:
         yield Concern(
             f"Only {int(np.prod(region.geometry.shape_kji))} voxels of {region.name} are to be segmented; choose a "
             "larger image or region."

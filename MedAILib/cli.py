@@ -11,7 +11,9 @@ from pathlib import Path
 
 from MedAILib.errors import MedAIError
 from MedAILib.progress import Cancelled, Progress
+from MedAILib.system_memory import keep_freed_memory
 from MedAILib.terminal import TerminalProgress, WarningsOnly
+from MedAILib.threads import wait_asleep
 from MedAILib.version import VERSION
 
 # argparse takes -2.7e-05 for an option; scripts write numbers so.
@@ -35,6 +37,9 @@ def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> i
         0 done; 2 the input, an option or the model is at fault; 130 cancelled. A defect of MedAI's own raises.
     """
     options = build_parser().parse_args(arguments, argparse.Namespace(own_process=own_process))
+    if own_process:
+        keep_freed_memory()
+        wait_asleep()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end tidies up as Ctrl+C does
     progress = WarningsOnly(sys.stderr) if options.quiet else TerminalProgress(sys.stderr)
@@ -71,6 +76,10 @@ def _run(options: argparse.Namespace, progress: Progress) -> None:
             from MedAILib.commands.detect import run_detect
 
             run_detect(options, progress)
+        case "generate":
+            from MedAILib.commands.generate import run_generate
+
+            run_generate(options, progress)
         case "classify":
             from MedAILib.commands.classify import run_classify
 
@@ -106,6 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_segment(commands)
     _add_classify(commands)
     _add_detect(commands)
+    _add_generate(commands)
     _add_batch(commands)
     _add_train(commands)
     _add_evaluate(commands)
@@ -161,20 +171,27 @@ def _add_segment(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--mirror", action="store_true", help="average over mirrored copies, as the model allows")
     command.add_argument("--overlap", type=float, metavar="SHARE", help="overlap of windows, 0 to below 1")
+    command.add_argument(
+        "--precision", default="auto", help="auto, float32, or half: faster, and nearly the same labels"
+    )
+    command.add_argument("--engine", default="auto", help="what computes the network on a CPU: auto, torch or openvino")
     command.add_argument("--no-postprocess", action="store_true", help="leave out the model's own clean-up")
 
 
 def _add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = _command(commands, "batch", "segment every case of a folder or list")
+    command = _command(commands, "batch", "segment or classify every case of a folder or list")
     command.add_argument("source", type=Path, metavar="DIR_OR_LIST", help="folder of images, or .txt or .csv list")
     _add_model(command)
     command.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     command.add_argument(
         "--kind",
         action="append",
-        choices=(".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".seg.nrrd", ".mrb", ".dcm"),
-        help="what to write of each case; may be given several times (default: .nii.gz)",
+        choices=(".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".seg.nrrd", ".mrb", ".dcm", ".json", ".csv"),
+        help="what to write of each case; may be given several times (default: .nii.gz, of classifications .json)",
     )
+    command.add_argument("--slice", nargs=2, metavar=("AXIS", "N"), help="classification: one slice across I, J or K")
+    command.add_argument("--each-slice", metavar="AXIS", help="classification: each slice across I, J or K by itself")
+    command.add_argument("--covariates", type=Path, metavar="FILE", help="classification: CSV, a line for each case")
     command.add_argument("--resume", action="store_true", help="leave out cases that were done before")
     command.add_argument("--workers", type=int, default=1, metavar="N", help="cases computed side by side")
     _add_run(command)
@@ -201,36 +218,76 @@ def _add_classify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _add_detect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = _command(commands, "detect", "find things in an image: a box around each connected part of a structure")
+    command = _command(
+        commands, "detect", "find things in an image: a box around each, by a detector or by a segmentation's parts"
+    )
     command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="image per channel")
     _add_model(command)
-    command.add_argument("-o", "--output", required=True, type=Path, help=".json .csv .mrb (scene); folder: all")
+    command.add_argument(
+        "-o", "--output", required=True, type=Path, help=".json .csv .mrb (scene) .dcm (SR); folder: all"
+    )
     box = ("R", "A", "S", "dR", "dA", "dS")
     command.add_argument("--roi", nargs=6, type=float, metavar=box, help="look inside this box alone, mm, RAS")
     command.add_argument("--series", metavar="UID", help="which DICOM series of a folder")
-    command.add_argument("--smallest", type=float, default=0.0, metavar="ML", help="leave out parts below this volume")
+    command.add_argument(
+        "--smallest", type=float, default=0.0, metavar="ML", help="leave out findings below this volume"
+    )
+    command.add_argument(
+        "--min-score", type=float, metavar="S", help="leave out what is less sure (0 to 1; the model's)"
+    )
+    command.add_argument(
+        "--max-overlap",
+        type=float,
+        metavar="IOU",
+        help="of findings that overlap by more the surest stays (the model's)",
+    )
     _add_run(command)
+    command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")
+
+
+def _add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = _command(commands, "generate", "make images of noise, or of another image")
+    command.add_argument("inputs", nargs="*", type=Path, metavar="INPUT", help="image per channel; none: of noise")
+    _add_model(command)
+    command.add_argument(
+        "-o", "--output", required=True, type=Path, help=".nii.gz .nrrd .png (picture), .mrb (scene); a folder: all"
+    )
+    command.add_argument("--count", type=int, default=1, metavar="N", help="how many images to make of noise")
+    command.add_argument("--seed", type=int, default=0, metavar="S", help="the first image's seed, then S + 1, ...")
+    command.add_argument("--series", metavar="UID", help="which DICOM series of a folder")
     command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")
 
 
 def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = _command(commands, "train", "train a model")
-    command.add_argument("task", metavar="TASK", help="a task's name, or a .json file of one")
-    command.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder with images and labels")
+    command.add_argument("task", metavar="TASK", help="a task's name or .json file; a new name: planned from the data")
+    command.add_argument(
+        "--data", required=True, type=Path, metavar="DIR", help="images and labels: a folder, .npz or .csv"
+    )
     command.add_argument("-o", "--output", required=True, type=Path, metavar="BUNDLE", help="folder of the new model")
-    command.add_argument("--fold", type=int, default=0, metavar="K", help="which part of the cases to validate on")
+    command.add_argument("--fold", metavar="K", help="which part of the cases to validate on (default: 0), or: all")
     command.add_argument("--epochs", type=int, metavar="N", help="instead of the task's number")
     command.add_argument("--resume", action="store_true", help="go on from the last epoch that was finished")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="instead of the task's: patch=64,64,64 (repeat)"
+    )
+    command.add_argument("--initial", type=Path, metavar="BUNDLE", help="start from this model's weights")
+    command.add_argument("--plan-only", action="store_true", help="print and write the task, and stop")
+    command.add_argument("--show-augmentation", type=Path, metavar="FILE", help="draw samples as .png, and stop")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
 
 
 def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = _command(commands, "evaluate", "compare a model's segmentations with reference labels")
+    command = _command(commands, "evaluate", "compare what a model finds with reference labels")
     _add_model(command)
-    command.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder with images and labels")
+    command.add_argument(
+        "--data", required=True, type=Path, metavar="DIR", help="images and labels: a folder, .npz or .csv"
+    )
     command.add_argument("-o", "--output", required=True, type=Path, metavar="REPORT_DIR", help="folder for the report")
+    command.add_argument("--compare", metavar="MODEL", help="also run this model, and test the paired differences")
     command.add_argument("--only", type=Path, metavar="FILE", help="text file with the names of the cases to take")
     command.add_argument("--mirror", action="store_true", help="average over mirrored copies, as the model allows")
+    command.add_argument("--split", choices=("train", "val", "test"), help="which part; by default test, else val")
 
 
 def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -242,7 +299,7 @@ def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         ("info", "all about one, and whether it runs here"),
         ("add", "add a model to your store"),
         ("remove", "remove an added model"),
-        ("clean", "remove unpacked archives and half downloads from your store"),
+        ("clean", "remove unpacked archives, conversions and half downloads from your store"),
         ("verify", "compare models with their recorded SHA-256 and open them"),
         ("trust", "let a model execute code of its own, or take that back; the list without a name"),
     ):
@@ -255,7 +312,7 @@ def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     made["trust"].add_argument("name", nargs="?", metavar="NAME", help="name or path; a SHA-256 with --revoke")
     made["trust"].add_argument("--revoke", action="store_true", help="take the permission back")
     add = made["add"]
-    add.add_argument("source", metavar="PATH_OR_URL", help="folder, zip archive, https address, or an available name")
+    add.add_argument("source", metavar="PATH_OR_URL", help="folder, .zip, .tar.gz, https address, or an available name")
     add.add_argument("--name", help="name in the store, instead of its own")
     add.add_argument("--replace", action="store_true", help="replace the added model of that name")
     add.add_argument("--sha256", metavar="HEX", help="refuse the archive unless its SHA-256 is this one")

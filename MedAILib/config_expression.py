@@ -1,8 +1,9 @@
 """A config's expression ("$…") worked out over its parsed syntax tree; nothing is ever executed.
 
 `evaluate` knows literals, arithmetic, comparisons, subscripts, comprehensions, paths as text, a handful of harmless
-functions and the names of devices and dtypes. A call of something of MONAI's becomes a `Component`, a lambda a
-`Lambda`, a `torch.load` a `Stored`: names of what is wanted, for an allow-list to decide on. All else is refused.
+functions and the names of devices and dtypes. A call of something of MONAI's, or of noise, becomes a `Component`, a
+lambda a `Lambda`, a `torch.load` a `Stored`: names of what is wanted, for an allow-list to decide on. All else is
+refused.
 """
 
 import ast
@@ -338,7 +339,7 @@ class _Evaluator:
 
 def _named_call(name: str, arguments: list[Any], keywords: dict[str, Any]) -> Any:
     """The value of calling a library's function: one of the few that are known, or a `Component` of MONAI's."""
-    if name.startswith("monai."):
+    if name.startswith("monai.") or name in _NOISE:
         return Component(name, keywords, tuple(arguments))
     if name in _CALLS:
         kinds, function = _CALLS[name]
@@ -351,6 +352,8 @@ def _path_join(first: Any, *others: Any) -> str:
     return posixpath.join(str(first), *(str(part) for part in others))
 
 
+# Noise that images are made from: a name and a shape, drawn by whoever runs the model.
+_NOISE = ("torch.rand", "torch.randn")
 _TEXT = (str, PurePosixPath)
 # What a library's function is called with, and what stands for it here.
 _CALLS: dict[str, tuple[Any, Callable[..., Any]]] = {

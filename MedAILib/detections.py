@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from MedAILib.errors import InputError
 from MedAILib.volume import Geometry
+
+if TYPE_CHECKING:  # results stand on these
+    from MedAILib.results import Code
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,10 @@ class Detections:
         geometry: the image's grid.
         threshold: scores below it were left out.
         provenance: model, version, SHA-256, device, parameters, library versions, time; plain strings.
+        codes: a terminology's code of each class, None for those that have none; empty where no class has one.
 
     Raises:
-        InputError: a box of a class that is not named.
+        InputError: a box of a class that is not named, or not one code for each class.
     """
 
     boxes: tuple[Box, ...]
@@ -58,8 +62,11 @@ class Detections:
     geometry: Geometry
     threshold: float = 0.0
     provenance: dict[str, str] = field(default_factory=dict)
+    codes: "tuple[Code | None, ...]" = ()
 
     def __post_init__(self) -> None:
+        if self.codes and len(self.codes) != len(self.classes):
+            raise InputError(f"There are {len(self.codes)} codes for {len(self.classes)} classes of findings.")
         unknown = {box.label for box in self.boxes} - set(self.classes)
         if unknown:
             raise InputError(f"Findings of the class {sorted(unknown)[0]}, which is not among {list(self.classes)}.")

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from MedAILib.config import Component
-from MedAILib.request import RunOptions
+from MedAILib.request import ClassifyOptions, DetectOptions, Options, RunOptions
 from MedAILib.spec import ModelSpec
-from MedAILib.volume import Geometry, closest_axes
+from MedAILib.volume import Geometry, Volume, closest_axes
 
 FLOAT = 4
 # Above this many bytes, sums of overlapping windows are kept in half precision, as nnU-Net always keeps them.
@@ -25,6 +25,12 @@ OVERHEAD_BYTES = 30 * 2**20
 KEPT = 1.3
 # Numbers for each voxel of the window that a network of unknown build is taken to hold.
 USUAL_VALUES = 250.0
+# Seconds for each of these numbers on one core, measured for the built-in model's U-Net.
+CORE_S = 3.5e-8
+# What a classifier's network is taken to hold for each voxel: measured in 3D for a DenseNet-121 (16), an
+# EfficientNet-B0 (54) and a ResNet-18 (128). Explanations hold up to twice as much.
+CLASSIFIER_VALUES = 60.0
+EXPLAINED = 2.0
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,8 @@ def demand(
     handled = FLOAT * in_window * classes * (3 + 2 * options.mirror)
     held = FLOAT * in_window * (spec.window_values or max(USUAL_VALUES, 5.0 * classes))
     in_plane = prod(sizes_ijk) // sizes_ijk[axis]
-    shown = classes if options.probabilities or options.uncertainty else 0
+    shown = classes if options.probabilities or options.uncertainty else 0  # of a plane at a time
+    kept = (classes if options.probabilities else 0) + options.uncertainty
     labels = (classes if _layered(spec) else 1) * (1 if classes <= 256 else 2)
     pasted = whole if options.roi is not None else 0
     image = FLOAT * channels * prod(padded)
@@ -118,8 +125,75 @@ def demand(
         network=round(max(held, handled)),
         sums=ring * (FLOAT if FLOAT * ring <= FULL_PRECISION_BYTES else 2) + FLOAT * size[axis] * plane,
         planes=FLOAT * (2 * classes + shown) * (in_plane + plane),
-        result=(labels + FLOAT * shown) * (2 * voxels + pasted),
+        result=(labels + FLOAT * kept) * (2 * voxels + pasted),
     )
+
+
+def demand_of(spec: ModelSpec, volume: Volume, options: Options) -> Demand | None:
+    """What a run of any task takes; None where that can't be foretold, as for networks that detect.
+
+    Raises:
+        InputError: a region of interest that misses the image.
+    """
+    if isinstance(options, ClassifyOptions):
+        return _classifier_demand(spec, volume, options)
+    if isinstance(options, DetectOptions):
+        if spec.task != "segmentation":
+            return None
+        options = RunOptions(roi=options.roi, probabilities=True)
+    return demand(spec, volume.geometry, volume.data.dtype, options)
+
+
+def _classifier_demand(spec: ModelSpec, volume: Volume, options: ClassifyOptions) -> Demand:
+    """A classifier sees one look at a time, whole; those that an explanation is asked for are kept."""
+    shape = list(volume.geometry.shape_kji)
+    if options.roi is not None:
+        shape = [part.stop - part.start for part in volume.geometry.box_of_roi(options.roi)]
+    elif options.box_kji is not None:
+        shape = [end - first for first, end in options.box_kji]
+    region, looks = prod(shape), 1
+    if options.slices is not None:
+        axis = "KJI".index(options.slices.axis)
+        looks = shape[axis] if options.slices.index is None else 1
+        shape[axis] = 1
+    wanted = prod(n if n > 0 else own for n, own in zip(spec.patch or shape, shape, strict=False))
+    frames = max(volume.channels // len(spec.channels), 1)
+    sequence = frames if spec.classes is not None and spec.classes.sequence else 1
+    image = FLOAT * len(spec.channels) * wanted * sequence
+    held = FLOAT * wanted * sequence * CLASSIFIER_VALUES * (EXPLAINED if options.explain else 1)
+    return Demand(
+        weights=spec.weights_bytes,
+        input=volume.data.nbytes,
+        prepared=3 * FLOAT * len(spec.channels) * max(prod(shape), wanted),
+        image=image * (looks if options.explain else 1),
+        network=round(held),
+        sums=0,
+        planes=0,
+        result=2 * FLOAT * prod(volume.geometry.shape_kji) + FLOAT * region if options.explain else 0,
+    )
+
+
+def network_voxels(spec: ModelSpec, geometry: Geometry, options: RunOptions) -> int:
+    """Voxels that a segmentation network is shown in a run, each as often as windows and mirrored copies have it.
+
+    Raises:
+        InputError: a region of interest that misses the image.
+    """
+    part = geometry
+    if options.roi is not None:
+        box = geometry.box_of_roi(options.roi)
+        part = geometry.cropped([s.start for s in box], [s.stop - s.start for s in box])
+    shape, _ = _working_grid(spec, part)
+    size = _window(spec.patch, shape)
+    share = spec.overlap if options.overlap is None else options.overlap
+    steps = [n if n >= whole else max(int(n * (1 - share)), 1) for n, whole in zip(size, shape, strict=True)]
+    windows = prod(ceil(max(whole - n, 0) / step) + 1 for n, whole, step in zip(size, shape, steps, strict=True))
+    return windows * prod(size) * (2 ** len(spec.mirror_axes) if options.mirror else 1)
+
+
+def usual_seconds(spec: ModelSpec, voxels: int, cores: int) -> float:
+    """Roughly how long a CPU computes on so many voxels with a network that was never timed on it."""
+    return CORE_S * voxels * (spec.window_values or USUAL_VALUES) / max(cores, 1)
 
 
 def output_channels(spec: ModelSpec) -> int:

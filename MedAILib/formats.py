@@ -150,7 +150,7 @@ _PICKLE = "it is a Python pickle, which could execute code and is not read"
 _UNPACK = "it is an archive that MedAI does not unpack; unpack it yourself and give the folder"
 _STARTS: tuple[tuple[bytes, str], ...] = (
     (b"\x89HDF\r\n", "it is a Keras or other HDF5 file, which MedAI does not run; export the model to PyTorch"),
-    (b"\x1f\x8b", _UNPACK),
+    (b"\x1f\x8b", "it is compressed; if it is an archive with a model, give it a name that ends in .tar.gz"),
     (b"7z\xbc\xaf", _UNPACK),
     (b"Rar!", _UNPACK),
     (b"BZh", _UNPACK),

@@ -43,6 +43,7 @@ def nnunet_spec(plan: NnunetPlan, source: Path) -> ModelSpec:
         patch=(1, *plan.patch) if flat else plan.patch,
         mirror_axes=() if "NoMirroring" in results.trainer else (1, 2) if flat else (0, 1, 2),
         steps=_steps(plan),
+        overlap=0.5,
         licence=str(data.get("licence", data.get("license", ""))),
         references=(reference,) if reference else (),
     )

@@ -16,7 +16,7 @@ def read_classes(plan: BundlePlan, outputs: dict[str, Any]) -> Classes:
 
     "medai" may hold "classification": kind, classes, thresholds (by class name), temperature, unsure_below,
     out_of_distribution (method, threshold, validated_on), covariates (name, mean, sd), sequence, codes (by class name:
-    scheme, value, meaning).
+    scheme, value, meaning), labels (by class name: what data call it).
 
     Raises:
         SpecError: a list of classes of the wrong length; entries that make no sense.
@@ -27,7 +27,8 @@ def read_classes(plan: BundlePlan, outputs: dict[str, Any]) -> Classes:
     names = _names(plan, outputs, own, kind)
     thresholds = own.get("thresholds") or {}
     codes = own.get("codes") or {}
-    for what, told in (("threshold", thresholds), ("code", codes)):
+    labels = own.get("labels") or {}
+    for what, told in (("threshold", thresholds), ("code", codes), ("label", labels)):
         unknown = sorted(set(told) - set(names))
         if unknown:
             raise SpecError(
@@ -46,6 +47,7 @@ def read_classes(plan: BundlePlan, outputs: dict[str, Any]) -> Classes:
             tuple(Covariate(**entry) for entry in own.get("covariates", ())),
             bool(own.get("sequence", False)),
             tuple(Code(*codes[name]) if name in codes else None for name in names) if codes else (),
+            tuple(tuple(str(x) for x in labels.get(name, [name])) for name in names) if labels else (),
         )
     except SpecError as error:
         raise SpecError(f"The model {plan.folder.name} contradicts itself: {error}") from error

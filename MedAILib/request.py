@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from MedAILib.errors import InputError
 from MedAILib.volume import Roi
 
+PRECISIONS = ("auto", "float32", "half")
+ENGINES = ("auto", "torch", "openvino")
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -18,9 +21,12 @@ class RunOptions:
         postprocess: apply the clean-up that the model's description asks for (largest component and the like).
         uncertainty: also return each voxel's entropy.
         overlap: share of a window that overlaps the next, 0 to below 1; None takes the model's own.
+        precision: the network's number format, one of `PRECISIONS`: "half" allows nearly the same labels, faster.
+        engine: what computes the network on a CPU, one of `ENGINES`; "auto" takes what was seen to be faster with the
+            same labels.
 
     Raises:
-        InputError: an overlap outside its range.
+        InputError: an overlap outside its range, or a word that means nothing.
     """
 
     roi: Roi | None = None
@@ -29,8 +35,14 @@ class RunOptions:
     postprocess: bool = True
     overlap: float | None = None
     uncertainty: bool = False
+    precision: str = "auto"
+    engine: str = "auto"
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise InputError(f"There is no precision '{self.precision}'; choose one of {', '.join(PRECISIONS)}.")
+        if self.engine not in ENGINES:
+            raise InputError(f"There is no engine '{self.engine}'; choose one of {', '.join(ENGINES)}.")
         if self.overlap is not None and not 0 <= self.overlap < 1:
             raise InputError(f"The overlap of windows is at least 0 and below 1, not {self.overlap}.")
 
@@ -106,6 +118,63 @@ class ClassifyOptions:
                 raise InputError(f"The covariate {name} is {value!r}, which is no finite number.")
 
 
+MOST_IMAGES = 10_000
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """Which images are to be made of noise.
+
+    Args:
+        count: how many.
+        seed: where the first one's noise begins; image number n of seed s is image 0 of seed s + n.
+
+    Raises:
+        InputError: no such count or seed.
+    """
+
+    count: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.count, bool) or not isinstance(self.count, int) or not 1 <= self.count <= MOST_IMAGES:
+            raise InputError(f"1 to {MOST_IMAGES} images can be made at a time, not {self.count}.")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63 - MOST_IMAGES:
+            raise InputError(f"A seed is a whole number of at least 0, not {self.seed}.")
+
+
+@dataclass(frozen=True)
+class DetectOptions:
+    """How findings are looked for in one image.
+
+    Args:
+        roi: look inside this box alone.
+        smallest_ml: findings below this volume are left out.
+        score_threshold: findings that are less sure are left out, 0 to 1; None takes the model's own.
+        overlap_limit: of findings of one class that overlap by more than this (intersection over union in world mm)
+            the surest stays alone, 0 to 1; None takes the model's own.
+
+    Raises:
+        InputError: a number outside its range.
+    """
+
+    roi: Roi | None = None
+    smallest_ml: float = 0.0
+    score_threshold: float | None = None
+    overlap_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.smallest_ml) and self.smallest_ml >= 0):
+            raise InputError(f"The smallest finding's volume is at least 0 mL, not {self.smallest_ml}.")
+        for what, value in (("score of a finding", self.score_threshold), ("overlap", self.overlap_limit)):
+            if value is not None and not 0 <= value <= 1:
+                raise InputError(f"The limit of the {what} is 0 to 1, not {value}.")
+
+
+# What a run may be asked to do, each for models of its own task; boxes also from models that segment.
+Options = RunOptions | ClassifyOptions | DetectOptions
+
+
 @dataclass(frozen=True)
 class RunRequest:
     """One run.
@@ -113,14 +182,14 @@ class RunRequest:
     Args:
         model: its name or path.
         device: "auto", "cpu", "cuda", "cuda:1".
-        options: see there.
+        options: those of the task: segmentation, classification or detection.
         trust_code: the SHA-256 of a model that the user allows, for this run, to execute code of its own; it comes from
             the user alone, never from a scene or a file.
-        statistics: also count the segments and sum up the image in them, where the run is done.
+        statistics: also count the segments of a segmentation and sum up the image in them, where the run is done.
     """
 
     model: str
     device: str = "auto"
-    options: RunOptions = RunOptions()
+    options: Options = RunOptions()
     trust_code: str = ""
     statistics: bool = False

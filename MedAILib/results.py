@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from MedAILib.detections import Detections
 from MedAILib.errors import InputError
-from MedAILib.volume import Geometry
+from MedAILib.volume import Geometry, Volume
 
 CLASSIFICATION_KINDS = ("binary", "multiclass", "multilabel", "ordinal")
 
@@ -91,6 +92,35 @@ class Segmentation:
     def mask(self, label: Label) -> NDArray[np.bool_]:
         """The voxels (K, J, I) of one structure."""
         return np.asarray(self.layers[label.layer] == label.value)
+
+
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """Images that a model made, of noise or of another image. They show no patient.
+
+    Args:
+        volumes: each (C, K, J, I) float32 on a grid of its own.
+        seeds: of each one's noise; empty for those that were made of an image.
+        names: of the channels, in order.
+        provenance: as `Segmentation`'s.
+
+    Raises:
+        InputError: no image at all, voxels that are no finite float32, or lists of different lengths.
+    """
+
+    volumes: tuple[Volume, ...]
+    seeds: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+    provenance: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.volumes or (self.seeds and len(self.seeds) != len(self.volumes)):
+            raise InputError(f"There are {len(self.volumes)} images with {len(self.seeds)} seeds.")
+        for volume in self.volumes:
+            if volume.data.dtype != np.float32 or not np.isfinite(volume.data).all():
+                raise InputError(f"The voxels of {volume.name} are {volume.data.dtype}, and not all finite float32.")
+            if self.names and len(self.names) != volume.channels:
+                raise InputError(f"{volume.name} has {volume.channels} channels for {len(self.names)} names.")
 
 
 @dataclass(frozen=True)
@@ -262,3 +292,7 @@ class Classification:
             at_least = np.cumsum(p[::-1])[::-1]
             return max((k for k in range(1, len(p)) if at_least[k] >= self.thresholds[k]), default=0)
         return int(p.argmax())
+
+
+# What a run may give, by its task.
+Result = Segmentation | Classification | Detections

@@ -51,6 +51,7 @@ class Classes:
         covariates: numbers that it takes beside the image, in order.
         sequence: it takes the frames of a sequence together.
         codes: a terminology's code of each class, None for those that have none; empty where no class has one.
+        labels: what labelled data may call each class; empty where it has the classes' own names or numbers.
 
     Raises:
         SpecError: numbers or texts that make no sense, or not one threshold for each class.
@@ -66,6 +67,7 @@ class Classes:
     covariates: tuple[Covariate, ...] = ()
     sequence: bool = False
     codes: tuple[Code | None, ...] = ()
+    labels: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in CLASSIFICATION_KINDS or (self.kind == "binary" and len(self.names) != 2):
@@ -96,7 +98,7 @@ class ModelSpec:
     Args:
         name: what the user calls it: the name of its folder.
         version: the author's version of it.
-        task: "segmentation", "classification", "detection" and others; MedAI runs the first two.
+        task: "segmentation", "classification", "detection" and others.
         source: its folder or file.
         title: its full name for people.
         description: a sentence or more.
@@ -113,8 +115,11 @@ class ModelSpec:
         weights_bytes: size of its weights; 0 when not known.
         window_values: numbers (float32) that its network holds at its peak for each voxel of its window; None when not
             known.
+        overlap: share of a window that overlaps the next, as its author has it.
         licence, authors, data_source, intended_use, references, warnings: what its author wrote.
         classes: what a classifier decides between; None for other tasks.
+        findings: the classes of what a detector finds; empty for other tasks.
+        finding_codes: a terminology's code of each of them, None for those that have none; empty where none has one.
         obstacle: why it can't be run, in a sentence, as far as its description tells; empty where nothing is known.
 
     Raises:
@@ -145,6 +150,9 @@ class ModelSpec:
     classes: Classes | None = None
     weights_bytes: int = 0
     window_values: float | None = None
+    overlap: float = 0.0
+    findings: tuple[str, ...] = ()
+    finding_codes: tuple[Code | None, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.channels:

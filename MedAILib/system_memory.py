@@ -1,11 +1,14 @@
-"""How much memory this computer and this process have and have left, in bytes; None where the system does not tell.
+"""How much memory this computer and this process have and have left, and how the process keeps it.
 
-Linux tells by /proc and the control group, Windows by its own call. Elsewhere only the whole is known.
+In bytes; None where the system does not tell. Linux tells by /proc and the control group, Windows by its own call.
+Elsewhere only the whole is known.
 """
 
 import ctypes
 import os
+import platform
 import sys
+from functools import cache
 from pathlib import Path
 
 if sys.platform != "win32":
@@ -15,6 +18,13 @@ PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
 # Memory in use and its limit, in the second and in the first version of control groups.
 CGROUP_FILES = (("memory.current", "memory.max"), ("memory/memory.usage_in_bytes", "memory/memory.limit_in_bytes"))
+
+# glibc's names of what can be set, from malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+# Blocks up to this size come from memory that the process already has, and go back to it.
+KEPT_BLOCK_BYTES = 512 * 2**20
+# Free memory above this is given back to the system at once.
+KEPT_BYTES = 2**31 - 1
 
 
 def available_memory() -> int | None:
@@ -39,6 +49,34 @@ def process_memory() -> int | None:
 def peak_process_memory() -> int | None:
     """The most that this process has ever occupied (resident set)."""
     return _status("VmHWM")
+
+
+def keep_freed_memory() -> bool:
+    """Let malloc use freed blocks again instead of asking the system for new pages for each; True where that is done.
+
+    A network asks for the same few large blocks over and over; by default each comes from the system, page by page,
+    and goes back. One arena for all threads, as only the first one grows without a limit. glibc alone.
+    """
+    libc = _glibc()
+    if libc is None:
+        return False
+    settings = ((M_ARENA_MAX, 1), (M_TRIM_THRESHOLD, KEPT_BYTES))
+    done = [libc.mallopt(name, value) for name, value in settings]
+    # Before 2.35, glibc refuses a threshold over 32 MiB.
+    large = libc.mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK_BYTES) or libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
+    return all(done) and bool(large)
+
+
+def trim_memory() -> None:
+    """Hand freed memory that malloc keeps back to the system; glibc alone."""
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if sys.platform == "linux" and platform.libc_ver()[0] == "glibc" else None
 
 
 def _system() -> tuple[int | None, int | None]:

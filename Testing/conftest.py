@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from standin import i18n
 
 from MedAILib.worker.client import WorkerClient
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import slicer
 
 ROOT = Path(__file__).parents[1]
+# The pip package slicer-core lacks it, and texts of the window are translated by it; here they stand for themselves.
+sys.modules.setdefault("slicer.i18n", i18n)
 
 # How fast a machine is says nothing about the code: shared ones stop for a second now and then. The same cases come
 # each time, so that a failure is the change's; `pytest --hypothesis-profile explore` looks for new ones.
@@ -69,6 +72,18 @@ def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     from standin import session as sessions
 
     session = sessions.Session(monkeypatch, tmp_path)
+    yield session
+    session.close()
+    assert sessions.slot_errors() == []
+
+
+@pytest.fixture
+def classify_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """The same with the module MedAIClassify."""
+    pytest.importorskip("PySide6.QtUiTools", reason="PySide6 or a library of its is not here", exc_type=ImportError)
+    from standin import session as sessions
+
+    session = sessions.Session(monkeypatch, tmp_path, ROOT / "MedAIClassify" / "MedAIClassify.py")
     yield session
     session.close()
     assert sessions.slot_errors() == []

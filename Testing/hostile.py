@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from bundles import network_entry
+from hostile_archives import TAR_ATTACKS, files_of
 from hostile_pickles import PAYLOADS, SILENT, By
 from legitimate import bundle, described, nnunet, weights_of, with_files
 from scripts_made import Writing, script_file, scripted_bundle
@@ -464,6 +465,33 @@ def script_that_claims_trust(folder: Path, mark: Path) -> Path:
     return folder
 
 
+def generator(**entries: Any) -> Maker:
+    """A model that would make images of noise, with entries that want something executed."""
+
+    def make(folder: Path, mark: Path) -> Path:
+        bundle(folder)
+        image = {"type": "image", "format": "magnitude", "num_channels": 1}
+        sides = {"inputs": {"latent": image | {"format": "latent"}}, "outputs": {"pred": image}}
+        change(folder, "metadata", network_data_format=sides)
+        told = {"network_def": {"_target_": "Generator"}, "noise": "$torch.rand([1, 4])"} | entries
+        return change(folder, "inference", **json.loads(json.dumps(told).replace("MARK", str(mark))))
+
+    return make
+
+
+def tar(attack: str) -> Maker:
+    """A model in an archive of gzipped tar that wants to write elsewhere."""
+
+    def make(folder: Path, mark: Path) -> Path:
+        bundle(folder / "model")
+        path = folder.with_name(f"{folder.name}.tar.gz")
+        path.write_bytes(TAR_ATTACKS[attack](files_of(folder / "model")))
+        shutil.rmtree(folder)
+        return path
+
+    return make
+
+
 FAR = {"a": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}}
 SHORT = {"a": {"dtype": "F32", "shape": [10**6], "data_offsets": [0, 4]}}
 WINDOWS = {"_target_": "SlidingWindowInferer"}
@@ -637,6 +665,34 @@ EVERY: dict[str, Maker] = {
     "size: resize that some machine might hold": step("Resized", spatial_size=[1700] * 3, mode="trilinear"),
     "size: overlap": config(inferer=WINDOWS | {"roi_size": [16] * 3, "overlap": 0.999999999}),
     "ensemble: pickle": ensemble("hostile", hostile=raw_pickle),
+    "generator: noise": generator(noise=f"${TOUCH}"),
+    "generator: noise of a list": generator(noise=f"$[torch.rand(4) for i in [{TOUCH}]]"),
+    "generator: shape": generator(noise=f"$torch.rand([1, {TOUCH}])"),
+    "generator: size": generator(noise="$torch.randn([1, 10**12])"),
+    "generator: sampler": generator(inferer={"_target_": "scripts.sampler.Sampler", "_requires_": f"${TOUCH}"}),
+    "generator: known sampler": generator(
+        inferer={"_target_": "scripts.ldm_sampler.LDMSampler", "_requires_": f"${TOUCH}"},
+        autoencoder_def={"_target_": "subprocess.Popen", "args": ["touch", "MARK"]},
+        load_autoencoder=f"${TOUCH}",
+        set_timesteps=f"${TOUCH}",
+    ),
+    "generator: scheduler": generator(
+        preprocessing=[],
+        inferer={"_target_": "scripts.ldm_sampler.LDMSampler"},
+        autoencoder_def={"_target_": "AutoencoderKL", "spatial_dims": 2},
+        load_autoencoder_path="models/model.pt",
+        load_autoencoder="$@autoencoder_def.load_state_dict(torch.load(@load_autoencoder_path))",
+        set_timesteps="$@noise_scheduler.set_timesteps(num_inference_steps=3)",
+        noise_scheduler={"_target_": "subprocess.Popen", "args": ["touch", "MARK"]},
+    ),
+    "tar: parent folder": tar("parent folder"),
+    "tar: header": tar("top of the disk in a header"),
+    "tar: link": tar("link and a file through it"),
+    "tar: hard link": tar("hard link to the weights"),
+    "tar: device": tar("device of characters"),
+    "tar: sparse": tar("sparse by a header"),
+    "tar: damaged": tar("damaged head"),
+    "tar: chain": tar("chain of heads"),
     "ensemble: TorchScript": ensemble("hostile.ts", hostile=script),
     "ensemble: elsewhere": ensemble("../../../../etc"),
     "ensemble: of itself": ensemble("."),

@@ -1,9 +1,11 @@
-"""Zip archives of a model that want to write elsewhere, fill the disk or mislead; each is refused."""
+"""Archives of a model that want to write elsewhere, fill the disk or mislead; each is refused."""
 
+import gzip
 import io
 import random
 import stat
 import struct
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -175,6 +177,145 @@ ATTACKS: dict[str, Maker] = {
     "no model": lambda files: zipped({"notes.txt": b"hello"}),
     "archive in an archive": lambda files: zipped({"model.zip": zipped(files)}),
     "several models": lambda files: zipped(
+        {f"all/{letter}/{name}": content for letter in "ab" for name, content in files.items()}
+    ),
+}
+
+
+def tarred(files: Files, kind: int = tarfile.PAX_FORMAT) -> bytes:
+    """An ordinary archive of gzipped tar."""
+    return with_tar_members(kind=kind)(files)
+
+
+def with_tar_members(*members: tuple[tarfile.TarInfo | str, bytes], kind: int = tarfile.PAX_FORMAT) -> Maker:
+    """The model as gzipped tar, and these members after it."""
+
+    def make(files: Files) -> bytes:
+        memory = io.BytesIO()
+        with tarfile.open(fileobj=memory, mode="w:gz", format=kind) as archive:
+            for member, content in (*files.items(), *members):
+                info = tarfile.TarInfo(member) if isinstance(member, str) else member
+                info.size = len(content) if info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) else info.size
+                archive.addfile(info, io.BytesIO(content))
+        return memory.getvalue()
+
+    return make
+
+
+def of_type(name: str, kind: bytes, target: str = "", size: int = 0) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, target, size
+    return info, b""
+
+
+def tar_named(name: str) -> Maker:
+    return with_tar_members((name, b"evil"))
+
+
+def with_pax(name: str, **headers: str) -> Maker:
+    """A member with extended headers."""
+    info = tarfile.TarInfo(name)
+    info.pax_headers = {key.replace("_", "."): value for key, value in headers.items()}
+    return with_tar_members((info, b"evil"))
+
+
+def rewritten_tar(change: Callable[[bytearray], None]) -> Maker:
+    """The bytes under the compression changed."""
+
+    def make(files: Files) -> bytes:
+        data = bytearray(gzip.decompress(tar_named("model/changed")(files)))
+        change(data)
+        return gzip.compress(bytes(data))
+
+    return make
+
+
+def _head_changed(data: bytearray, offset: int, value: bytes) -> None:
+    """A field of the last member's head, its checksum made right again."""
+    place = data.rindex(b"model/changed")
+    data[place + offset : place + offset + len(value)] = value
+    data[place + 148 : place + 156] = b" " * 8
+    data[place + 148 : place + 156] = b"%06o\0 " % sum(data[place : place + 512])
+
+
+def _bomb(files: Files) -> bytes:
+    return with_tar_members(("model/bomb", bytes(30_000_000)))(files)
+
+
+def _long_name(files: Files) -> bytes:
+    """A name of many megabytes, which tarfile would hold whole."""
+    return with_tar_members(("model/" + "ab" * 8_000_000, b""), kind=tarfile.GNU_FORMAT)(files)
+
+
+def _only_chain(files: Files) -> bytes:
+    head = tarfile.TarInfo("././@LongLink")
+    head.type, head.size = tarfile.GNUTYPE_LONGNAME, 2
+    one = head.tobuf(tarfile.GNU_FORMAT) + b"a\0".ljust(512, b"\0")
+    return gzip.compress(one * 3000)
+
+
+TAR_ATTACKS: dict[str, Maker] = {
+    "parent folder": tar_named("../evil"),
+    "parent folder further in": tar_named("model/../../evil"),
+    "top of the disk": tar_named("/evil"),
+    "top of the disk in a header": with_pax("model/a", path="/evil"),
+    "parent folder in a header": with_pax("model/a", path="../../evil"),
+    "drive": tar_named("C:/evil"),
+    "backslashes": tar_named("..\\evil"),
+    "stream beside a file": tar_named("model/models/model.pt:evil"),
+    "link out": with_tar_members(of_type("model/link", tarfile.SYMTYPE, "/etc")),
+    "link and a file through it": with_tar_members(
+        of_type("model/link", tarfile.SYMTYPE, "../../.."), ("model/link/evil", b"evil")
+    ),
+    "link in a header": with_pax("model/a", linkpath="/etc/passwd"),
+    "hard link out": with_tar_members(of_type("model/link", tarfile.LNKTYPE, "/etc/passwd")),
+    "hard link to the weights": with_tar_members(of_type("model/link", tarfile.LNKTYPE, "model/models/model.pt")),
+    "pipe": with_tar_members(of_type("model/pipe", tarfile.FIFOTYPE)),
+    "device of characters": with_tar_members(of_type("model/device", tarfile.CHRTYPE)),
+    "device of blocks": with_tar_members(of_type("model/device", tarfile.BLKTYPE)),
+    "contiguous file": with_tar_members(of_type("model/cont", tarfile.CONTTYPE)),
+    "unknown kind": with_tar_members(of_type("model/kind", b"Z")),
+    "sparse by kind": with_tar_members(of_type("model/sparse", tarfile.GNUTYPE_SPARSE)),
+    "sparse by a header": with_pax(
+        "model/a", GNU_sparse_major="1", GNU_sparse_minor="0", GNU_sparse_realsize="99999999999"
+    ),
+    "sparse of the old way": with_pax("model/a", GNU_sparse_size="99999999999", GNU_sparse_map="0,1"),
+    "device name": tar_named("model/CON"),
+    "device name with an ending": tar_named("model/nul.txt"),
+    "the same but for case": tar_named("model/models/MODEL.pt"),
+    "the same but for how it is spelled": with_tar_members(("model/\u00e9", b""), ("model/e\u0301", b"")),
+    "twice": with_tar_members(("model/a", b"1"), ("model/a", b"2")),
+    "twice by a dot": with_tar_members(("model/a", b"1"), ("model/./a", b"2")),
+    "file and folder": with_tar_members(("model/a", b"1"), ("model/a/b", b"2")),
+    "line break": tar_named("model/a\nb"),
+    "no text": rewritten_tar(lambda data: _head_changed(data, 6, b"ch\xff\xfe")),
+    "reversed writing": tar_named("model/\u202etp.ledom"),
+    "space at the end": tar_named("model/a "),
+    "wildcard": tar_named("model/*"),
+    "too deep": tar_named("/".join(["model", *"abcdefghijklmnop"])),
+    "too long": tar_named("model/" + "a" * 250),
+    "name of megabytes": _long_name,
+    "header of megabytes": with_pax("model/a", comment="x" * 16_000_000),
+    "chain of heads": _only_chain,
+    "bomb": _bomb,
+    "bomb in a bomb": lambda files: gzip.compress(gzip.compress(bytes(30_000_000))),
+    "too many": with_tar_members(*((f"model/{n}", b"") for n in range(400))),
+    "too much": with_tar_members(("model/much", NOISE)),
+    "says more than it has": rewritten_tar(lambda data: _head_changed(data, 124, b"77777777777\0")),
+    "says less than nothing": rewritten_tar(lambda data: _head_changed(data, 124, b"\xff" * 12)),
+    "size in a header": with_pax("model/a", size="-5"),
+    "folder with content": with_tar_members((of_type("model/folder", tarfile.DIRTYPE, size=4)[0], b"evil")),
+    "damaged head": rewritten_tar(lambda data: data.__setitem__(148, 0x38)),
+    "damaged": lambda files: tarred(files)[:-400] + bytes(200) + tarred(files)[-200:],
+    "cut off": lambda files: tarred(files)[:-200],
+    "wrong checksum": lambda files: tarred(files)[:-8] + b"\1\2\3\4" + tarred(files)[-4:],
+    "empty": lambda files: tarred({}),
+    "only folders": lambda files: with_tar_members(of_type("model/", tarfile.DIRTYPE))({}),
+    "no tar": lambda files: gzip.compress(b"hello"),
+    "nothing in it": lambda files: gzip.compress(b""),
+    "no model": lambda files: tarred({"notes.txt": b"hello"}),
+    "archive in an archive": lambda files: tarred({"model.tar.gz": tarred(files)}),
+    "several models": lambda files: tarred(
         {f"all/{letter}/{name}": content for letter in "ab" for name, content in files.items()}
     ),
 }

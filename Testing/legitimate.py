@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,13 @@ def zipped(source: Path, path: Path) -> Path:
         for file in sorted(source.rglob("*")):
             archive.write(file, file.relative_to(source.parent).as_posix())
     shutil.rmtree(source)
+    return path
+
+
+def tarred(source: Path, path: Path) -> Path:
+    """A model's folder as an archive of gzipped tar."""
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(source, source.name)
     return path
 
 
@@ -175,6 +183,8 @@ LEGITIMATE: dict[str, Callable[[Path], Path]] = {
     "papers": lambda f: with_files(f, {"LICENSE": "Apache License 2.0", "docs/README.md": "# A model"}),
     "name with spaces": lambda f: bundle(f.with_name("model of Zoë 1")),
     "zip archive": lambda f: zipped(bundle(f), f.with_suffix(".zip")),
+    "tar.gz archive": lambda f: tarred(bundle(f), f.with_name(f"{f.name}.tar.gz")),
+    "tgz archive of nnU-Net": lambda f: tarred(nnunet(f), f.with_name(f"{f.name}.tgz")),
     "described safetensors": described,
     "described .pt": lambda f: stored_as(f, "weights.pt", state_dict()),
     "described .pth of a trainer": lambda f: stored_as(f, "best.pth", trainers_checkpoint(state_dict())),

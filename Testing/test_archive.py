@@ -2,20 +2,25 @@
 
 import io
 import os
+import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
 import pytest
 from bundles import threshold_bundle
-from hostile_archives import ATTACKS, Files, files_of, zipped
+from hostile_archives import ATTACKS, TAR_ATTACKS, Files, files_of, tarred, zipped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from MedAILib.errors import MedAIError, ModelError
 from MedAILib.progress import Cancellable, Cancelled, Progress
 from MedAILib.read_spec import read_spec
+from MedAILib.store.adding import add_model
 from MedAILib.store.archive import unpack
+from MedAILib.store.arrival import Wishes, find_source
 from MedAILib.store.content import tree_sha256
+from MedAILib.store.find import find_model
 from MedAILib.store.limits import Limits
 from MedAILib.store.names import Members, model_name, require_model_name, shown
 from MedAILib.store.root import model_root
@@ -69,13 +74,62 @@ def test_a_hostile_archive_is_refused_and_leaves_nothing(attack: str, files: Fil
     assert left == before
 
 
+@pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_an_honest_tar_archive_gives_the_same_tree(kind: int, bundle: Path, files: Files, tmp_path: Path) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(tarred(files, kind))
+    unpack(tmp_path / "a.tar.gz", tmp_path / "out", Progress())
+    assert tree_sha256(tmp_path / "out" / "model") == tree_sha256(bundle)
+
+
+def test_a_folder_packed_by_the_system_s_tar_gives_the_same_tree(bundle: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "knee.tgz", "w:gz") as archive:
+        archive.add(bundle, ".")
+    root = find_model(str(tmp_path / "knee.tgz"))
+    assert tree_sha256(root) == tree_sha256(bundle) and read_spec(root).name == "knee"
+
+
+@pytest.mark.parametrize("attack", TAR_ATTACKS)
+def test_a_hostile_tar_archive_is_refused_and_leaves_nothing(attack: str, files: Files, tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    archive = tmp_path / "a" / "b" / "a.tar.gz"
+    archive.write_bytes(TAR_ATTACKS[attack](files))
+    before = everything(tmp_path)
+    with pytest.raises(ModelError) as caught:
+        unpack(archive, tmp_path / "a" / "b" / "out", Progress(), SMALL)
+        model_root(tmp_path / "a" / "b" / "out", archive)
+    assert "\n" not in str(caught.value) and str(archive) in str(caught.value)
+    left = {name: content for name, content in everything(tmp_path).items() if not name.startswith("a/b/out")}
+    assert left == before
+
+
+@pytest.mark.parametrize("attack", ["bomb", "name of megabytes", "header of megabytes", "chain of heads"])
+def test_a_hostile_tar_archive_is_not_held_in_memory(attack: str, files: Files, tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar.gz"
+    archive.write_bytes(TAR_ATTACKS[attack](files))
+    tracemalloc.start()
+    with pytest.raises(ModelError):
+        unpack(archive, tmp_path / "out", Progress(), SMALL)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30_000_000
+
+
+def test_a_tar_archive_can_be_added(files: Files, tmp_path: Path) -> None:
+    (tmp_path / "my model.tar.gz").write_bytes(tarred({n.removeprefix("model/"): c for n, c in files.items()}))
+    there = add_model(find_source(str(tmp_path / "my model.tar.gz")), Wishes(), Progress())
+    assert there.record.name == "my_model" and read_spec(there.path).task == "segmentation"
+
+
 def test_a_hostile_archive_given_as_a_model_is_not_kept(files: Files, store: Path, tmp_path: Path) -> None:
-    for attack, make in ATTACKS.items():
-        (tmp_path / "a.zip").write_bytes(make(files))
+    tried = [("a.zip", *each) for each in ATTACKS.items()] + [("a.tar.gz", *each) for each in TAR_ATTACKS.items()]
+    for name, attack, make in tried:
+        archive = tmp_path / name
+        archive.write_bytes(make(files))
         with pytest.raises(ModelError):
-            unpacked(tmp_path / "a.zip", limits=SMALL)
+            unpacked(archive, limits=SMALL)
         left = [path for path in store.rglob("*") if path.is_file() and path.name != "unpacked.lock"]
-        assert left == [] and list(tmp_path.iterdir()) == [tmp_path / "a.zip"], attack
+        assert left == [] and list(tmp_path.iterdir()) == [archive], attack
+        archive.unlink()
 
 
 def test_unpacking_that_is_cancelled_leaves_nothing(files: Files, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import nibabel
@@ -12,12 +13,16 @@ import numpy as np
 import PIL.Image
 import pytest
 from bundles import network_entry, random_bundle, threshold_bundle
+from classifier_bundles import DENSENET, classifier_bundle
 
 from MedAILib.batch.cases import find_batch_cases
 from MedAILib.batch.overview import page
 from MedAILib.batch.records import Row
+from MedAILib.batch.room import MemoryRoom
 from MedAILib.cli import main
 from MedAILib.errors import InputError
+from MedAILib.progress import Cancellable, Cancelled, Progress
+from MedAILib.threads import wait_asleep
 
 AFFINE = np.diag([-0.9, 0.9, 1.4, 1.0])
 
@@ -187,3 +192,99 @@ def test_records_are_json_that_others_can_read(model: Path, images: Path, tmp_pa
     record = json.loads((tmp_path / "out" / "records" / "case_1.json").read_text(encoding="utf-8"))
     assert record["key"]["kinds"] == [".nii.gz"] and len(record["key"]["content"]) == 64
     assert record["row"]["files"] == ["case_1.nii.gz", "pictures/case_1.png"]
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return classifier_bundle(tmp_path_factory.mktemp("models") / "shapes", DENSENET, ["square", "disc", "none"])
+
+
+def test_classified_batch_has_probabilities_and_pictures_with_the_decision(classifier: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 255, (40, 60)).astype(np.uint8)
+        PIL.Image.fromarray(noise).save(tmp_path / "in" / f"scan_{number}.png")
+    out = tmp_path / "out"
+    assert batch(tmp_path / "in", "-m", classifier, "-o", out) == 0
+    for name, row in table(out).items():
+        found = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
+        assert row["decision"] == found["predicted"]
+        assert float(row["p(disc)"]) == pytest.approx(found["classes"][1]["probability"], rel=1e-4)
+        pixels = np.asarray(PIL.Image.open(out / "pictures" / f"{name}.png"))
+        assert pixels.shape == (256, 256, 3)
+        assert pixels[-28:].max() > 200  # the decision is written there
+        assert f"<p>{row['decision']}</p>" in (out / "index.html").read_text(encoding="utf-8")
+    assert batch(tmp_path / "in", "-m", classifier, "-o", out, "--resume") == 0
+    assert {row["state"] for row in table(out).values()} == {"kept"}
+
+
+def test_classified_batch_counts_how_slices_were_decided(classifier: Path, images: Path, tmp_path: Path) -> None:
+    (images / "broken.nii.gz").unlink()
+    out = tmp_path / "out"
+    assert batch(images, "-m", classifier, "-o", out) == 2
+    assert "choose one slice" in table(out)["case_1"]["reason"]
+    assert batch(images, "-m", classifier, "-o", out, "--each-slice", "K") == 0
+    counts = [int(word[:-1]) for word in table(out)["case_1"]["decision"].replace(",", "").split()[1::2]]
+    assert sum(counts) == 22
+
+
+def test_options_of_another_task_are_refused(
+    classifier: Path, model: Path, images: Path, tmp_path: Path, capsys
+) -> None:
+    assert batch(images, "-m", classifier, "-o", tmp_path / "out", "--kind", ".nii.gz") == 2
+    assert "--kind" in capsys.readouterr().err
+    assert batch(images, "-m", model, "-o", tmp_path / "out", "--each-slice", "K") == 2
+    assert "segments images" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+class Heard(Progress):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+@pytest.mark.parametrize(("available", "most"), [(250, 2), (90, 1), (None, 4)])
+def test_as_many_cases_run_at_a_time_as_memory_allows(available: int | None, most: int) -> None:
+    heard, together, highest = Heard(), 0, 0
+    room, lock, met = MemoryRoom(available, heard.warn), threading.Lock(), threading.Barrier(most)
+
+    def case() -> None:
+        nonlocal together, highest
+        with room.taken(100, heard):
+            with lock:
+                together += 1
+                highest = max(highest, together)
+            met.wait(timeout=30)  # as many as fit are here together
+            with lock:
+                together -= 1
+
+    threads = [threading.Thread(target=case) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert highest == most
+
+
+def test_a_case_that_waits_for_memory_says_so_and_can_be_cancelled() -> None:
+    heard, stop = Heard(), Cancellable()
+    room = MemoryRoom(150, heard.warn)
+    with room.taken(100, stop):
+        stop.cancel()
+        with pytest.raises(Cancelled), room.taken(100, stop):
+            pass
+    assert len(heard.warnings) == 1 and "fewer cases at a time" in heard.warnings[0]
+
+
+def test_threads_wait_asleep_unless_the_user_says_otherwise() -> None:
+    plain: dict[str, str] = {}
+    wait_asleep(plain)
+    assert int(plain["GOMP_SPINCOUNT"]) < 100_000
+    chosen = {"OMP_WAIT_POLICY": "active"}
+    wait_asleep(chosen)
+    assert chosen == {"OMP_WAIT_POLICY": "active"}

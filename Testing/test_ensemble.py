@@ -9,12 +9,14 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import torch
 from bundles import network_entry, random_bundle, threshold_bundle
 from legitimate import by_threshold, nnunet, random_volume
 from scripts_made import script_file
 
 from MedAILib.cli import main
 from MedAILib.errors import InputError, ModelError, SpecError, UntrustedCodeError
+from MedAILib.estimate import estimate_memory
 from MedAILib.models import ensemble as ensemble_module
 from MedAILib.models.open import open_model
 from MedAILib.models.trust import tree_sha256
@@ -23,6 +25,7 @@ from MedAILib.progress import Progress
 from MedAILib.read_spec import read_spec
 from MedAILib.request import RunOptions, RunRequest
 from MedAILib.results import Segmentation
+from MedAILib.volume import Geometry, Volume
 from MedAILib.worker.client import WorkerClient
 
 BOTH = RunOptions(probabilities=True, uncertainty=True)
@@ -193,3 +196,87 @@ def test_a_member_that_fails_fails_the_whole(ensemble: Path) -> None:
     (ensemble / "m1" / "models" / "model.pt").unlink()
     with pytest.raises(ModelError, match="missing"):
         open_model(ensemble, "cpu")
+
+
+def dice(one: Any, other: Any) -> float:
+    return 2 * float((one & other).sum()) / float(one.sum() + other.sum())
+
+
+def test_mirrored_copies_tell_how_far_they_agree(tmp_path: Path) -> None:
+    folder = mirrored_bundle(tmp_path / "m")
+    found, plain = run(folder, RunOptions(mirror=True)), run(folder, RunOptions())
+    assert plain.agreement == () and found.uncertainty is None
+    volume = random_volume()
+    model, passes = open_model(folder, "cpu"), []
+    for axes in ((), (3,), (2,), (2, 3)):  # of C, K, J, I: along R and A, which are I and J here
+        flipped = model.run(Volume(np.flip(volume.data, axes).copy(), volume.geometry), RunOptions(), Progress())
+        passes.append(np.flip(flipped.layers, axes)[0])
+    for label, agreement in zip(found.labels, found.agreement, strict=True):
+        ours = found.layers[0] == label.value
+        assert agreement == pytest.approx(np.mean([dice(ours, one == label.value) for one in passes]), abs=1e-6)
+    assert min(a for a in found.agreement if a is not None) < 0.999
+
+
+def mirrored_bundle(folder: Path) -> Path:
+    """A model that takes images whole and may be mirrored along its first two axes."""
+    steps = [{"_target_": name, "keys": "image"} for name in ("LoadImaged", "EnsureChannelFirstd")]
+    post = [
+        {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", "nearest_interp": False},
+        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+    ]
+    changes = {
+        "preprocessing": {"_target_": "Compose", "transforms": steps},
+        "postprocessing": {"_target_": "Compose", "transforms": post},
+        "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [24, 22, 20]},
+    }
+    network = network_entry() | {"channels": [4, 8], "strides": [1], "num_res_units": 0}
+    random_bundle(folder, network, seed=1, **changes)
+    path = folder / "configs" / "metadata.json"
+    content = json.loads(path.read_text("utf-8")) | {"medai": {"mirror_axes": [0, 1]}}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("parity", [True, False])
+def test_folds_of_nnunet_tell_how_far_they_agree(parity: bool, tmp_path: Path) -> None:
+    from MedAILib.models.nnunet import NnunetModel
+
+    folder = nnunet(tmp_path / "m", folds=(0, 1))
+    weights = torch.load(folder / "fold_1" / "checkpoint_final.pth", weights_only=False)
+    torch.manual_seed(5)
+    for value in weights["network_weights"].values():
+        value.add_(0.05 * torch.randn_like(value))
+    torch.save(weights, folder / "fold_1" / "checkpoint_final.pth")
+    model = NnunetModel(folder, torch.device("cpu"), parity=parity)
+    found = model.run(random_volume(), RunOptions(uncertainty=True), Progress())
+    each = [open_model(folder / f"fold_{n}", "cpu").run(random_volume(), RunOptions(), Progress()) for n in (0, 1)]
+    assert each[0].agreement == () and found.probabilities is None
+    assert found.uncertainty is not None and 0 < found.uncertainty.max() <= 1
+    for label, agreement in zip(found.labels, found.agreement, strict=True):
+        ours = found.layers[0] == label.value
+        expected = np.mean([dice(ours, one.layers[0] == label.value) for one in each])
+        assert agreement == pytest.approx(expected, abs=1e-6 if parity else 0.1) and agreement < 0.999
+
+
+def test_uncertainty_takes_no_memory_for_all_classes_at_once(tmp_path: Path) -> None:
+    spec = read_spec(random_bundle(tmp_path / "m", network_entry(classes=40)))
+    grid = Geometry((200, 200, 200), np.eye(4))
+    plain, unsure, likely = (
+        estimate_memory(spec, grid, np.float32, options)
+        for options in (RunOptions(), RunOptions(uncertainty=True), RunOptions(probabilities=True))
+    )
+    assert unsure - plain < 0.2 * (likely - plain)
+
+
+def test_uncertainty_becomes_a_volume_node(ensemble: Path, scene: Any) -> None:
+    from MedAILib.scene.arrays import voxels_of
+    from MedAILib.scene.volume_node import add_volume_nodes
+    from MedAILib.scene.write import Outputs, write_result
+
+    found = run(ensemble, RunOptions(uncertainty=True))
+    source = add_volume_nodes(scene, random_volume())[0]
+    nodes = write_result(found, source, Outputs(uncertainty=True))
+    node = next(node for node in nodes if node.GetName().endswith("uncertainty"))
+    assert np.array_equal(voxels_of(node.GetImageData())[0], found.uncertainty)
+    with pytest.raises(InputError, match="has no uncertainty"):
+        write_result(run(ensemble, RunOptions()), source, Outputs(uncertainty=True))

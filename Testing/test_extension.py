@@ -117,7 +117,14 @@ def test_addresses_to_replace_are_all_in_the_release_checklist() -> None:
     assert used == set(re.findall(r"^- `([^`]+)`", checklist, re.MULTILINE))
 
 
-@pytest.mark.parametrize("icon", ["Resources/Icons/MedAI.png", "MedAISegment/Resources/Icons/MedAISegment.png"])
+@pytest.mark.parametrize(
+    "icon",
+    [
+        "Resources/Icons/MedAI.png",
+        "MedAISegment/Resources/Icons/MedAISegment.png",
+        "MedAIClassify/Resources/Icons/MedAIClassify.png",
+    ],
+)
 def test_icons_are_128_pixels_square(icon: str) -> None:
     with Image.open(ROOT / icon) as image:
         assert (image.format, image.size) == ("PNG", (128, 128))
@@ -149,9 +156,14 @@ def test_installed_extension_holds_modules_library_and_models(installed: Path) -
         for path in (ROOT / "Resources" / "Models").rglob("*")
         if path.is_file()
     }
-    assert {"MedAISegment.py", "MedAILib/worker/server.py", "MedAILib/training/tasks/hippocampus.json"} <= there
+    assert {
+        "MedAISegment.py",
+        "MedAIClassify.py",
+        "MedAILib/worker/server.py",
+        "MedAILib/training/tasks/hippocampus.json",
+    } <= there
     assert models <= there
-    assert {path.split("/")[0] for path in there} <= {"MedAISegment.py", "MedAILib", "Resources"}
+    assert {path.split("/")[0] for path in there} <= {"MedAISegment.py", "MedAIClassify.py", "MedAILib", "Resources"}
 
 
 def test_installed_library_finds_its_models(installed: Path) -> None:

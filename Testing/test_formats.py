@@ -99,7 +99,7 @@ def zip_of(*names: str) -> Any:
         ("model.keras", zip_of("config.json", "metadata.json", "model.weights.h5"), "Keras"),
         ("model.safetensors", b"\x02\0\0\0\0\0\0\0{}", "safetensors"),
         ("model.bin", b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
-        ("model.tar.gz", b"\x1f\x8b\x08", "unpack it yourself"),
+        ("model.gz", b"\x1f\x8b\x08", "ends in .tar.gz"),
         ("model", zip_of("a/configs/metadata.json"), "ends in .zip"),
         ("half.zip", b"PK\x03\x04 and no more", "damaged zip"),
         ("metadata.json", b'{"a": 1}', "give its folder"),

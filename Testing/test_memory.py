@@ -1,29 +1,33 @@
 """Memory: what a run is foretold to take, and what gives way when that is too much."""
 
+import platform
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from bundles import network_entry, random_bundle
+from classifier_bundles import DENSENET, classifier_bundle
+from legitimate import nnunet, random_volume
 from torch import Tensor, nn
 
 from MedAILib.errors import InputError
 from MedAILib.estimate import demand, estimate_memory
 from MedAILib.inference import ladder
-from MedAILib.inference.ladder import CPU, Memory, Rung, climb_down, rungs
+from MedAILib.inference.ladder import CPU, ON_CPU, Memory, Rung, climb_down, or_on_cpu, rungs
 from MedAILib.inference.restore import Decision
 from MedAILib.inference.segment import Recipe, Segmented, segment
 from MedAILib.inference.window import Windows
 from MedAILib.models.open import open_model
 from MedAILib.progress import Progress
 from MedAILib.read_spec import read_spec
-from MedAILib.request import RunOptions
+from MedAILib.request import ClassifyOptions, RunOptions, Slices
 from MedAILib.spec import ModelSpec
 from MedAILib.system_memory import available_memory, peak_process_memory, process_memory, total_memory
 from MedAILib.volume import Geometry, Roi, Volume
@@ -192,7 +196,7 @@ def test_run_under_a_limit_of_its_address_space_is_refused_and_not_killed(tmp_pa
         from MedAILib.errors import InputError
         from MedAILib.models.open import open_model
         from MedAILib.progress import Progress
-        from MedAILib.request import RunOptions
+        from MedAILib.request import ClassifyOptions, RunOptions, Slices
         from MedAILib.system_memory import _status
         from MedAILib.volume import Geometry, Volume
         model = open_model(Path({str(source)!r}), "cpu")
@@ -246,3 +250,81 @@ def test_system_tells_its_memory() -> None:
     assert 0 < there < whole
     if sys.platform == "linux":
         assert 0 < (process_memory() or 0) <= (peak_process_memory() or 0) < whole
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="glibc's malloc alone")
+def test_freed_blocks_stay_with_the_process_until_they_are_trimmed() -> None:
+    program = (
+        "import ctypes, sys\n"
+        "from MedAILib.system_memory import keep_freed_memory, process_memory, trim_memory\n"
+        "libc = ctypes.CDLL(None)\n"
+        "libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]\n"
+        "if sys.argv[1] == 'keep':\n"
+        "    assert keep_freed_memory()\n"
+        "block = libc.malloc(100 << 20)\n"
+        "ctypes.memset(ctypes.c_void_p(block), 1, 100 << 20)\n"
+        "libc.free(block)\n"
+        "kept = process_memory()\n"
+        "trim_memory()\n"
+        "print(kept - process_memory() > 90 << 20)\n"
+    )
+    for word, expected in (("keep", "True"), ("leave", "False")):
+        done = subprocess.run([sys.executable, "-c", program, word], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected
+
+
+def test_what_runs_out_on_the_gpu_runs_on_the_cpu_and_says_so() -> None:
+    tried: list[torch.device] = []
+
+    def attempt(device: torch.device) -> str:
+        tried.append(device)
+        if device.type == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return "done"
+
+    listener = Listener()
+    assert or_on_cpu(CUDA, attempt, listener) == ("done", (ON_CPU,))
+    assert tried == [CUDA, CPU] and listener.warnings == [
+        "Memory is short (it ran out on the GPU): the model runs on the CPU, which is slower."
+    ]
+
+
+def test_other_failures_and_those_of_the_cpu_are_handed_on() -> None:
+    def fails(error: Exception) -> Callable[[torch.device], None]:
+        def attempt(device: torch.device) -> None:
+            raise error
+
+        return attempt
+
+    with pytest.raises(RuntimeError, match="shape"):
+        or_on_cpu(CUDA, fails(RuntimeError("wrong shape")), Progress())
+    with pytest.raises(MemoryError):
+        or_on_cpu(CPU, fails(MemoryError()), Progress())
+
+
+@pytest.mark.parametrize("kind", ["nnU-Net", "classifier"])
+def test_nnunet_and_classifiers_go_on_on_the_cpu_and_say_so_in_their_provenance(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "m"
+    source = nnunet(folder) if kind == "nnU-Net" else classifier_bundle(folder, DENSENET, ["a", "b", "c"])
+    model: Any = open_model(source, "cpu")
+    image = random_volume()
+    options: Any = RunOptions() if kind == "nnU-Net" else ClassifyOptions(slices=Slices(index=3))
+    plain = model.run(image, options, Progress())
+    assert plain.provenance["memory"] == "enough"
+    # No GPU is here: what runs on the device of that name runs out of memory.
+    way, listener = "_through_stages" if kind == "nnU-Net" else "_run_on", Listener()
+    through = getattr(model, way)
+
+    def short(*arguments: Any) -> Any:
+        if CUDA in arguments:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return through(*arguments)
+
+    monkeypatch.setattr(model, way, short)
+    monkeypatch.setattr(model, "_device", CUDA)
+    monkeypatch.setattr(nn.Module, "to", lambda module, device: module)
+    found = model.run(image, options, listener)
+    assert found.provenance["memory"] == ON_CPU and found.provenance["device"] == "cpu"
+    assert any("CPU" in text for text in listener.warnings)

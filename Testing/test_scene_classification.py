@@ -83,7 +83,7 @@ def test_the_image_gets_the_decision_and_keeps_its_attributes(source: Any) -> No
 def test_slices_have_a_plot_of_probability_along_the_axis(source: Any) -> None:
     nodes = write_classification(result(4), source)
     chart = nodes[-1]
-    assert chart.IsA("vtkMRMLPlotChartNode") and chart.GetNumberOfPlotSeriesNodes() == 2
+    assert chart.IsA("vtkMRMLPlotChartNode") and chart.GetNumberOfPlotSeriesNodes() == 3
     series = chart.GetNthPlotSeriesNode(1)
     data = series.GetTableNode().GetTable()
     assert vtk_to_numpy(data.GetColumnByName(series.GetXColumnName())) == pytest.approx([0, 3, 6, 9])

@@ -132,7 +132,8 @@ def test_parameters_live_in_the_scene_and_follow_their_widgets(session) -> None:
     parameters = Parameters(node)
     spin = qt.QSpinBox()
     spin.setProperty("SlicerParameterName", "count")
-    tag = parameters.connectGui(type("Ui", (), {})())
+    tag = parameters.connectParametersToGui({})
+    assert parameters.connectGui(type("Ui", (), {})()) is None
     assert (parameters.count, node.GetParameter("count"), parameters.volume) == (3, "3", None)
     parameters.disconnectGui(tag)
     ui = type("Ui", (), {})()

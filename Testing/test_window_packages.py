@@ -109,6 +109,8 @@ def test_torch_without_cuda_beside_a_graphics_card_is_said() -> None:
 def test_packages_are_found_without_being_imported() -> None:
     code = (
         "import sys\n"
+        "from standin import i18n\n"
+        "sys.modules['slicer.i18n'] = i18n\n"
         "from MedAILib.gui.packages import is_complete, installed_version\n"
         "assert is_complete('torch') and installed_version('monai') and not is_complete('no_such_package')\n"
         "assert installed_version('no-such-package') is None\n"
@@ -160,3 +162,29 @@ def test_panel_says_which_extension_is_missing(session, tmp_path, monkeypatch) -
     widget.ui.applyButton.click()
     session.until(lambda: len(session.messages()) == 2)
     assert "extension 'PyTorch'" in session.messages()[1]
+
+
+def test_torch_that_slicer_itself_can_not_import_will_do_for_the_worker(session, tmp_path, monkeypatch) -> None:
+    there = {"monai": "1.6.1", "safetensors": "0.8.0"}
+
+    def install(**options: object) -> None:
+        there["torch"] = "2.13.0"
+        raise ImportError("a library of Slicer's is in the way")
+
+    widget = panel(session, tmp_path, monkeypatch, there)
+    extension = SimpleNamespace(PyTorchUtilsLogic=lambda: SimpleNamespace(installTorch=install))
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", extension)
+    widget.ui.applyButton.click()
+    assert widget._run is not None
+
+
+def test_failed_installation_says_how_to_go_on(session, tmp_path, monkeypatch) -> None:
+    def fail(requirements: list[str], **options: object) -> None:
+        raise subprocess.CalledProcessError(1, "pip")
+
+    widget = panel(session, tmp_path, monkeypatch, {"torch": "2.13.0", "safetensors": "0.8.0"})
+    monkeypatch.setattr(packaging, "pip_ensure", fail)
+    widget.ui.applyButton.click()
+    session.until(lambda: len(session.messages()) == 2)
+    assert "monai>=1.6.1 could not be installed" in session.messages()[1]
+    assert "Without a connection" in session.messages()[1]

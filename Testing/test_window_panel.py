@@ -1,5 +1,6 @@
 """MedAISegment's panel: the models to pick from, what is saved with the scene, what every control says of itself."""
 
+import ast
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -87,7 +88,7 @@ def test_each_channel_of_a_model_has_its_selector(session, tmp_path) -> None:
     assert "sequence 1" in ui.applyButton.toolTip
     ui.inputVolume2Selector.setCurrentNode(second)
     assert ui.applyButton.enabled
-    assert widget._arguments()["volumeNode"] == [first.GetID(), second.GetID()]
+    assert widget.arguments()["volumeNode"] == [first.GetID(), second.GetID()]
 
 
 def test_apply_waits_for_an_image(session) -> None:
@@ -102,7 +103,7 @@ def test_apply_waits_for_an_image(session) -> None:
 
 
 def settings(widget: Any) -> dict[str, Any]:
-    arguments = widget._arguments()
+    arguments = widget.arguments()
     del arguments["volumeNode"], arguments["roiNode"]
     return arguments
 
@@ -118,10 +119,12 @@ def test_saved_scene_restores_what_the_panel_showed(session, tmp_path) -> None:
     ui.roiSelector.setCurrentNode(roi)
     ui.deviceComboBox.currentIndex = 1
     ui.overlapSpinBox.value = 70
+    ui.precisionComboBox.currentIndex = 1
     for box in (ui.labelMapCheckBox, ui.tableCheckBox, ui.postprocessCheckBox):
         box.click()
     before = settings(widget)
     assert (before["device"], before["overlap"], before["labelMap"]) == ("cpu", 0.7, True)
+    assert before["precision"] == ui.precisionComboBox.currentText == "float32"
 
     file = str(tmp_path / "scene.mrml")
     parameters = widget.logic.getParameterNode().parameterNode
@@ -168,6 +171,20 @@ def test_panel_that_is_left_and_entered_again_shows_its_parameters(session) -> N
     assert widget.ui.labelMapCheckBox.checked
 
 
+def test_panel_that_is_left_no_longer_changes_its_parameters(session) -> None:
+    session.add_volume()
+    widget = session.open()
+    parameters = widget.logic.getParameterNode()
+    for _ in range(3):
+        widget.exit()
+        widget.enter()
+    assert widget.logic.getParameterNode() is parameters
+    assert len(parameters._connectors) == 1
+    widget.exit()
+    widget.ui.labelMapCheckBox.click()
+    assert parameters.labelMap is False
+
+
 def test_diagnostics_are_copied(session) -> None:
     widget = session.open()
     widget.ui.freeMemoryButton.click()
@@ -204,7 +221,7 @@ def test_device_of_another_computer_is_kept(session) -> None:
     widget = session.open()
     widget._parameterNode.device = "cuda:7"
     assert widget.ui.deviceComboBox.currentText == "cuda:7"
-    assert widget._arguments()["device"] == "cuda:7"
+    assert widget.arguments()["device"] == "cuda:7"
 
 
 def test_devices_are_named_with_their_free_memory_once_the_worker_says_so() -> None:
@@ -232,6 +249,21 @@ def test_every_control_has_a_tooltip_and_a_place_in_the_tab_order() -> None:
 
 # Labels that say something by themselves.
 FREE = ("researchUseLabel", "statusLabel", "workerStateLabel")
+
+
+def test_every_text_of_the_window_can_be_found_by_the_translators_tool() -> None:
+    """Qt's lupdate reads the argument of `_` and `translate` where it stands, so it has to be a text itself."""
+    root = Path(__file__).parents[1]
+    files = [*(root / "MedAILib" / "gui").glob("*.py"), *root.glob("MedAI*/MedAI*.py")]
+    calls = [
+        (file.name, call)
+        for file in files
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in ("_", "translate")
+    ]
+    assert len(calls) > 80
+    computed = [(name, call.lineno) for name, call in calls if not isinstance(call.args[-1], ast.Constant)]
+    assert computed == []
 
 
 def test_research_use_is_said_where_it_is_seen(session) -> None:

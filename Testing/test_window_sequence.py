@@ -57,7 +57,7 @@ def test_frames_are_offered_only_where_the_image_is_shown_from_a_sequence(sessio
     assert sequence_shown_in(alone) is None
     widget.ui.inputVolumeSelector.setCurrentNode(browser.GetProxyNode(browser.GetMasterSequenceNode()))
     assert not widget.ui.allFramesCheckBox.isHidden()
-    assert "volumeNode" in widget._arguments()
+    assert "volumeNode" in widget.arguments()
 
 
 def test_all_frames_become_a_sequence_in_step_a_table_and_a_plot(session, behaving_client, browser, tmp_path) -> None:
@@ -113,6 +113,52 @@ def test_frame_that_fails_is_named_and_nothing_is_left(session, behaving_client,
     session.until(lambda: widget._run.finished)
     assert "Frame 3 of 4 (time 1.0 s)" in widget.ui.statusLabel.text
     assert session.node_ids() == before
+
+
+def test_surfaces_and_probabilities_of_each_frame_come_in_step(session, behaving_client, browser, tmp_path) -> None:
+    widget = open_with(session, behaving_client, browser, tmp_path, "threshold")
+    widget.ui.probabilitiesCheckBox.click()
+    assert widget.ui.surfacesCheckBox.checked
+    run_to_end(widget)
+    assert widget._run.error is None
+    made = session.nodes("vtkMRMLSequenceNode")[1:]
+    assert [node.GetName() for node in made] == ["Cine segmentation", "Cine probability of channel 0"]
+    assert all(node.GetNumberOfDataNodes() == FRAMES for node in made)
+    segmentation = shown_in(made[0]).GetSegmentation()
+    assert segmentation.ContainsRepresentation("Closed surface")
+    likely = slicer.util.arrayFromVolume(shown_in(made[1]))
+    assert likely.min() < likely.max()
+    browser.SetSelectedItemNumber(3)
+    assert (slicer.util.arrayFromVolume(shown_in(made[1])) != likely).any()
+    assert shown_in(made[0]).GetSegmentation().ContainsRepresentation("Closed surface")
+
+
+def test_sequence_that_no_browser_shows_is_chosen_by_itself(session, behaving_client, browser, tmp_path) -> None:
+    sequence = browser.GetMasterSequenceNode()
+    proxy = browser.GetProxyNode(sequence)
+    session.scene.RemoveNode(browser)
+    session.scene.RemoveNode(proxy)
+    widget = session.open(behaving_client)
+    widget._parameterNode.model = str(write_configs(tmp_path / "threshold", *configs(network_entry("UNet", classes=2))))
+    widget._parameterNode.device = "cpu"
+    assert not widget.ui.applyButton.enabled
+    widget.ui.inputSequenceSelector.setCurrentNode(sequence)
+    assert (widget.ui.applyButton.enabled, widget.ui.inputVolumeSelector.enabled) == (True, False)
+    run_to_end(widget)
+    assert sequences(session) == ["Cine", "Cine segmentation"]
+    assert shown_in(session.nodes("vtkMRMLSequenceNode")[1]).GetSegmentation().GetNumberOfSegments() == 1
+
+
+def test_sequence_of_other_things_than_images_can_not_be_applied(session) -> None:
+    sequence = session.scene.AddNewNodeByClass("vtkMRMLSequenceNode", "Motion")
+    transform = session.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    sequence.SetDataNodeAtValue(transform, "0")
+    session.add_volume()
+    widget = session.open()
+    assert widget.ui.applyButton.enabled
+    widget.ui.inputSequenceSelector.setCurrentNode(sequence)
+    assert not widget.ui.applyButton.enabled
+    assert "Motion is no sequence of images" in widget.ui.applyButton.toolTip
 
 
 def test_console_segments_frames_and_says_which_is_at_fault(session, behaving_client, browser, tmp_path) -> None:

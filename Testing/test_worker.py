@@ -558,7 +558,7 @@ LATE = """
 import sys, numpy as np
 from MedAILib.results import Segmentation
 from MedAILib.volume import Geometry
-from MedAILib.worker import protocol, wire
+from MedAILib.worker import protocol, wire, wire_results
 from MedAILib.worker.protocol import Kind, Message
 stdin, stdout = open(0, "rb", buffering=0), open(1, "wb", buffering=0)
 protocol.write_message(stdout, Message(Kind.HELLO, body={"pid": 0}))
@@ -567,7 +567,7 @@ while (message := protocol.read_message(stdin)) is not None:
     if message.kind is Kind.RUN:
         request, volume, _ = wire.unpack_run(message)
         layers = np.full((1, *volume.geometry.shape_kji), len(answers) + 1, np.uint8)
-        body, arrays = wire.pack_result(Segmentation(layers, (), volume.geometry))
+        body, arrays = wire_results.pack_result(Segmentation(layers, (), volume.geometry))
         answers.append(Message(Kind.RESULT, message.run, body, arrays))
         protocol.write_message(stdout, Message(Kind.STARTED, message.run))
     if len(answers) == 2:  # the first run's answer only now, twice, and once for a run that never was

@@ -18,7 +18,7 @@ from MedAILib.errors import InputError, MedAIError
 from MedAILib.request import RunOptions, RunRequest
 from MedAILib.results import Code, Label, Segmentation, Terminology
 from MedAILib.volume import Geometry, Roi, Volume
-from MedAILib.worker import protocol, wire
+from MedAILib.worker import protocol, wire, wire_results
 from MedAILib.worker.foreign import ProtocolError
 from MedAILib.worker.protocol import Kind, Message
 
@@ -129,8 +129,8 @@ def test_run_arrives_as_it_was_sent(volume: Volume, request_: RunRequest, run: s
 
 @given(segmentations())
 def test_segmentation_arrives_as_it_was_sent(result: Segmentation) -> None:
-    body, arrays = wire.pack_result(result)
-    there = wire.unpack_result(through(Message(Kind.RESULT, "7", body, arrays)))
+    body, arrays = wire_results.pack_result(result)
+    there = wire_results.unpack_result(through(Message(Kind.RESULT, "7", body, arrays)))
     assert there.layers.dtype == result.layers.dtype
     assert np.array_equal(there.layers, result.layers)
     assert equal_geometry(there.geometry, result.geometry)
@@ -294,10 +294,10 @@ def test_body_with_one_wrong_part_is_refused_or_read(data: st.DataObject) -> Non
 
 def test_result_whose_labels_do_not_fit_its_grid_is_refused() -> None:
     geometry = Geometry((2, 2, 2), np.eye(4))
-    body, _ = wire.pack_result(Segmentation(np.zeros((1, 2, 2, 2), np.uint8), (), geometry))
+    body, _ = wire_results.pack_result(Segmentation(np.zeros((1, 2, 2, 2), np.uint8), (), geometry))
     wrong = np.zeros((1, 2, 2, 3), np.uint8)
     with pytest.raises(ProtocolError, match="result"):
-        wire.unpack_result(Message(Kind.RESULT, "1", body, (wrong,)))
+        wire_results.unpack_result(Message(Kind.RESULT, "1", body, (wrong,)))
 
 
 def test_provenance_that_is_no_text_is_a_defect_of_the_sender() -> None:

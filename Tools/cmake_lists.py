@@ -82,6 +82,8 @@ class FileList:
 LISTS = (
     FileList("MedAISegment", "MODULE_PYTHON_SCRIPTS", is_script),
     FileList("MedAISegment", "MODULE_PYTHON_RESOURCES", is_resource),
+    FileList("MedAIClassify", "MODULE_PYTHON_SCRIPTS", is_script),
+    FileList("MedAIClassify", "MODULE_PYTHON_RESOURCES", is_resource),
     FileList("MedAILib", "MEDAILIB_PYTHON_SCRIPTS", is_script),
     FileList("MedAILib", "MEDAILIB_PYTHON_RESOURCES", is_resource),
     FileList("Resources", "MEDAI_RESOURCES", is_shipped),

@@ -32,7 +32,7 @@ def write_overview(
         rows: one for each case.
         pictures: for each case's name the path of its picture, relative to the folder.
         facts: what the head of the page says of the batch, by name.
-        structures: names of the model's structures, a column each.
+        structures: names of the model's structures or classes, a column each.
         folder: the batch's.
 
     Raises:
@@ -46,16 +46,23 @@ def write_overview(
 
 
 def table(rows: Sequence[Row], structures: Sequence[str]) -> str:
-    """One line per case: state, seconds of each part, volume of each structure in mL, warnings."""
+    """One line per case: state, seconds of each part, warnings, and in between its figures.
+
+    These are the volume of each structure in mL, or the decision and the probability of each class.
+    """
+    classified = any(row.decision for row in rows)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     head = ["case", "state", "reason", "read_s", "run_s", "write_s"]
-    writer.writerow([*head, *(f"{name} (mL)" for name in structures), "files", "warnings"])
+    titles = [f"p({name})" for name in structures] if classified else [f"{name} (mL)" for name in structures]
+    writer.writerow([*head, *(["decision"] if classified else []), *titles, "files", "warnings"])
     for row in rows:
         seconds = ["" if row.state == "failed" else f"{x:.3f}" for x in (row.read_s, row.run_s, row.write_s)]
-        volumes = [f"{row.volumes_ml[name]:.6g}" if name in row.volumes_ml else "" for name in structures]
+        known = row.probabilities if classified else row.volumes_ml
+        figures = [f"{known[name]:.6g}" if name in known else "" for name in structures]
         ends = [" ".join(row.files), " ".join(row.warnings)]
-        writer.writerow([row.case, row.state, row.reason, *seconds, *volumes, *ends])
+        said = [row.decision] if classified else []
+        writer.writerow([row.case, row.state, row.reason, *seconds, *said, *figures, *ends])
     return text.getvalue()
 
 
@@ -80,10 +87,13 @@ def _card(row: Row, picture: str | None) -> str:
     if row.state == "failed":
         return f'<figure class="failed"><figcaption><b>{name}</b><p>{escape(row.reason)}</p></figcaption></figure>'
     image = f'<img src="{escape(quote(picture))}" alt="Result of {name}" loading="lazy">' if picture else ""
-    largest = sorted(row.volumes_ml.items(), key=lambda item: -item[1])
-    lines = "".join(f"<tr><td>{escape(k)}</td><td>{v:.2f} mL</td></tr>" for k, v in largest[:LARGEST_SHOWN])
+    largest = sorted((row.probabilities or row.volumes_ml).items(), key=lambda item: -item[1])
+    shown = [(name, f"{value:.1%}" if row.probabilities else f"{value:.2f} mL") for name, value in largest]
+    lines = "".join(f"<tr><td>{escape(name)}</td><td>{text}</td></tr>" for name, text in shown[:LARGEST_SHOWN])
     more = f'<p class="quiet">and {len(largest) - LARGEST_SHOWN} more</p>' if len(largest) > LARGEST_SHOWN else ""
     notes = "".join(f'<p class="quiet">{escape(text)}</p>' for text in row.warnings)
     kept = " from an earlier run" if row.state == "kept" else ""
+    decision = f"<p>{escape(row.decision)}</p>" if row.decision else ""
     seconds = f'<p class="quiet">{row.read_s + row.run_s + row.write_s:.1f} s{kept}</p>'
-    return f"<figure>{image}<figcaption><b>{name}</b><table>{lines}</table>{more}{notes}{seconds}</figcaption></figure>"
+    text = f"<b>{name}</b>{decision}<table>{lines}</table>{more}{notes}{seconds}"
+    return f"<figure>{image}<figcaption>{text}</figcaption></figure>"

@@ -22,7 +22,9 @@ class Row:
         state: "done", "failed" or "kept" (done by an earlier run of the same batch).
         reason: why it failed, for people.
         read_s, run_s, write_s: seconds of each part.
-        volumes_ml: each structure's volume in mL, by name.
+        volumes_ml: each structure's volume in mL, by name; of a segmentation.
+        probabilities: each class's probability, by name, the mean over slices; of a classification.
+        decision: what was decided, for people; of a classification.
         files: what was written, relative to the batch's folder.
         warnings: what was said on the way.
     """
@@ -36,6 +38,8 @@ class Row:
     volumes_ml: Mapping[str, float] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    decision: str = ""
 
 
 def content_sha256(images: Sequence[Path]) -> str:

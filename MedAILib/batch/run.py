@@ -3,26 +3,29 @@
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from MedAILib.batch.cases import BatchCase
 from MedAILib.batch.records import Row, content_sha256, keep_record, kept_row
+from MedAILib.batch.room import MemoryRoom
 from MedAILib.errors import MedAIError
 from MedAILib.files.images import read_channels
 from MedAILib.models.device import share_cores
-from MedAILib.models.open import Model
+from MedAILib.models.open import OpenedModel
 from MedAILib.progress import Cancellable, Cancelled, Progress
-from MedAILib.request import RunOptions
-from MedAILib.results import Segmentation
+from MedAILib.request import ClassifyOptions, RunOptions
+from MedAILib.results import Classification, Segmentation
 from MedAILib.statistics import segment_statistics
+from MedAILib.system_memory import available_memory
 from MedAILib.volume import Volume
 
 # Writes one case's files into the batch's folder and says which, relative to it.
-Write = Callable[[BatchCase, Volume, Segmentation], tuple[str, ...]]
+Write = Callable[[BatchCase, Volume, Segmentation | Classification], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -32,21 +35,23 @@ class Batch:
     Args:
         folder: where results and records go.
         model: the model, open.
-        options: the same for all cases.
+        options: of a case; a classifier's covariates differ from case to case.
         write: writes a case's files.
-        identity: what, beside the image, decides a result (model's SHA-256, options, version, kinds of files); plain
+        identity: what, beside image and options, decides a result (model's SHA-256, version, kinds of files); plain
             JSON values.
         resume: leave out the cases that an earlier run did with the same image and identity.
-        workers: how many cases are computed at a time.
+        workers: how many cases are computed at a time, where memory allows.
+        demand: the bytes that computing an image takes; None where they can't be foretold.
     """
 
     folder: Path
-    model: Model
-    options: RunOptions
+    model: OpenedModel
+    options: Callable[[BatchCase], RunOptions | ClassifyOptions]
     write: Write
     identity: Mapping[str, Any]
     resume: bool = False
     workers: int = 1
+    demand: Callable[[Volume], int] | None = None
 
 
 def run_batch(batch: Batch, cases: Sequence[BatchCase], progress: Progress, told: Callable[[Row], None]) -> list[Row]:
@@ -64,7 +69,7 @@ def run_batch(batch: Batch, cases: Sequence[BatchCase], progress: Progress, told
     Raises:
         Cancelled: by `progress`; what was done stays, and `resume` goes on from there.
     """
-    run = _Run(batch)
+    run = _Run(batch, progress)
     rows: dict[str, Row] = {}
     with ThreadPoolExecutor(batch.workers + 2, thread_name_prefix="batch") as pool:
         try:
@@ -89,13 +94,14 @@ def run_batch(batch: Batch, cases: Sequence[BatchCase], progress: Progress, told
 class _Run:
     """Takes cases through reading, computing and writing, each of which has room for so many at a time."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, progress: Progress) -> None:
         self.stop = Cancellable()
         self._records = batch.folder / "records"
         self._records.mkdir(exist_ok=True)
         self._batch = batch
         self._reading, self._writing = threading.Semaphore(), threading.Semaphore()
         self._computing = threading.Semaphore(batch.workers)
+        self._room = MemoryRoom(available_memory(), progress.warn)
 
     def case(self, case: BatchCase) -> Row:
         """Do one case from its files to its files.
@@ -120,25 +126,42 @@ class _Run:
         with self._reading:
             self.stop.step(0, 1)
             start = time.perf_counter()
-            key = dict(batch.identity) | {"content": content_sha256(case.images)}
+            options = batch.options(case)
+            key = dict(batch.identity) | {"options": asdict(options), "content": content_sha256(case.images)}
             if batch.resume and (row := kept_row(place, key, batch.folder)) is not None:
                 return row
             volume = read_channels(case.images, None, notes)
             read = time.perf_counter() - start
-        with self._computing:
+        wanted = batch.demand(volume) if batch.demand is not None else 0
+        with self._computing, self._room.taken(wanted, self.stop):
             share_cores(batch.workers)
             start = time.perf_counter()
-            segmentation = batch.model.run(volume, batch.options, notes)
+            result = batch.model.run(volume, options, notes)
             run = time.perf_counter() - start
         with self._writing:
             self.stop.step(0, 1)
             start = time.perf_counter()
-            files = batch.write(case, volume, segmentation)
-            volumes = {row.name: row.volume_ml for row in segment_statistics(segmentation, volume)}
-            write = time.perf_counter() - start
-            row = Row(case.name, "done", "", read, run, write, volumes, files, tuple(notes.warnings))
+            files = batch.write(case, volume, result)
+            row = Row(case.name, "done", "", read, run, files=files, warnings=tuple(notes.warnings))
+            row = replace(row, **_figures(result, volume), write_s=time.perf_counter() - start)
             keep_record(place, key, row)
         return row
+
+
+def _figures(result: Segmentation | Classification, volume: Volume) -> dict[str, Any]:
+    """What a case's row says of its result."""
+    if isinstance(result, Segmentation):
+        return {"volumes_ml": {row.name: row.volume_ml for row in segment_statistics(result, volume)}}
+    means = result.probabilities.mean(axis=0).tolist()
+    return {"probabilities": dict(zip(result.classes, means, strict=True)), "decision": decision_of(result)}
+
+
+def decision_of(result: Classification) -> str:
+    """What was decided, for people: of several slices how many of them were decided how, the most frequent first."""
+    verdicts = Counter(result.verdict(row).text for row in range(len(result.places)))
+    if len(result.places) == 1:
+        return next(iter(verdicts))
+    return ", ".join(f"{text} {count}x" for text, count in verdicts.most_common())
 
 
 class _Notes(Progress):

@@ -1,10 +1,12 @@
-"""A small picture of one result: an axial slice with the structures laid over it."""
+"""A small picture of one result: an axial slice with the structures laid over it, or with what was decided."""
 
 import colorsys
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
 from numpy.typing import NDArray
 
 from MedAILib.output import whole_file
@@ -23,6 +25,7 @@ from MedAILib.volume import Volume
 PIXELS = 256
 MARGIN = 1.4  # of the window, around the structures
 OPACITY = 0.45
+CAPTION = 28  # rows of pixels below a decision's picture
 _GOLDEN_RATIO = 0.618034
 
 
@@ -45,12 +48,59 @@ def thumbnail(volume: Volume, segmentation: Segmentation) -> NDArray[np.uint8]:
         points = np.concatenate([structure.points_ras for structure in structures])
         half = min(half, max(float(np.ptp(points[:, :2], axis=0).max()) / 2 * MARGIN, 20.0))
     plane = Plane("Axial", best_center(structures, volume.geometry), half)
-    dark, bright = display_range(volume)
-    grey = sample(volume.data[0], volume.geometry, plane, PIXELS)
-    grey = np.clip((np.nan_to_num(grey, nan=dark) - dark) / max(bright - dark, 1e-6), 0, 1)
-    picture = np.repeat(grey[..., None], 3, axis=2)
+    picture = _grey(volume, plane)
     for structure in structures:
         color = structure.label.color or colorsys.hsv_to_rgb(structure.number * _GOLDEN_RATIO % 1, 0.7, 0.95)
         share = OPACITY * np.clip(sample_mask(structure, plane, PIXELS), 0, 1)[..., None]
         picture = picture * (1 - share) + np.array(color) * share
     return np.asarray(np.rint(255 * picture), np.uint8)
+
+
+def write_decision(volume: Volume, decision: str, path: Path) -> None:
+    """Write a picture of 256 x 256 pixels as PNG: a single slice as it is, of a volume the middle axial one, captioned.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    with whole_file(path) as part:
+        PIL.Image.fromarray(decision_picture(volume, decision)).save(part)
+
+
+def decision_picture(volume: Volume, decision: str) -> NDArray[np.uint8]:
+    """The picture's pixels (rows, columns, red green blue)."""
+    side = PIXELS - CAPTION
+    if 1 in volume.geometry.shape_kji:
+        shown = _single_slice(volume, side)
+    else:
+        low, high = image_box(volume.geometry)
+        plane = Plane("Axial", best_center((), volume.geometry), float((high - low).max()) / 2)
+        shown = PIL.Image.fromarray(np.rint(255 * _grey(volume, plane)).astype(np.uint8)).resize((side, side))
+    whole = PIL.Image.new("RGB", (PIXELS, PIXELS))
+    whole.paste(shown, ((PIXELS - shown.width) // 2, (side - shown.height) // 2))
+    font = PIL.ImageFont.load_default(16)
+    PIL.ImageDraw.Draw(whole).text((PIXELS / 2, PIXELS - CAPTION / 2), decision, "white", font, anchor="mm")
+    return np.asarray(whole, np.uint8)
+
+
+def _single_slice(volume: Volume, side: int) -> PIL.Image.Image:
+    """A picture in its proportions, in colour where it has some."""
+    axis = volume.geometry.shape_kji.index(1)
+    colour = volume.channels == 3 and volume.data.dtype == np.uint8
+    channels = volume.data if colour else volume.data[:1]
+    pixels = np.moveaxis(np.take(channels, 0, axis=axis + 1), 0, -1).astype(np.float64)
+    dark, bright = (0.0, 255.0) if colour else display_range(volume)
+    shown = np.clip((np.nan_to_num(pixels, nan=dark) - dark) / max(bright - dark, 1e-6), 0, 1)
+    sizes = zip(volume.geometry.shape_kji, volume.geometry.spacing_kji_mm, strict=True)
+    rows_mm, columns_mm = (n * mm for other, (n, mm) in enumerate(sizes) if other != axis)
+    scale = side / max(rows_mm, columns_mm)
+    size = max(round(columns_mm * scale), 1), max(round(rows_mm * scale), 1)
+    whole = np.rint(255 * np.broadcast_to(shown, (*shown.shape[:2], 3))).astype(np.uint8)
+    return PIL.Image.fromarray(whole).resize(size)
+
+
+def _grey(volume: Volume, plane: Plane) -> NDArray[np.float64]:
+    """A slice of the image (rows, columns, 3), 0 to 1, as people look at it."""
+    dark, bright = display_range(volume)
+    grey = sample(volume.data[0], volume.geometry, plane, PIXELS)
+    grey = np.clip((np.nan_to_num(grey, nan=dark) - dark) / max(bright - dark, 1e-6), 0, 1)
+    return np.repeat(grey[..., None], 3, axis=2)

@@ -1,27 +1,30 @@
 """`medai batch`: many cases through one model, in a way that can be stopped and gone on with."""
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from MedAILib.batch.cases import BatchCase, find_batch_cases
+from MedAILib.commands.classify import chosen_slices, covariates_for, write_classified
 from MedAILib.commands.outputs import Outcome, write_outcome
-from MedAILib.commands.targets import Targets, targets_for, writable
+from MedAILib.commands.targets import ClassificationTargets, Targets, classification_targets, targets_for, writable
 from MedAILib.errors import InputError
+from MedAILib.estimate import demand_of
 from MedAILib.models.lean import import_monai_for_inference
 from MedAILib.models.store import find_model
 from MedAILib.models.trust import tree_sha256
 from MedAILib.progress import Progress
 from MedAILib.read_spec import read_spec
-from MedAILib.request import RunOptions
-from MedAILib.results import Segmentation
+from MedAILib.request import ClassifyOptions, RunOptions
+from MedAILib.results import Classification, Segmentation
 from MedAILib.spec import ModelSpec
 from MedAILib.version import VERSION
 from MedAILib.volume import Volume
 
 TABLE = "cases.csv"
+CLASSIFICATION_KINDS = (".json", ".csv", ".mrb", ".dcm")
 
 
 def run_batch_command(options: argparse.Namespace, progress: Progress) -> None:
@@ -36,36 +39,74 @@ def run_batch_command(options: argparse.Namespace, progress: Progress) -> None:
     # Absolute, since saving a scene may change the process's working folder for a moment while others read.
     options.source, options.output = options.source.expanduser().absolute(), options.output.expanduser().absolute()
     spec = read_spec(find_model(options.model).absolute())
-    cases = find_batch_cases(options.source, len(spec.channels))
+    picture = (
+        spec.classes is not None and spec.classes.dimensions == 2 and len(spec.channels) == 3
+    )  # one file's colours
+    cases = find_batch_cases(options.source, 1 if picture else len(spec.channels))
     _require_other_folder(options.source, options.output)
-    run = RunOptions(mirror=options.mirror, postprocess=not options.no_postprocess, overlap=options.overlap)
+    run = _options(options, spec)
     own = Targets(table=options.output / TABLE, picture=options.output / "pictures" / "case.png")
     with writable(own):
         _run(options, progress, spec, cases, run)
 
 
+def _options(options: argparse.Namespace, spec: ModelSpec) -> Callable[[BatchCase], RunOptions | ClassifyOptions]:
+    """The options of a case, by the model's task."""
+    classes = spec.classes
+    if classes is None:
+        wrong = sorted({".json", ".csv"} & set(options.kind or ()))
+        if wrong or options.slice or options.each_slice or options.covariates:
+            what = f"--kind {wrong[0]}" if wrong else "--slice, --each-slice and --covariates"
+            raise InputError(f"The model {spec.name} segments images; leave out {what}, for models that classify.")
+        run = RunOptions(
+            mirror=options.mirror,
+            postprocess=not options.no_postprocess,
+            overlap=options.overlap,
+            precision=options.precision,
+            engine=options.engine,
+        )
+        return lambda case: run
+    if options.kind and set(options.kind) - set(CLASSIFICATION_KINDS):
+        raise InputError(f"A classification is written as {', '.join(CLASSIFICATION_KINDS)}; choose these with --kind.")
+    look = ClassifyOptions(slices=chosen_slices(options))
+    return lambda case: replace(look, covariates=covariates_for(options.covariates, classes, case.name))
+
+
 def _run(
-    options: argparse.Namespace, progress: Progress, spec: ModelSpec, cases: Sequence[BatchCase], run: RunOptions
+    options: argparse.Namespace,
+    progress: Progress,
+    spec: ModelSpec,
+    cases: Sequence[BatchCase],
+    run: Callable[[BatchCase], RunOptions | ClassifyOptions],
 ) -> None:
     if options.own_process:
         import_monai_for_inference()
     from MedAILib.batch.overview import write_overview
     from MedAILib.batch.records import Row
     from MedAILib.batch.run import Batch, run_batch
+    from MedAILib.models.device import find_device
     from MedAILib.models.open import open_model  # PyTorch and MONAI: seconds that a wrong call need not wait for
 
     model = open_model(spec.source, options.device, options.trust_code)
-    kinds = tuple(options.kind or [".nii.gz"])
-    identity = {"model": tree_sha256(spec.source), "options": asdict(run), "kinds": kinds, "medai": VERSION}
+    kinds = tuple(options.kind or [".nii.gz" if spec.classes is None else ".json"])
+    identity = {"model": tree_sha256(spec.source), "kinds": kinds, "medai": VERSION}
     writer = _CaseWriter(options.output, kinds, spec)
-    batch = Batch(options.output, model, run, writer.write, identity, options.resume, options.workers)
+    on_gpu = find_device(options.device).type != "cpu"
+
+    def wanted(volume: Volume) -> int:
+        parts = demand_of(spec, volume, run(cases[0]))
+        if parts is None:
+            return 0
+        return (parts.beside_gpu(False) if on_gpu else parts.on_cpu() - parts.weights) - parts.input
+
+    batch = Batch(options.output, model, run, writer.write, identity, options.resume, options.workers, wanted)
     facts = {"Model": f"{spec.title} {spec.version}", "Started": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"}
     done: dict[str, Row] = {}
 
     def told(row: Row) -> None:
         done[row.case] = row
         pictures = {name: f"pictures/{name}.png" for name, row in done.items() if row.state != "failed"}
-        names = [label.name for label in spec.labels]
+        names = [label.name for label in spec.labels] if spec.classes is None else list(spec.classes.names)
         write_overview([done[case.name] for case in cases if case.name in done], pictures, facts, names, options.output)
 
     rows = run_batch(batch, cases, progress, told)
@@ -86,7 +127,7 @@ class _CaseWriter:
     def __init__(self, folder: Path, kinds: tuple[str, ...], spec: ModelSpec) -> None:
         self._folder, self._kinds, self._spec = folder, kinds, spec
 
-    def write(self, case: BatchCase, volume: Volume, segmentation: Segmentation) -> tuple[str, ...]:
+    def write(self, case: BatchCase, volume: Volume, result: Segmentation | Classification) -> tuple[str, ...]:
         """Write every kind of file that was asked for, and the case's picture.
 
         Returns:
@@ -95,15 +136,22 @@ class _CaseWriter:
         Raises:
             OutputError: one can't be written, or does not suit the image.
         """
-        from MedAILib.batch.thumbnail import write_thumbnail
+        from MedAILib.batch.run import decision_of
+        from MedAILib.batch.thumbnail import write_decision, write_thumbnail
 
         wanted: dict[str, Path] = {}
-        for kind in self._kinds:
-            wanted |= targets_for(self._folder / f"{case.name}{kind}", volume).named()
-        outcome = Outcome(volume, segmentation, f"{case.name}, {self._spec.title}")
-        write_outcome(outcome, Targets(**wanted), Progress())
         picture = self._folder / "pictures" / f"{case.name}.png"
-        write_thumbnail(volume, segmentation, picture)
+        places = [self._folder / f"{case.name}{kind}" for kind in self._kinds]
+        if isinstance(result, Classification):
+            for place in places:
+                wanted |= classification_targets(place, volume).named()
+            write_classified(result, volume, ClassificationTargets(**wanted), Progress())
+            write_decision(volume, decision_of(result), picture)
+        else:
+            for place in places:
+                wanted |= targets_for(place, volume).named()
+            write_outcome(Outcome(volume, result, f"{case.name}, {self._spec.title}"), Targets(**wanted), Progress())
+            write_thumbnail(volume, result, picture)
         return tuple(path.relative_to(self._folder).as_posix() for path in (*wanted.values(), picture))
 
 

@@ -31,7 +31,7 @@ def run_classify(options: argparse.Namespace, progress: Progress) -> None:
     """
     run = ClassifyOptions(
         roi=Roi(tuple(options.roi[:3]), tuple(options.roi[3:])) if options.roi else None,
-        slices=_slices(options),
+        slices=chosen_slices(options),
         each_frame=options.each_frame,
         explain=_explain(options),
     )
@@ -40,18 +40,19 @@ def run_classify(options: argparse.Namespace, progress: Progress) -> None:
     if spec.classes is None:
         raise SpecError(f"The model {spec.name} is for {spec.task}, it does not classify; use another command.")
     volume = _read(options, spec.classes, spec, progress)
-    run = replace(run, covariates=_covariates(options.covariates, spec.classes, options.inputs[0].name))
+    run = replace(run, covariates=covariates_for(options.covariates, spec.classes, options.inputs[0].name))
     targets = _targets(options, volume, run)
     with writable(targets, files_of(options.inputs, volume)):
         from MedAILib.models.open import open_model  # PyTorch and MONAI: seconds that a wrong call need not wait for
 
         result = open_model(find_model(options.model), options.device).run(volume, run, progress)
-        _write(result, volume, targets, progress)
+        write_classified(result, volume, targets, progress)
     if options.json:
         print(json.dumps(summary(result)))
 
 
-def _slices(options: argparse.Namespace) -> Slices | None:
+def chosen_slices(options: argparse.Namespace) -> Slices | None:
+    """What --slice or --each-slice ask for; raises InputError where that makes no sense."""
     if options.slice and options.each_slice:
         raise InputError("Choose one slice or each slice, not both.")
     if options.each_slice:
@@ -77,7 +78,8 @@ def _read(options: argparse.Namespace, classes: Classes, spec: ModelSpec, progre
     return read_channels(options.inputs, options.series, progress)
 
 
-def _covariates(path: Path | None, classes: Classes, case: str) -> dict[str, float]:
+def covariates_for(path: Path | None, classes: Classes, case: str) -> dict[str, float]:
+    """A case's numbers from the file, where the model wants some; raises InputError where they are missing."""
     wanted = [covariate.name for covariate in classes.covariates]
     if path is None:
         if wanted:
@@ -99,7 +101,9 @@ def _targets(options: argparse.Namespace, volume: Volume, run: ClassifyOptions) 
     return replace(targets, saliency=saliency)
 
 
-def _write(result: Classification, volume: Volume, targets: ClassificationTargets, progress: Progress) -> None:
+def write_classified(
+    result: Classification, volume: Volume, targets: ClassificationTargets, progress: Progress
+) -> None:
     """Write every target; only when all are whole do they take their places."""
     with whole_files() as files:
         for done, (kind, target) in enumerate(targets.named().items()):

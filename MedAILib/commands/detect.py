@@ -1,4 +1,4 @@
-"""`medai detect`: an image, a segmentation model, and a box around each thing that it finds, as files."""
+"""`medai detect`: an image, a model, and a box around each thing that it finds, as files."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ from MedAILib.models.store import find_model
 from MedAILib.output import whole_files
 from MedAILib.progress import Progress
 from MedAILib.read_spec import read_spec
-from MedAILib.request import RunOptions
+from MedAILib.request import DetectOptions, RunOptions
 from MedAILib.volume import Roi, Volume
 
 
@@ -25,32 +25,58 @@ def run_detect(options: argparse.Namespace, progress: Progress) -> None:
         MedAIError: the input, an option or the model is at fault.
         Cancelled: by `progress`.
     """
-    run = RunOptions(
+    asked = DetectOptions(
         roi=Roi(tuple(options.roi[:3]), tuple(options.roi[3:])) if options.roi else None,
-        probabilities=True,
-        mirror=options.mirror,
-        postprocess=not options.no_postprocess,
-        overlap=options.overlap,
+        smallest_ml=options.smallest,
+        score_threshold=options.min_score,
+        overlap_limit=options.max_overlap,
     )
-    if not options.smallest >= 0:
-        raise InputError(f"The smallest finding's volume is at least 0 mL, not {options.smallest}.")
     detection_targets(options.output)  # an ending that means nothing is said before the image is read
-    spec = read_spec(find_model(options.model))
-    if spec.task != "segmentation":
-        raise SpecError(
-            f"The model {spec.name} is for {spec.task}; MedAI finds things with segmentation models so far."
+    segments = _segments(options)
+    run = None
+    if segments:
+        run = RunOptions(
+            roi=asked.roi,
+            probabilities=True,
+            mirror=options.mirror,
+            postprocess=not options.no_postprocess,
+            overlap=options.overlap,
+            precision=options.precision,
+            engine=options.engine,
         )
     volume = read_channels(options.inputs, options.series, progress)
-    targets = detection_targets(options.output)
+    targets = detection_targets(options.output, volume)
     with writable(targets, files_of(options.inputs, volume)):
         if options.own_process:
             import_monai_for_inference()
         from MedAILib.models.detect import detect  # PyTorch and MONAI: seconds that a wrong call need not wait for
 
-        found = detect(find_model(options.model), options.device, volume, run, options.smallest, progress)
+        found = detect(find_model(options.model), options.device, volume, asked, run, progress)
         _write(found, volume, targets)
     if options.json:
         print(json.dumps(record(found)))
+
+
+def _segments(options: argparse.Namespace) -> bool:
+    """Whether the model segments, so that findings are the parts of what it finds.
+
+    Raises:
+        SpecError: it neither segments nor detects.
+        InputError: options that a detector does not have.
+    """
+    spec = read_spec(find_model(options.model))
+    if spec.task == "segmentation":
+        return True
+    if spec.task != "detection":
+        raise SpecError(
+            f"The model {spec.name} is for {spec.task}; things are found by models for detection or segmentation."
+        )
+    if options.mirror or options.no_postprocess or options.overlap is not None:
+        raise InputError(
+            f"The model {spec.name} is a detector, which takes no --mirror, --overlap or --no-postprocess; leave these "
+            "out."
+        )
+    return False
 
 
 def _write(found: Detections, volume: Volume, targets: DetectionTargets) -> None:
@@ -71,3 +97,7 @@ def _write_one(kind: str, path: Path, found: Detections, volume: Volume) -> None
             from MedAILib.commands.scene_outputs import write_detection_scene  # MRML takes a while to load
 
             write_detection_scene(volume, found, path)
+        case "dicom":
+            from MedAILib.files.dicom_findings import write_findings_sr  # as highdicom does
+
+            write_findings_sr(found, volume, path)

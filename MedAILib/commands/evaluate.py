@@ -4,12 +4,17 @@ import argparse
 import shlex
 
 from MedAILib.errors import InputError
+from MedAILib.models.classifier import ClassifierModel
 from MedAILib.models.open import open_model
 from MedAILib.models.store import find_model
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.training.cases import Case, find_cases, read_labels
-from MedAILib.training.evaluate import evaluate_segmentation
+from MedAILib.training.classification_report import write_classifier_evaluation
+from MedAILib.training.compare_models import Comparison, compare_models
+from MedAILib.training.evaluate import Evaluation, evaluate_segmentation
+from MedAILib.training.evaluate_classifier import evaluate_classifier
+from MedAILib.training.labelled_images import LabelledImage, find_labelled_images, part_of
 from MedAILib.training.report import write_evaluation
 
 
@@ -21,28 +26,77 @@ def run_evaluate(options: argparse.Namespace, progress: Progress) -> None:
         Cancelled: by `progress`; an older report stays as it was.
     """
     model = open_model(find_model(options.model), options.device, options.trust_code)
+    if isinstance(model, ClassifierModel):
+        _classifier(model, options, progress)
+        return
+    if options.split:
+        raise InputError("--split chooses a part of labelled images for classification; leave it out.")
     cases = _chosen(options, find_cases(options.data, len(model.spec.channels)))
     labels = read_labels(options.data)
     evaluation = evaluate_segmentation(model, cases, labels, progress, RunOptions(mirror=options.mirror))
-    write_evaluation(evaluation, options.output, _command(options))
+    comparison = _comparison(evaluation, cases, labels, options, progress)
+    write_evaluation(evaluation, options.output, _command(options), comparison)
+
+
+def _comparison(
+    evaluation: Evaluation,
+    cases: tuple[Case, ...],
+    labels: dict[int, str],
+    options: argparse.Namespace,
+    progress: Progress,
+) -> Comparison | None:
+    """The model that `--compare` names, on the same cases; None without it."""
+    if options.compare is None:
+        return None
+    other = open_model(find_model(options.compare), options.device, options.trust_code)
+    run = RunOptions(mirror=options.mirror)
+    return compare_models(evaluation, evaluate_segmentation(other, cases, labels, progress, run))
+
+
+def _classifier(model: ClassifierModel, options: argparse.Namespace, progress: Progress) -> None:
+    if options.mirror or options.compare is not None:
+        raise InputError("--mirror and --compare are for segmentation; leave them out.")
+    images = find_labelled_images(options.data)
+    split = options.split or _part_to_judge_by(images)
+    part = part_of(images, (split,)) if split else images
+    if not part:
+        raise InputError(f"{options.data} has no images for {split}; choose another --split, or leave it out.")
+    names = _named(options, [image.name for image in part])
+    chosen = tuple(image for image in part if image.name in names)
+    evaluation = evaluate_classifier(model, chosen, progress, split)
+    write_classifier_evaluation(evaluation, options.output, _command(options))
+
+
+def _part_to_judge_by(images: tuple[LabelledImage, ...]) -> str:
+    """The part kept for the last measurement where the data has one, else that for validation, else all."""
+    there = {image.split for image in images}
+    return next((split for split in ("test", "val") if split in there), "")
 
 
 def _command(options: argparse.Namespace) -> str:
     """The command line that repeats this evaluation."""
     words = ["medai", "evaluate", "-m", options.model, "--data", options.data, "-o", options.output]
     words += ["--device", options.device, *(["--only", options.only] if options.only else [])]
+    words += ["--split", options.split] if options.split else []
+    words += ["--compare", options.compare] if options.compare else []
     return shlex.join(str(word) for word in [*words, *(["--mirror"] if options.mirror else [])])
 
 
 def _chosen(options: argparse.Namespace, cases: tuple[Case, ...]) -> tuple[Case, ...]:
-    """The cases that the file given by `--only` names, one a line; all without it."""
+    """The cases that the file given by `--only` names; all without it."""
+    names = _named(options, [case.name for case in cases])
+    return tuple(case for case in cases if case.name in names)
+
+
+def _named(options: argparse.Namespace, there: list[str]) -> set[str]:
+    """Those of the names that are there that `--only` asks for, one a line in its file; all without it."""
     if options.only is None:
-        return cases
+        return set(there)
     try:
         names = set(options.only.read_text(encoding="utf-8").split())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The list of cases {options.only} can't be read: {error}.") from error
-    missing = sorted(names - {case.name for case in cases})
+    missing = sorted(names - set(there))
     if missing or not names:
         raise InputError(f"The list of cases {options.only} names {missing or 'none'}, which {options.data} has not.")
-    return tuple(case for case in cases if case.name in names)
+    return names

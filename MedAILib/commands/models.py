@@ -17,6 +17,7 @@ from MedAILib.store.adding import add_model, clean_store, remove_model, verify_m
 from MedAILib.store.arrival import Wishes, find_source
 from MedAILib.store.catalogue import Entry, catalogue
 from MedAILib.store.content import size_bytes, tree_sha256
+from MedAILib.store.engines import read_trials
 from MedAILib.store.find import builtin_models, existing, find_model
 from MedAILib.store.folders import store_folder
 from MedAILib.store.licence import Licence, licence_of
@@ -151,6 +152,7 @@ def _info(name: str, as_json: bool) -> None:
             "runs": why is None,
             "obstacle": why or "",
             "size": size_bytes(source),
+            "engines": _engines(digest),
         }
         print(json.dumps(own | {"sha256": digest} | more | {"record": asdict(there.record) if there else None}))
         return
@@ -160,11 +162,21 @@ def _info(name: str, as_json: bool) -> None:
             "Licence": licence.in_words(),
             "Runs": "yes" if why is None else f"no: {why}",
             "Size": _size(size_bytes(source)),
+            "Engines": "\n".join(_engines(digest)),
             "From": _origin(there),
             "Folder": str(source),
             "SHA-256": digest,
         }
     )
+
+
+def _engines(digest: str) -> list[str]:
+    """What came of trying engines with a model; PyTorch alone where none was tried."""
+    if not read_trials(digest):
+        return ["PyTorch; others have not been tried here"]
+    from MedAILib.models.engines import tried_engines  # needs PyTorch
+
+    return tried_engines(digest)
 
 
 def _why_not(source: Path) -> str | None:

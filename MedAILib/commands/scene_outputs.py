@@ -5,10 +5,11 @@ from pathlib import Path
 from MedAILib.commands.targets import Targets
 from MedAILib.detections import Detections
 from MedAILib.output import WholeFiles
-from MedAILib.results import Classification, Segmentation
+from MedAILib.results import Classification, Generated, Segmentation
 from MedAILib.scene.classification import write_classification
 from MedAILib.scene.detections import write_detections
 from MedAILib.scene.display import set_up_display
+from MedAILib.scene.generated import write_generated
 from MedAILib.scene.headless import headless_scene
 from MedAILib.scene.storage import save_scene, save_segmentation, write_surfaces
 from MedAILib.scene.volume_node import add_volume_nodes
@@ -26,7 +27,11 @@ def write_scene_outputs(volume: Volume, result: Segmentation, targets: Targets, 
     """
     with headless_scene() as owner:
         source = add_volume_nodes(owner.scene, volume)[0]
-        outputs = Outputs(surfaces=targets.surfaces is not None, probabilities=result.probabilities is not None)
+        outputs = Outputs(
+            surfaces=targets.surfaces is not None,
+            probabilities=result.probabilities is not None,
+            uncertainty=result.uncertainty is not None,
+        )
         node = write_result(result, source, outputs)[0]
         if targets.segmentation is not None:
             with files.writing(targets.segmentation) as part:
@@ -63,4 +68,17 @@ def write_detection_scene(volume: Volume, found: Detections, path: Path) -> None
         source = add_volume_nodes(owner.scene, volume)[0]
         write_detections(found, source)
         set_up_display(source)
+        save_scene(owner.scene, path)
+
+
+def write_generated_scene(made: Generated, volume: Volume | None, path: Path) -> None:
+    """Write a scene with images that a model made, and the one that they were made of if there is one.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    with headless_scene() as owner:
+        source = None if volume is None else add_volume_nodes(owner.scene, volume)[0]
+        nodes = write_generated(made, owner.scene, source)
+        set_up_display(nodes[0])
         save_scene(owner.scene, path)

@@ -35,12 +35,16 @@ def run_segment(options: argparse.Namespace, progress: Progress) -> None:
         mirror=options.mirror,
         postprocess=not options.no_postprocess,
         overlap=options.overlap,
+        precision=options.precision,
+        engine=options.engine,
         uncertainty=options.uncertainty is not None,
     )
     targets_for(options.output)  # an ending that means nothing is said before the image is read
     spec = read_spec(find_model(options.model))
     if spec.classes is not None:
         raise SpecError(f"The model {spec.name} classifies images, it segments nothing; use medai classify.")
+    if spec.task in ("generation", "image-to-image"):
+        raise SpecError(f"The model {spec.name} makes images, it segments nothing; use medai generate.")
     volume = read_channels(options.inputs, options.series, progress)
     targets = targets_for(options.output, volume)
     targets = replace(

@@ -54,6 +54,7 @@ class DetectionTargets(Named):
     record: Path | None = None
     table: Path | None = None
     scene: Path | None = None
+    dicom: Path | None = None
 
 
 def targets_for(output: Path, volume: Volume | None = None) -> Targets:
@@ -128,21 +129,31 @@ def classification_targets(output: Path, volume: Volume | None = None) -> Classi
     return ClassificationTargets(**{kind: output})
 
 
-def detection_targets(output: Path) -> DetectionTargets:
+def detection_targets(output: Path, volume: Volume | None = None) -> DetectionTargets:
     """What an OUTPUT stands for, for findings; as `targets_for`.
 
     Raises:
-        OutputError: an ending that stands for nothing.
+        OutputError: an ending that stands for nothing; a DICOM report on what is no DICOM.
     """
+    from_dicom = volume is None or "files" in volume.provenance
     name = output.name.lower()
     if not name and output == Path():
         raise OutputError("The output has no name; give a file or a folder.")
     if output.is_dir() or "." not in name:
-        return DetectionTargets(output / "findings.json", output / "findings.csv", output / "scene.mrb")
-    kinds = {".json": "record", ".csv": "table", ".mrb": "scene"}
+        return DetectionTargets(
+            output / "findings.json",
+            output / "findings.csv",
+            output / "scene.mrb",
+            output / "findings.dcm" if from_dicom else None,
+        )
+    kinds = {".json": "record", ".csv": "table", ".mrb": "scene", ".dcm": "dicom"}
     kind = next((kind for ending, kind in kinds.items() if name.endswith(ending)), None)
     if kind is None:
-        raise OutputError(f"{output}: this ending stands for no kind of findings; use .json, .csv, .mrb, or a folder.")
+        raise OutputError(
+            f"{output}: this ending stands for no kind of findings; use .json, .csv, .mrb, .dcm, or a folder."
+        )
+    if kind == "dicom" and not from_dicom:
+        raise OutputError(f"{output}: a DICOM report refers to DICOM images; give a DICOM series as input, or .json.")
     return DetectionTargets(**{kind: output})
 
 

@@ -146,6 +146,15 @@ def write_scalar_volume(volume: Volume, path: Path) -> None:
     _write(volume.data.astype(simple.get(volume.data.dtype, volume.data.dtype), copy=False), volume.geometry, path)
 
 
+def write_picture(volume: Volume, path: Path) -> None:
+    """Write an image of values from 0 to 1 as a PNG of 8 bits, what lies beyond cut off, as MONAI writes pictures.
+
+    Raises:
+        OutputError: as `write_label_map`.
+    """
+    _write((255 * np.clip(volume.data, 0, 1)).astype(np.uint8), volume.geometry, path)
+
+
 def write_probabilities(segmentation: Segmentation, path: Path) -> None:
     """Write float32 probabilities, in the order of `probability_names`, arranged as `write_label_map`'s layers.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import qt
+from slicer.i18n import tr as _
 
 from MedAILib.errors import MedAIError
 from MedAILib.progress import Cancelled
@@ -21,6 +22,9 @@ INTERVAL_MS = 10
 SHARE_S = 0.012
 # How long the steps of a result's arrival may keep the main thread, unless one alone takes longer.
 STEPS_S = 0.03
+
+# What the worker says before its model begins.
+BEFORE_COMPUTING = ("Started", "Loading")
 
 # Steps that bring a result to the user, each short; they say how far they are, and return what they made.
 Arrival = Generator[JobState, None, Any]
@@ -69,6 +73,10 @@ class FollowedRun:
         self.made: Any = None
         self.error: Exception | None = None
         self.dropped = False
+        # About how long it was expected to compute, and how long it did; None where that is not known.
+        self.expected_s: float | None = None
+        self.computed_s: float | None = None
+        self._began: float | None = None
         self._job, self._obstacle, self._arrive, self._listener = job, obstacle, arrive, listener
         self._arrival: Arrival | None = None
         self._cancelled = False
@@ -113,6 +121,8 @@ class FollowedRun:
 
     def _look(self) -> None:
         state = self._job.poll()
+        if self._began is None and state.state == "running" and not state.text.startswith(BEFORE_COMPUTING):
+            self._began = time.monotonic()
         if state.state == "cancelled":
             self._end(state)
         elif state.finished:
@@ -121,10 +131,11 @@ class FollowedRun:
             except (ValueError, TypeError, MemoryError, WorkerDefect) as error:  # all that a job fails with
                 self._fail(error)
             except Cancelled:
-                self._end(replace(state, state="cancelled", text="Cancelled"))
+                self._end(replace(state, state="cancelled", text=_("Cancelled")))
             else:
+                self.computed_s = None if self._began is None else time.monotonic() - self._began
                 self._arrival = self._arrive(result)
-                self._tell(replace(state, state="running", text="Placing the result", seconds_left=None))
+                self._tell(replace(state, state="running", text=_("Placing the result"), seconds_left=None))
         else:
             self._tell(state)
 
@@ -135,17 +146,17 @@ class FollowedRun:
                 state = next(arrival)
             except StopIteration as stop:
                 self.made = stop.value
-                self._end(JobState("done", "Done", 1, 1, warnings=self._state.warnings))
+                self._end(JobState("done", _("Done"), 1, 1, warnings=self._state.warnings))
                 return
             except MedAIError as error:
                 self._fail(error)
                 return
             except BaseException:
-                self._state = replace(self._state, state="failed", text="Failed by a defect")
+                self._state = replace(self._state, state="failed", text=_("Failed by a defect"))
                 raise
             if self._cancelled:
                 arrival.close()
-                self._end(replace(self._state, state="cancelled", text="Cancelled"))
+                self._end(replace(self._state, state="cancelled", text=_("Cancelled")))
                 return
             self._tell(replace(state, warnings=self._state.warnings))
 

@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, cast
+
+from slicer.i18n import tr as _
 
 from MedAILib.results import Segmentation
 from MedAILib.volume import Volume
@@ -53,12 +55,12 @@ class FrameJobs:
             state = self._job.poll()
         state = replace(state, warnings=self._warnings)
         if self._cancelled:
-            return state if not state.finished else replace(state, state="cancelled", text="Cancelled")
+            return state if not state.finished else replace(state, state="cancelled", text=_("Cancelled"))
         if self._error is not None:
             return replace(state, state="failed", text=str(self._error))
         done, count = self._frames.done, self._frames.count
         if done == count:
-            return JobState("done", "Done", count, count, warnings=self._warnings)
+            return JobState("done", _("Done"), count, count, warnings=self._warnings)
         left = None if self._due is None else max(0.0, self._due - time.monotonic())
         name = self._frames.text
         if state.state == "queued":
@@ -89,7 +91,7 @@ class FrameJobs:
         self._warnings += tuple(text for text in state.warnings if text not in self._warnings)
         try:
             with self._frames.naming():
-                self._frames.add(self._job.result())
+                self._frames.add(cast(Segmentation, self._job.result()))
             done, count = self._frames.done, self._frames.count
             now = time.monotonic()
             self._due = now + (now - self._start) / done * (count - done)

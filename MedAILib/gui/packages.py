@@ -2,11 +2,13 @@
 
 import importlib.metadata
 import importlib.util
+import logging
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.specifiers import SpecifierSet
+from slicer.i18n import tr as _
 
 from MedAILib.errors import MedAIError
 from MedAILib.gui.devices import nvidia_cards
@@ -21,12 +23,6 @@ NEEDED = (
     ("safetensors", ">=0.5", 1e6),
 )
 CUDA_DOWNLOAD_BYTES = 2.8e9
-OFFLINE = (
-    "Without a connection: on a computer with the same system and Python, run\n"
-    "    pip download torch monai safetensors -d medai-packages\n"
-    "copy the folder here, and run in Slicer's Python console\n"
-    "    slicer.util.pip_install('--no-index --find-links /path/to/medai-packages torch monai safetensors')"
-)
 
 
 class PackagesMissing(MedAIError):
@@ -83,11 +79,11 @@ def missing_packages(tools: Tools) -> list[Missing]:
     for name, version, size in NEEDED:
         installed = tools.version(name)
         if installed is None:
-            why = "is not installed"
+            why = _("is not installed")
         elif not tools.complete(name):
-            why = "is only half installed"
+            why = _("is only half installed")
         elif not tools.fits(installed, version):
-            why = f"is too old ({installed})"
+            why = _("is too old ({version})").format(version=installed)
         else:
             continue
         large = name == TORCH and tools.cards() > 0
@@ -100,9 +96,19 @@ def slow_torch(tools: Tools) -> str:
     version = tools.version(TORCH)
     if version is None or not version.endswith("+cpu") or not tools.cards():
         return ""
-    return (
-        f"This computer has an NVIDIA card, but its PyTorch ({version}) can only use the CPU. For much faster runs, "
+    return _(
+        "This computer has an NVIDIA card, but its PyTorch ({version}) can only use the CPU. For much faster runs, "
         "uninstall and install it again in the module PyTorch Utils, with a CUDA backend, and restart Slicer."
+    ).format(version=version)
+
+
+def offline() -> str:
+    """How to install the packages without a connection."""
+    return _(
+        "Without a connection: on a computer with the same system and Python, run\n"
+        "    pip download torch monai safetensors -d medai-packages\n"
+        "copy the folder here, and run in Slicer's Python console\n"
+        "    slicer.util.pip_install('--no-index --find-links /path/to/medai-packages torch monai safetensors')"
     )
 
 
@@ -117,7 +123,7 @@ def ensure_packages(tools: Tools) -> bool:
         return False
     if not tools.confirm(question(missing)):
         names = ", ".join(item.name for item in missing)
-        raise PackagesMissing(f"Models need {names}, which was not installed.\n\n{OFFLINE}")
+        raise _missing(_("Models need {names}, which was not installed.").format(names=names))
     others = [item.requirement for item in missing if item.name != TORCH]
     if any(item.name == TORCH for item in missing):
         tools.installTorch(TORCH_VERSION)
@@ -126,20 +132,22 @@ def ensure_packages(tools: Tools) -> bool:
     left = missing_packages(tools)
     if left:
         faults = "; ".join(f"{item.name} {item.why}" for item in left)
-        raise PackagesMissing(f"After the installation {faults}. Restart Slicer and try again.\n\n{OFFLINE}")
+        raise _missing(_("After the installation {faults}. Restart Slicer and try again.").format(faults=faults))
     return True
 
 
 def question(missing: Sequence[Missing]) -> str:
     """What the user is asked before anything is installed."""
-    lines = [f"    {item.requirement}: {item.why}, about {size_text(item.download_bytes)}" for item in missing]
-    total = size_text(sum(item.download_bytes for item in missing))
-    return (
-        "Models run with PyTorch and MONAI. This has to be installed into Slicer's Python:\n\n"
-        + "\n".join(lines)
-        + f"\n\nAbout {total} will be downloaded, and take some minutes; Slicer does not answer meanwhile. "
+    line = _("{package}: {why}, about {size}")
+    lines = [
+        "    " + line.format(package=item.requirement, why=item.why, size=size_text(item.download_bytes))
+        for item in missing
+    ]
+    return _(
+        "Models run with PyTorch and MONAI. This has to be installed into Slicer's Python:\n\n{packages}\n\n"
+        "About {size} will be downloaded, and take some minutes; Slicer does not answer meanwhile. "
         "Nothing else is sent anywhere. Install it now?"
-    )
+    ).format(packages="\n".join(lines), size=size_text(sum(item.download_bytes for item in missing)))
 
 
 def slicer_tools() -> Tools:
@@ -164,34 +172,61 @@ def is_complete(name: str) -> bool:
 
 def version_fits(version: str, requirement: str) -> bool:
     """Whether "2.13.0+cpu" is what ">=2.10" asks for."""
+    from packaging.specifiers import SpecifierSet  # noqa: PLC0415  no part of Python; nobody needs it before Apply
+
     return SpecifierSet(requirement).contains(version, prereleases=True)
+
+
+def _missing(text: str) -> PackagesMissing:
+    return PackagesMissing(f"{text}\n\n{offline()}")
 
 
 def _confirm(text: str) -> bool:
     import slicer.util  # noqa: PLC0415  where the window is
 
-    return bool(slicer.util.confirmOkCancelDisplay(text, windowTitle="MedAI: packages to install"))
+    return bool(slicer.util.confirmOkCancelDisplay(text, windowTitle=_("MedAI: packages to install")))
 
 
 def _install_torch(versions: str) -> None:
     try:
         import PyTorchUtils  # noqa: PLC0415  the PyTorch extension may be absent
     except ModuleNotFoundError as error:
-        raise PackagesMissing(
-            "PyTorch is installed by the extension 'PyTorch': install that in the Extensions Manager, restart Slicer "
-            f"and try again.\n\n{OFFLINE}"
+        raise _missing(
+            _(
+                "PyTorch is installed by the extension 'PyTorch': install that in the Extensions Manager, restart "
+                "Slicer and try again."
+            )
         ) from error
     logic = PyTorchUtils.PyTorchUtilsLogic()
-    if logic.installTorch(askConfirmation=False, torchVersionRequirement=versions) is None:
-        raise PackagesMissing(f"PyTorch could not be installed; the Python console says why.\n\n{OFFLINE}")
+    try:
+        installed = logic.installTorch(askConfirmation=False, torchVersionRequirement=versions) is not None
+    except (ImportError, OSError) as error:
+        # It imports what it has installed, here, where nobody needs that; whether it is there is looked at next.
+        logging.warning(_("PyTorch can't be imported in Slicer itself: {error}").format(error=error))
+        return
+    except (subprocess.CalledProcessError, RuntimeError) as error:
+        said = _("PyTorch could not be installed ({error}); the Python console says why.")
+        raise _missing(said.format(error=error)) from error
+    if not installed:
+        raise _missing(_("PyTorch could not be installed; the Python console says why."))
 
 
 def _install(requirements: Sequence[str]) -> None:
-    try:
-        from slicer import packaging  # noqa: PLC0415  Slicer 5.12 on
-    except ImportError:
-        import slicer.util  # noqa: PLC0415
+    """By Slicer's own installer, which shows its progress.
 
-        slicer.util.pip_install(" ".join(requirements))
-    else:
-        packaging.pip_ensure(list(requirements), prompt_install=False, requester="MedAI")
+    Raises:
+        PackagesMissing: pip did not succeed.
+    """
+    try:
+        try:
+            from slicer import packaging  # noqa: PLC0415  Slicer 5.12 on
+        except ImportError:
+            import slicer.util  # noqa: PLC0415
+
+            slicer.util.pip_install(" ".join(requirements))
+        else:
+            packaging.pip_ensure(list(requirements), prompt_install=False, requester="MedAI")
+    except (subprocess.CalledProcessError, RuntimeError) as error:
+        names = ", ".join(requirements)
+        said = _("{names} could not be installed ({error}); the Python console says why.")
+        raise _missing(said.format(names=names, error=error)) from error

@@ -1,5 +1,8 @@
 """How sizes, times and the state of a run are put in words."""
 
+from slicer.i18n import tr as _
+
+from MedAILib.checks import MemoryNeed
 from MedAILib.worker.client import JobState, WorkerStatus
 
 
@@ -25,16 +28,26 @@ def progress_text(state: JobState) -> str:
     """
     text = state.text
     if state.state == "running" and state.total > 1 and f"of {state.total}" not in text:
-        text = f"{text}: {state.done} of {state.total}"
+        text = _("{text}: {done} of {total}").format(text=text, done=state.done, total=state.total)
     if state.seconds_left is not None and state.seconds_left >= 1:
-        text = f"{text}, about {time_text(state.seconds_left)} left"
+        text = _("{text}, about {time} left").format(text=text, time=time_text(state.seconds_left))
     return text
+
+
+def estimate_text(seconds: float | None, memory: MemoryNeed | None) -> str:
+    """What a run will take: "Estimated: about 4 min, 2.1 GB of memory (14 GB are free)."; empty for nothing known."""
+    parts = [] if seconds is None else [_("about {time}").format(time=time_text(seconds))]
+    if memory is not None:
+        needed, free = size_text(memory.needed), size_text(memory.free)
+        parts.append(_("{needed} of memory ({free} are free)").format(needed=needed, free=free))
+    return _("Estimated: {estimates}.").format(estimates=", ".join(parts)) if parts else ""
 
 
 def worker_text(status: WorkerStatus) -> str:
     """What the worker holds: "Worker: 1.2 GB of memory; ready: hippocampus (cpu)"."""
     if not status.alive:
-        return "Worker: not started"
-    ready = ", ".join(f"{model.name} ({model.device})" for model in status.models) or "no model"
-    memory = f"{size_text(status.rss_bytes)} of memory; " if status.rss_bytes else ""
-    return f"Worker: {memory}ready: {ready}"
+        return _("Worker: not started")
+    ready = ", ".join(f"{model.name} ({model.device})" for model in status.models) or _("no model")
+    if not status.rss_bytes:
+        return _("Worker: ready: {models}").format(models=ready)
+    return _("Worker: {size} of memory; ready: {models}").format(size=size_text(status.rss_bytes), models=ready)

@@ -38,7 +38,8 @@ def component_boxes(segmentation: Segmentation, smallest_ml: float = 0.0) -> Det
                 low, high = (i.start - 0.5, j.start - 0.5, k.start - 0.5), (i.stop - 0.5, j.stop - 0.5, k.stop - 0.5)
                 boxes.append(Box(structure.name, scores[number], low, high))
     names = tuple(structure.name for structure in segmentation.labels)
-    return Detections(tuple(boxes), names, segmentation.geometry, 0.0, dict(segmentation.provenance))
+    codes = tuple(None if x.terminology is None else x.terminology.type for x in segmentation.labels)
+    return Detections(tuple(boxes), names, segmentation.geometry, 0.0, dict(segmentation.provenance), codes)
 
 
 def _scores(segmentation: Segmentation, name: str, parts: NDArray[np.int32], count: int) -> list[float]:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -25,16 +26,23 @@ class Taps:
         """Interpolate a float tensor along one axis."""
         if self.identity:
             return values
-        lower = values.index_select(axis, self.low.to(values.device))
+        lower = _taken(values, self.low, axis)
         if not self.share.any():
             return lower
-        upper = values.index_select(axis, (self.low + 1).clamp(max=self.size - 1).to(values.device))
+        upper = _taken(values, (self.low + 1).clamp(max=self.size - 1), axis)
         share = self.share.to(values).reshape([-1 if a == axis % values.ndim else 1 for a in range(values.ndim)])
         return lower.lerp_(upper, share)
 
     def pick(self, values: Tensor, axis: int) -> Tensor:
         """Take the lower neighbours of a tensor of any type along one axis."""
         return values if self.identity else values.index_select(axis, self.low.to(values.device))
+
+
+def _taken(values: Tensor, numbers: Tensor, axis: int) -> Tensor:
+    """Elements along an axis; NumPy copies whole runs, where PyTorch goes number by number on the CPU."""
+    if values.device.type != "cpu":
+        return values.index_select(axis, numbers.to(values.device))
+    return torch.from_numpy(np.take(values.numpy(), numbers.numpy(), axis))
 
 
 def linear_taps(positions: NDArray[np.float64], size: int) -> Taps:
@@ -64,6 +72,38 @@ def spanned_taps(count: int, size: int) -> Taps:
     positions = np.clip(_spanning(count, size), 0, size - 1)
     low = np.minimum(np.floor(positions), max(size - 2, 0))
     return Taps(torch.from_numpy(low.astype(np.int64)), torch.from_numpy(positions - low), size)
+
+
+@dataclass(frozen=True)
+class Means(Taps):
+    """For each output sample the mean of the voxels that it covers, at least one, as PyTorch's "area" has it.
+
+    With `against`, samples are counted from the other end.
+    """
+
+    against: bool = False
+
+    def apply(self, values: Tensor, axis: int) -> Tensor:
+        """Take means of a float tensor along one axis."""
+        last = values.movedim(axis, -1)
+        means = functional.adaptive_avg_pool1d(last.reshape(1, -1, self.size), len(self.low))
+        means = means.flip(-1) if self.against else means
+        return means.reshape(*last.shape[:-1], -1).movedim(-1, axis)
+
+
+def covering_taps(count: int, size: int, against: bool = False) -> Taps:
+    """The mean of the voxels that each of `count` samples covers, which together span an axis of `size` voxels.
+
+    As neighbours and shares, for callers that take two planes at a time, this is exact for `count` of at least `size`;
+    below, linear interpolation takes its place there. With `against`, samples are counted from the other end.
+    """
+    if count < size:
+        linear = spanned_taps(count, size)
+        low, share = (part.flip(0) if against else part for part in (linear.low, linear.share))
+        return Means(low, share, size, against)
+    samples = np.arange(count)[:: -1 if against else 1]
+    first, last = samples * size // count, -(-(samples + 1) * size // count)
+    return Means(torch.from_numpy(first), torch.from_numpy((last - first > 1) * 0.5), size, against)
 
 
 def _spanning(count: int, size: int) -> NDArray[np.float64]:

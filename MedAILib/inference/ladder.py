@@ -20,6 +20,7 @@ from MedAILib.system_memory import available_memory
 
 Done = TypeVar("Done")
 CPU = torch.device("cpu")
+ON_CPU = "the model runs on the CPU, which is slower"
 # A window is never made smaller than this many voxels along an axis.
 SMALLEST_SIDE = 16
 
@@ -77,7 +78,7 @@ def rungs(device: torch.device, window: tuple[int, ...], multiple: tuple[int, ..
         frugal = replace(rung.then(text), window=smaller)
         yield frugal
     if device.type != "cpu":
-        rung = rung.then("the model runs on the CPU, which is slower", device=CPU)
+        rung = rung.then(ON_CPU, device=CPU)
         yield rung
         for smaller in _smaller(window, multiple):
             text = f"windows of {_size(smaller)} instead of {_size(window)} voxels, which may change labels a little"
@@ -133,6 +134,29 @@ def climb_down(
         f"There is not enough memory for this run ({least}); give a region of interest, close other programs, or run "
         "on a computer with more memory."
     )
+
+
+def or_on_cpu(
+    device: torch.device, attempt: Callable[[torch.device], Done], progress: Progress
+) -> tuple[Done, tuple[str, ...]]:
+    """Run on a device, and on the CPU where a GPU's memory runs out; `progress` is warned then.
+
+    This is for models whose windows are their own and whose need is not foretold.
+
+    Returns:
+        What `attempt` made, and what gave way, for provenance.
+
+    Raises:
+        MemoryError, RuntimeError: memory ran out on the CPU, too.
+    """
+    try:
+        return attempt(device), ()
+    except (RuntimeError, MemoryError) as error:
+        if device.type == "cpu" or not is_out_of_memory(error):
+            raise
+    _let_go()
+    progress.warn(f"Memory is short (it ran out on the GPU): {ON_CPU}.")
+    return attempt(CPU), (ON_CPU,)
 
 
 def free_memory(device: torch.device) -> Memory:

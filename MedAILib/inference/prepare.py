@@ -103,6 +103,16 @@ class Resize:
 
 
 @dataclass(frozen=True)
+class AddChannels:
+    """Add channels of zeros after the image's own."""
+
+    count: int
+
+    def __call__(self, image: Tensor, frame: Frame, ijk_to_ras: NDArray[np.float64]) -> tuple[Tensor, Frame]:
+        return torch.cat([image, image.new_zeros((self.count, *image.shape[1:]))]), frame
+
+
+@dataclass(frozen=True)
 class Intensity:
     """Change values alone: a function from a tensor (C, X, Y, Z) to one of the same shape."""
 

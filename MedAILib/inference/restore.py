@@ -1,7 +1,8 @@
 """From the network's output back to labels on the input's own grid, without ever holding full-size logits.
 
-Planes come in one after another; each is brought to the input's resolution in its own two axes, and an input slice is
-decided (interpolation along the third axis, then the largest class) as soon as the two planes around it are there.
+Planes come in one after another; an input slice is decided as soon as the two planes around it are there. Where the
+largest class wins, `boundary` decides; for all else a plane is brought to the input's resolution in its own two axes
+first, and slices are interpolated between two of these.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from MedAILib.inference.boundary import largest_classes
+from MedAILib.inference.entropy import entropy
 from MedAILib.inference.frame import Frame
-from MedAILib.inference.interpolate import Taps, linear_taps, nearest_taps, spanned_taps, stepped_taps
+from MedAILib.inference.interpolate import Taps, covering_taps, linear_taps, nearest_taps, spanned_taps, stepped_taps
 from MedAILib.inference.window import Planes
 
 
@@ -23,12 +26,14 @@ class Decision:
     """How values become labels.
 
     Args:
-        activation: "softmax", "sigmoid" or None, applied on the network's grid, before interpolation.
+        activation: "softmax", "sigmoid" or None, applied on the network's grid, before interpolation; "identity" where
+            the values are wanted as they are.
         threshold: None takes the class of the largest value; a number makes each channel a layer of its own, which is
             1 where the value reaches it.
         first: decide on the network's grid, clean up there, and take the nearest decision for each input voxel.
         nearest: take the nearest value instead of interpolating.
         stepped: working axes along which the nearest value is taken, where the working grid spans the input exactly.
+        covering: take the mean of the network's voxels that an input voxel covers; the working grid spans the input.
         priority: each channel is a region where its sigmoid is above a half, and writes this label value there, later
             channels over earlier; None for the ways above.
         late: probabilities are taken after interpolation instead of before.
@@ -41,9 +46,20 @@ class Decision:
     first: bool = False
     nearest: bool = False
     stepped: tuple[int, ...] = ()
+    covering: bool = False
     priority: tuple[int, ...] | None = None
     late: bool = False
     half: bool = False
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether one class excludes the others, so that probabilities add up to 1; else each is by itself."""
+        return self.likelihood == "softmax"
+
+    @property
+    def by_largest(self) -> bool:
+        """Whether the largest value of all wins, each between two voxels along every axis of the input."""
+        return self.threshold is None and self.priority is None and not self.first and not self.covering
 
     @property
     def likelihood(self) -> str:
@@ -59,10 +75,12 @@ class Restored:
     Args:
         layers: (L, K, J, I) uint8 or uint16: class numbers, or for each channel a layer of 0 and 1.
         probabilities: (C, K, J, I) float32, if they were asked for; 0 outside the network's grid.
+        uncertainty: (K, J, I) float32, each voxel's entropy, likewise.
     """
 
     layers: NDArray[Any]
     probabilities: NDArray[np.float32] | None
+    uncertainty: NDArray[np.float32] | None = None
 
 
 def restore(
@@ -72,6 +90,8 @@ def restore(
     decision: Decision,
     probabilities: bool,
     tidy: Callable[[NDArray[Any]], None] | None = None,
+    *,
+    uncertainty: bool = False,
 ) -> Restored:
     """Bring the network's output back.
 
@@ -83,6 +103,7 @@ def restore(
         probabilities: also keep every channel's activated value (softmax where the model names no activation).
         tidy: changes the labels (L, A, B, C) on the working grid in place, where they are decided there; axes in the
             planes' order.
+        uncertainty: also keep each voxel's entropy, which takes no more memory than one channel.
     """
     order = (planes.axis, *(axis for axis in range(3) if axis != planes.axis))
     sizes = [shape_kji[2 - frame.axes[axis]] for axis in order]
@@ -91,6 +112,8 @@ def restore(
     taps = [
         stepped_taps(len(where), frame.shape[axis])
         if axis in decision.stepped
+        else covering_taps(len(where), frame.shape[axis], frame.scale[axis] < 0)
+        if decision.covering and not decision.nearest and not decision.first
         else spanned_taps(len(where), frame.shape[axis])
         if decision.half
         else make(np.clip(where, *frame.extent[axis]), frame.shape[axis])
@@ -99,17 +122,7 @@ def restore(
     arrays = _Arrays((sizes[0], sizes[1], sizes[2]))
     decided: list[NDArray[Any]] = []
     values = _deciding(planes.values, decision, decided) if decision.first else planes.values
-    if decision.first and not probabilities:
-        for _ in values:
-            pass
-    else:
-        for slice_number, blend, shown in _slices(values, taps, decision, probabilities):
-            if not decision.first:
-                arrays.labels_at(slice_number, blend.decide(decision))
-            if shown is not None:
-                likely = shown.all()
-                likely = _activate(likely.float(), decision.likelihood) if decision.late else likely
-                arrays.probabilities_at(slice_number, likely)
+    _fill(arrays, values, taps, decision, (probabilities, uncertainty))
     if decision.first:
         on_grid = np.stack(decided, axis=1)
         if tidy is not None:
@@ -121,12 +134,45 @@ def restore(
             low, high = frame.extent[axis]
             arrays.clear(dimension, (where <= low - 1) | (where >= high + 1))
     back = (0, *(1 + order.index(frame.axes.index(axis)) for axis in (2, 1, 0)))
-    labels, kept = arrays.both()
-    assert labels is not None, "an image has at least one plane"
+    found, kept, unsure = arrays.all()
+    assert found is not None, "an image has at least one plane"
     return Restored(
-        np.ascontiguousarray(labels.transpose(back)),
+        np.ascontiguousarray(found.transpose(back)),
         None if kept is None else np.ascontiguousarray(kept.transpose(back)),
+        None if unsure is None else np.ascontiguousarray(unsure.transpose(back)[0]),
     )
+
+
+def _fill(
+    arrays: "_Arrays", values: Iterable[Tensor], taps: list[Taps], decision: Decision, wanted: tuple[bool, bool]
+) -> None:
+    """Decide labels slice by slice, and keep probabilities and entropy where they are `wanted`."""
+    probabilities, uncertainty = wanted
+    shows = probabilities or uncertainty
+    if decision.first and not shows:
+        for _ in values:
+            pass
+    elif decision.by_largest and not shows:
+        values = (_activate(plane, decision.activation) for plane in values) if decision.activation else values
+        for slice_number, labels in largest_classes(values, taps, decision.half):
+            arrays.labels_at(slice_number, labels)
+    else:
+        for slice_number, blend, shown in _slices(values, taps, decision, shows):
+            if not decision.first:
+                arrays.labels_at(slice_number, blend.decide(decision))
+            if shown is not None:
+                likely = shown.all()
+                likely = _activate(likely.float(), decision.likelihood) if decision.late else likely
+                if probabilities:
+                    arrays.probabilities_at(slice_number, likely)
+                if uncertainty:
+                    arrays.uncertainty_at(slice_number, entropy(likely, decision.exclusive))
+
+
+def decided_by(values: Tensor, decision: Decision) -> Tensor:
+    """The labels (L, ...) of the network's raw output (C, ...), without a grid or clean-ups."""
+    values = _activate(values, decision.activation) if decision.activation else values
+    return _decide(iter(values), len(values), decision)
 
 
 def _deciding(planes: Iterable[Tensor], decision: Decision, decided: list[NDArray[Any]]) -> Iterator[Tensor]:
@@ -166,6 +212,7 @@ class _Arrays:
         self.shape = shape
         self.labels: NDArray[Any] | None = None
         self.probabilities: NDArray[np.float32] | None = None
+        self.uncertainty: NDArray[np.float32] | None = None
 
     def labels_at(self, number: int, values: Tensor) -> None:
         if self.labels is None:
@@ -178,13 +225,18 @@ class _Arrays:
             self.probabilities = np.zeros((len(values), *self.shape), np.float32)
         self.probabilities[:, number] = values.numpy()
 
+    def uncertainty_at(self, number: int, values: Tensor) -> None:
+        if self.uncertainty is None:
+            self.uncertainty = np.zeros((1, *self.shape), np.float32)
+        self.uncertainty[0, number] = values.numpy()
+
     def clear(self, dimension: int, outside: NDArray[np.bool_]) -> None:
-        for array in self.both():
+        for array in self.all():
             if array is not None:
                 np.moveaxis(array, dimension + 1, 0)[outside] = 0
 
-    def both(self) -> tuple[NDArray[Any] | None, NDArray[np.float32] | None]:
-        return self.labels, self.probabilities
+    def all(self) -> tuple[NDArray[Any] | None, NDArray[np.float32] | None, NDArray[np.float32] | None]:
+        return self.labels, self.probabilities, self.uncertainty
 
 
 def _slices(
@@ -228,6 +280,8 @@ def _at_full_size(values: Tensor, taps: list[Taps]) -> Tensor:
 
 
 def _activate(values: Tensor, activation: str) -> Tensor:
+    if activation == "identity":
+        return values
     return values.softmax(dim=0) if activation == "softmax" else values.sigmoid()
 
 

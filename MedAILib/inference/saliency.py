@@ -82,9 +82,11 @@ def explain(
             counted.report_to(progress, part, len(done.prepared))
             image = one.image.clone().to(device)
             if asked.method.startswith("grad-cam"):
-                layer = last_spatial_layer(network, image, extra)
-                counted.expect(2)
-                found = _class_activation(counted, layer, image, asked.method)
+                voters = tuple(getattr(network, "members", (network,)))  # a mean of networks: each by itself
+                counted.expect(2 * len(voters))
+                layer = last_spatial_layer(voters[0], image, extra)
+                each = [_class_activation(counted.of(voter), layer, image, asked.method) for voter in voters]
+                found = torch.stack(each).mean(dim=0)
             else:
                 found = _METHODS[asked.method](counted, image)
             place = tuple(slice(first, end) for first, end in one.look.place.box_kji)
@@ -117,6 +119,11 @@ class _Counted(nn.Module):
         self._recipe, self._covariates = recipe, covariates
         self._progress, self._part = Progress(), (0, 1)
         self._images, self._expected = 0, 1
+
+    def of(self, network: nn.Module) -> "_Counted":
+        """The same for another network, whose passes count with these."""
+        self.network = network
+        return self
 
     def report_to(self, progress: Progress, part: int, parts: int) -> None:
         """Say who hears of passes, and which of several parts of an image this is."""

@@ -1,8 +1,9 @@
 """One image through one segmentation network: prepare, slide, restore, clean up."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,13 +12,16 @@ from torch import Tensor, nn
 
 from MedAILib.errors import InputError, ModelError
 from MedAILib.estimate import Demand, demand
+from MedAILib.inference.agreement import Agreement
 from MedAILib.inference.cleanup import Cleanup
+from MedAILib.inference.engine import ChosenEngine, first_of
 from MedAILib.inference.frame import Frame
 from MedAILib.inference.ladder import Rung, climb_down, rungs
 from MedAILib.inference.memory import is_out_of_memory
+from MedAILib.inference.precision import FULL, HALF, casting, number_format, say_if_refused
 from MedAILib.inference.prepare import Step, prepared, require_usable
-from MedAILib.inference.restore import Decision, Restored, restore
-from MedAILib.inference.window import Windows, slide
+from MedAILib.inference.restore import Decision, Restored, decided_by, restore
+from MedAILib.inference.window import Windows, all_finite, forwards, slide
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.spec import ModelSpec
@@ -44,6 +48,7 @@ class Recipe:
         spec: what foretells the memory that it takes; None where that can't be foretold.
         window_multiple: sizes of windows that the network takes are multiples of these; None where it takes its own
             alone, and whole images where it has none.
+        on_planes: changes the output's values (C, A, B), voxel by voxel, on the network's grid; None leaves them.
     """
 
     steps: tuple[Step, ...]
@@ -60,6 +65,7 @@ class Recipe:
     values: tuple[int, ...] = ()
     spec: ModelSpec | None = None
     window_multiple: tuple[int, ...] | None = None
+    on_planes: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,9 @@ class Segmented:
         accumulation: the number format of the sums in between.
         device: where the network ran.
         gave_way: what was done otherwise than usual, as memory was short.
+        uncertainty: as `Restored` has it.
+        agreement: of mirrored copies; None where there were none.
+        engine: what computed the network and why, for provenance.
     """
 
     layers: NDArray[np.unsignedinteger]
@@ -78,10 +87,28 @@ class Segmented:
     accumulation: str
     device: torch.device
     gave_way: tuple[str, ...] = ()
+    uncertainty: NDArray[np.float32] | None = None
+    agreement: Agreement | None = None
+    engine: dict[str, str] = field(default_factory=dict)
 
 
-def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOptions, progress: Progress) -> Segmented:
+class Engines(Protocol):
+    """What may run a network; see `models.engines`."""
+
+    def chosen(self, network: nn.Module, calls: int, options: RunOptions, progress: Progress) -> ChosenEngine: ...
+
+
+def segment(
+    volume: Volume,
+    network: nn.Module,
+    recipe: Recipe,
+    options: RunOptions,
+    progress: Progress,
+    engines: Engines | None = None,
+) -> Segmented:
     """Segment one image, on the device that the network is on, or as `ladder` says where memory is short.
+
+    `engines` says what may run the network; None is PyTorch alone.
 
     Raises:
         InputError: the image does not suit (see `prepare`), an option does not suit the model, or there is too little
@@ -101,7 +128,9 @@ def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOpti
     for note in recipe.notes:
         progress.warn(note)
     require_usable(part, progress)
-    way = _Way(part, network, recipe, options, progress)
+    if engines is None:
+        say_if_refused(next(network.parameters()).device, options, progress)
+    way = _Way(part, network, recipe, options, progress, engines)
     home = next(network.parameters()).device
     try:
         (restored, accumulation), rung = climb_down(
@@ -116,27 +145,54 @@ def segment(volume: Volume, network: nn.Module, recipe: Recipe, options: RunOpti
         _clean_up(recipe.cleanups, restored.layers, volume.geometry.voxel_volume_ml, options, progress)
     if recipe.values:
         numbers = np.array([0, *recipe.values], np.uint8 if max(recipe.values) < 256 else np.uint16)
-        restored = Restored(numbers[restored.layers], restored.probabilities)
-    if not restored.layers.any():
+        restored = replace(restored, layers=numbers[restored.layers])
+    if not restored.layers.any() and recipe.decision.activation != "identity":
         progress.warn(f"The model found nothing in {volume.name}: everything is background.")
     whole = pasted(restored, volume.geometry.shape_kji, box) if box else restored
-    return Segmented(whole.layers, whole.probabilities, accumulation, rung.device, rung.steps)
+    agreement = way.agreement if options.mirror else None
+    return Segmented(
+        whole.layers,
+        whole.probabilities,
+        accumulation,
+        rung.device,
+        rung.steps,
+        whole.uncertainty,
+        agreement,
+        way.engine,
+    )
 
 
 class _Way:
     """An image before a network, there and back in the way that a rung says; a whole volume is prepared once."""
 
     def __init__(
-        self, part: Volume, network: nn.Module, recipe: Recipe, options: RunOptions, progress: Progress
+        self,
+        part: Volume,
+        network: nn.Module,
+        recipe: Recipe,
+        options: RunOptions,
+        progress: Progress,
+        engines: Engines | None = None,
     ) -> None:
+        self.engines, self._chosen = engines, dict[torch.device, ChosenEngine]()
         self.part, self.network, self.recipe, self.options, self.progress = part, network, recipe, options, progress
         self.sliced = recipe.by_slice and part.geometry.shape_kji[0] > 1
         self._prepared: tuple[Tensor, Frame] | None = None
+        self.agreement = self._fresh()
+
+    def _fresh(self) -> Agreement:
+        """Nothing heard yet: each way to run begins anew."""
+        return Agreement(partial(decided_by, decision=self.recipe.decision))
 
     @property
     def window(self) -> tuple[int, ...]:
         """The model's own window; 0 stands for the image's size."""
         return tuple(max(n, 0) for n in self.recipe.windows.roi or (0, 0, 0))
+
+    @property
+    def engine(self) -> dict[str, str]:
+        """What computed the network in the end, and why."""
+        return list(self._chosen.values())[-1].said if self._chosen else {}
 
     def need(self, rung: Rung) -> Demand:
         """What it takes to run in a way, with the box already cut out."""
@@ -146,6 +202,7 @@ class _Way:
 
     def run(self, rung: Rung) -> tuple[Restored, str]:
         """The result on the part's grid, and the number format of the sums."""
+        self.agreement = self._fresh()
         if self.sliced:
             return self._slice_by_slice(rung)
         if self._prepared is None:
@@ -154,28 +211,50 @@ class _Way:
 
     def _one(self, part: Volume, image: Tensor, frame: Frame, rung: Rung, progress: Progress) -> tuple[Restored, str]:
         """A prepared image through the network and back."""
-        recipe = self.recipe
+        recipe, windows = self.recipe, _windows(replace(self.recipe.windows, roi=rung.window), self.options)
+        mirror = recipe.mirror_axes if self.options.mirror else ()
+        network = self._engine(rung.device, forwards(tuple(image.shape[1:]), windows, mirror))
         planes = slide(
-            checked(self.network.to(rung.device), recipe.out_channels, rung.device, recipe.slice_axis),
+            checked(
+                network,
+                recipe.out_channels,
+                rung.device,
+                recipe.slice_axis,
+                number_format(rung.device, self.options),
+            ),
             image,
-            _windows(replace(recipe.windows, roi=rung.window), self.options),
-            recipe.mirror_axes if self.options.mirror else (),
+            windows,
+            mirror,
             recipe.out_channels,
             progress,
             sums=rung.sums,
+            agreement=self.agreement,
         )
+        if recipe.on_planes is not None:
+            planes = replace(planes, values=map(recipe.on_planes, planes.values))
         voxel_ml = abs(float(np.linalg.det(frame.affine(part.geometry.ijk_to_ras)[:3, :3]))) / 1000
 
         def tidy(labels: NDArray[np.unsignedinteger]) -> None:
             _clean_up(recipe.cleanups_before, labels, voxel_ml, self.options, progress)
 
-        shape, wanted = part.geometry.shape_kji, self.options.probabilities
+        shape, wanted, unsure = part.geometry.shape_kji, self.options.probabilities, self.options.uncertainty
         with torch.inference_mode():
-            return restore(planes, frame, shape, recipe.decision, wanted, tidy), planes.accumulation
+            found = restore(planes, frame, shape, recipe.decision, wanted, tidy, uncertainty=unsure)
+            return found, planes.accumulation
+
+    def _engine(self, device: torch.device, calls: int) -> Callable[[Tensor], Tensor]:
+        """The network as it is to run on a device, on so many windows of a slice or of the whole volume."""
+        network = self.network.to(device)
+        if self.engines is None:
+            return network
+        if device not in self._chosen:
+            slices = self.part.geometry.shape_kji[0] if self.sliced else 1
+            self._chosen[device] = self.engines.chosen(network, calls * slices, self.options, self.progress)
+        return self._chosen[device]
 
     def _slice_by_slice(self, rung: Rung) -> tuple[Restored, str]:
         """A volume for a model of slices: each slice along K is an image of its own."""
-        layers, probabilities, accumulation = [], [], ""
+        layers, probabilities, uncertainty, accumulation = [], [], [], ""
         k, j, i = self.part.geometry.shape_kji
         for number in range(k):
             self.progress.step(number, k, "Segmenting")
@@ -188,9 +267,12 @@ class _Way:
             layers.append(restored.layers)
             if restored.probabilities is not None:
                 probabilities.append(restored.probabilities)
+            if restored.uncertainty is not None:
+                uncertainty.append(restored.uncertainty)
         self.progress.step(k, k, "Segmenting")
         shown = np.concatenate(probabilities, axis=1) if probabilities else None
-        return Restored(np.concatenate(layers, axis=1), shown), accumulation
+        unsure = np.concatenate(uncertainty) if uncertainty else None
+        return Restored(np.concatenate(layers, axis=1), shown, unsure), accumulation
 
 
 class _OfSlice(Progress):
@@ -223,16 +305,23 @@ def _windows(windows: Windows, options: RunOptions) -> Windows:
 
 
 def checked(
-    network: Callable[[Tensor], Any], channels: int, device: torch.device, slice_axis: int | None = None
+    network: Callable[[Tensor], Any],
+    channels: int,
+    device: torch.device,
+    slice_axis: int | None = None,
+    number: str = FULL,
 ) -> Callable[[Tensor], Tensor]:
     """The network as a function between CPU tensors that refuses to hand on nonsense.
 
-    A network for slices (`slice_axis`) is given windows of one voxel along that axis, without the axis.
+    A network for slices (`slice_axis`) is given windows of one voxel along that axis, without the axis. It computes in
+    the format `number`, where it does not say one itself.
     """
 
     def run(patch: Tensor) -> Tensor:
         try:
-            output = network(patch.to(device) if slice_axis is None else patch.squeeze(slice_axis + 2).to(device))
+            window = patch.to(device) if slice_axis is None else patch.squeeze(slice_axis + 2).to(device)
+            with casting(device, number):
+                output = network(window)
         except (
             RuntimeError,
             ValueError,
@@ -249,8 +338,7 @@ def checked(
                 f"The network can't take a window of {list(patch.shape[2:])} voxels ({reason}); "
                 "the model's window size or the image does not suit it."
             ) from error
-        if isinstance(output, (list, tuple)):
-            output = output[0]
+        output = first_of(output)
         if slice_axis is not None and isinstance(output, Tensor):
             output = output.unsqueeze(slice_axis + 2)
         if not isinstance(output, Tensor) or output.shape != (1, channels, *patch.shape[2:]):
@@ -259,19 +347,23 @@ def checked(
                 f"The network gave an output of shape {shape} for a window of {list(patch.shape)}, where "
                 f"the model's description promises {channels} channels on the same voxels."
             )
-        if not bool(torch.isfinite(output).all()):
-            raise ModelError("The network's output is not finite; its weights or the intensities don't suit.")
-        return torch.as_tensor(output)
+        if not all_finite(output):
+            again = "; run it in float32" if number == HALF else ""
+            raise ModelError(f"The network's output is not finite; its weights or the intensities don't suit{again}.")
+        return torch.as_tensor(output).float() if number == HALF else torch.as_tensor(output)
 
     return run
 
 
 def pasted(part: Restored, shape: tuple[int, int, int], box: tuple[slice, slice, slice]) -> Restored:
-    """Put a box's result back into a grid of background; probabilities around it are 0."""
+    """Put a box's result back into a grid of background; probabilities and uncertainty around it are 0."""
     layers = np.zeros((len(part.layers), *shape), part.layers.dtype)
     layers[(slice(None), *box)] = part.layers
-    if part.probabilities is None:
-        return Restored(layers, None)
-    probabilities = np.zeros((len(part.probabilities), *shape), np.float32)
-    probabilities[(slice(None), *box)] = part.probabilities
-    return Restored(layers, probabilities)
+    probabilities = uncertainty = None
+    if part.probabilities is not None:
+        probabilities = np.zeros((len(part.probabilities), *shape), np.float32)
+        probabilities[(slice(None), *box)] = part.probabilities
+    if part.uncertainty is not None:
+        uncertainty = np.zeros(shape, np.float32)
+        uncertainty[box] = part.uncertainty
+    return Restored(layers, probabilities, uncertainty)

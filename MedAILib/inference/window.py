@@ -5,10 +5,10 @@ The output is never held whole: only as many planes as a window is deep, in a ri
 later window touches it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
-from math import ceil
+from math import ceil, prod
 
 import torch
 from monai.data.utils import compute_importance_map
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from MedAILib.errors import ModelError
+from MedAILib.inference.agreement import Agreement
 from MedAILib.inference.memory import accumulator_dtype
 from MedAILib.progress import Progress
 
@@ -74,7 +75,7 @@ class Planes:
 
 
 def slide(
-    network: Network,
+    networks: Network | Sequence[Network],
     image: Tensor,
     windows: Windows,
     mirror_axes: tuple[int, ...],
@@ -83,11 +84,12 @@ def slide(
     *,
     half: bool = False,
     sums: torch.device | None = None,
+    agreement: Agreement | None = None,
 ) -> Planes:
     """Run the network over an image.
 
     Args:
-        network: takes (1, C, X, Y, Z), gives (1, `channels`, X, Y, Z).
+        networks: each takes (1, C, X, Y, Z), gives (1, `channels`, X, Y, Z); their outputs are averaged.
         image: (C, X, Y, Z) float32, on the network's device or elsewhere.
         windows: how to lay the windows.
         mirror_axes: also run every window mirrored along each combination of these axes, and average.
@@ -95,6 +97,7 @@ def slide(
         progress: told of each window; may cancel between two.
         half: sum in float16 and in the order of the axes, so that every bit is nnU-Net's.
         sums: where overlapping windows are added up; None is the CPU. Planes come on the CPU all the same.
+        agreement: hears each pass of several (networks, mirrored copies) over each window, before windows are blended.
     """
     shape = tuple(image.shape[1:])
     roi = windows.size_for(shape)
@@ -109,7 +112,10 @@ def slide(
     plane = tuple(n for a, n in enumerate(padded) if a != axis)
     dtype = torch.float16 if half else accumulator_dtype(channels * roi[axis] * plane[0] * plane[1])
     weights = windows.weights(roi).to(sums or "cpu")
-    run = _Sliding(network, image, roi, weights.half() if half else weights, _flips(mirror_axes), progress)
+    each = tuple(networks) if isinstance(networks, Sequence) else (networks,)
+    passes = ((), *_flips(mirror_axes))
+    heard = agreement if len(each) * len(passes) > 1 else None
+    run = _Sliding(each, image, roi, weights.half() if half else weights, passes, heard, progress)
     values = run.planes(axis, starts, channels, dtype)
     inner = tuple(slice(before[a], before[a] + shape[a]) for a in range(3) if a != axis)
     kept = (value[:, inner[0], inner[1]] for z, value in values if before[axis] <= z < before[axis] + shape[axis])
@@ -120,11 +126,12 @@ def slide(
 class _Sliding:
     """One pass over one padded image."""
 
-    network: Network
+    networks: tuple[Network, ...]
     image: Tensor
     roi: tuple[int, ...]
     weights: Tensor
-    flips: list[tuple[int, ...]]
+    flips: tuple[tuple[int, ...], ...]
+    agreement: Agreement | None
     progress: Progress
 
     def planes(
@@ -149,7 +156,11 @@ class _Sliding:
                 output = self.window(corner).permute(axis + 1, 0, *(a + 1 for a in others))
                 where = (slice(second, second + self.roi[others[0]]), slice(third, third + self.roi[others[1]]))
                 for ring, part in _ring_parts(first, depth):
-                    sums[(ring, slice(None), *where)] += output[part] * weights[part][:, None]
+                    place_of = sums[(ring, slice(None), *where)]
+                    if dtype == torch.float32:  # without a weighted copy
+                        place_of.addcmul_(output[part], weights[part][:, None])
+                    else:
+                        place_of += output[part] * weights[part][:, None]
                     counts[(ring, *where)] += weights[part]
                 done += 1
         self.progress.step(total, total, "Segmenting")
@@ -159,10 +170,32 @@ class _Sliding:
         """The network's output (C, X, Y, Z), float32 where sums are kept, for the window at a corner."""
         x, y, z = (slice(c, c + size) for c, size in zip(corner, self.roi, strict=True))
         patch = self.image[None, :, x, y, z].contiguous()
-        output = self.network(patch)
+        total: Tensor | None = None
         for flip in self.flips:
-            output = output + self.network(patch.flip(flip)).flip(flip)
-        return (output[0] / (1 + len(self.flips)) if self.flips else output[0]).to(self.weights.device).float()
+            seen = patch.flip(flip) if flip else patch
+            for network in self.networks:
+                output = network(seen).flip(flip) if flip else network(seen)
+                if self.agreement is not None:
+                    self.agreement.hear(output[0])
+                total = output if total is None else total + output
+        assert total is not None, "there is a network, and a pass without mirroring"
+        passes = len(self.flips) * len(self.networks)
+        mean = total[0] / passes if passes > 1 else total[0]
+        if self.agreement is not None:
+            self.agreement.settle(mean)
+        return mean.to(self.weights.device).float()
+
+
+def forwards(shape: tuple[int, ...], windows: Windows, mirror_axes: tuple[int, ...]) -> int:
+    """How many times `slide` runs the network on an image of this shape (X, Y, Z)."""
+    roi = windows.size_for(shape)
+    padded = tuple(max(n, size) for n, size in zip(shape, roi, strict=True))
+    return prod(len(along) for along in windows.starts(padded, roi)) * int(2 ** len(mirror_axes))
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite; the sum tells at a fraction of the cost, unless it overflows."""
+    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
 
 
 def _padded(image: Tensor, pads: list[int], windows: Windows) -> Tensor:
@@ -181,7 +214,7 @@ def _finish(sums: Tensor, counts: Tensor, start: int, stop: int) -> Iterator[tup
     depth = len(sums)
     for z in range(start, stop):
         plane = torch.div(sums[z % depth], counts[z % depth]).cpu()
-        if not bool(torch.isfinite(plane).all()):
+        if not all_finite(plane):
             raise ModelError(
                 "The sums of the network's output are not finite; its outputs are too large to be added up."
             )

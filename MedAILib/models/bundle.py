@@ -1,8 +1,9 @@
 """A MONAI bundle as a model that runs, built by our own interpreter from an allow-list; nothing in it is executed."""
 
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 import monai
@@ -14,7 +15,10 @@ from MedAILib.bundle_plan import BundlePlan
 from MedAILib.bundle_spec import IN_CHANNELS, OUT_CHANNELS, bundle_spec, output_names
 from MedAILib.errors import InputError, SpecError, UntrustedCodeError
 from MedAILib.inference.memory import is_out_of_memory
+from MedAILib.inference.precision import computed_in, number_format
+from MedAILib.inference.restore import Decision
 from MedAILib.inference.segment import Recipe, Segmented, segment
+from MedAILib.models.engines import Engines
 from MedAILib.models.inferers import laying
 from MedAILib.models.networks import (
     Prompted,
@@ -24,15 +28,16 @@ from MedAILib.models.networks import (
     sketched,
     window_multiple,
 )
-from MedAILib.models.postprocess import finish_plan
-from MedAILib.models.steps import preprocessing_steps
+from MedAILib.models.postprocess import Finish, finish_plan
+from MedAILib.models.steps import is_resized_by_area, preprocessing_steps
 from MedAILib.models.trust import tree_sha256
-from MedAILib.models.uncertainty import with_probabilities, with_uncertainty
+from MedAILib.models.values import changed, values_plan
 from MedAILib.models.weights import load_weights, network_weights, require_fit
 from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.results import Segmentation
+from MedAILib.reviewed_steps import NO_CLICKS, click_channels, merged_images
 from MedAILib.spec import ModelSpec
 from MedAILib.version import VERSION
 from MedAILib.volume import Volume
@@ -76,7 +81,7 @@ class BundleModel:
 
     def _place(self, network: torch.nn.Module, sha256: str, device: torch.device) -> None:
         """Take over the network, and put it onto its device."""
-        self._sha256, self._device = sha256, device
+        self._sha256, self._device, self._engines = sha256, device, Engines(sha256)
         self._network = network.eval().requires_grad_(False).to(device)
 
     @property
@@ -96,7 +101,7 @@ class BundleModel:
             raise SpecError(f"The model {self.spec.name} segments images; it does not classify them.")
         try:
             with torch.inference_mode():
-                done = segment(volume, self._network, self._recipe, with_probabilities(options), progress)
+                done = segment(volume, self._network, self._recipe, options, progress, self._engines)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -104,15 +109,26 @@ class BundleModel:
                 f"Memory ran out while {self.spec.name} ran on {volume.name}; give a region of interest, or close "
                 "other programs."
             ) from error
-        found = Segmentation(
+        return Segmentation(
             done.layers,
             self.spec.labels,
             volume.geometry,
             done.probabilities,
             () if done.probabilities is None else self._names,
             self._provenance(volume, options, done),
+            done.uncertainty,
+            self._agreement(done),
         )
-        return with_uncertainty(found, options)
+
+    def _agreement(self, done: Segmented) -> tuple[float | None, ...]:
+        """Of mirrored copies, for each label; empty where there were none."""
+        if done.agreement is None:
+            return ()
+        numbered = bool(self._recipe.values)  # labels of other values than the network's channels
+        places = [
+            (label.layer, number + 1 if numbered else label.value) for number, label in enumerate(self.spec.labels)
+        ]
+        return tuple(done.agreement.dice(layer, value) for layer, value in places)
 
     def _provenance(self, volume: Volume, options: RunOptions, done: Segmented) -> dict[str, str]:
         said = asdict(options)
@@ -125,7 +141,9 @@ class BundleModel:
             "device": str(done.device) if done.device.type == "cpu" else torch.cuda.get_device_name(done.device),
             "memory": "; ".join(done.gave_way) or "enough",
             **{f"option.{key}": str(value) for key, value in said.items()},
+            "precision": computed_in(number_format(done.device, options), done.engine.get("engine", "")),
             "accumulation": done.accumulation,
+            **done.engine,
             "medai": VERSION,
             "numpy": np.__version__,
             "torch": torch.__version__,
@@ -168,13 +186,19 @@ def bundle_recipe(plan: BundlePlan, spec: ModelSpec) -> Recipe:
         raise SpecError(f"The network '{plan.network.target}' is not asked for its classes in a way that MedAI knows.")
     axes = network_axes(plan.network)
     laid = laying(plan.inferer, axes, is_prompted(plan))
-    finish = finish_plan(plan.postprocessing)
+    image_values, finish = None, Finish(Decision("identity"))
+    if spec.task == "image-to-image":
+        image_values = partial(changed, changes=values_plan(plan.postprocessing).before)
+    else:
+        finish = finish_plan(plan.postprocessing, merged_images(plan.preprocessing))
     classes = len(output_names(plan))
-    _require_channels(plan, len(spec.channels), classes)
+    clicks = click_channels(plan.preprocessing)
+    _require_channels(plan, len(spec.channels) + clicks, classes)
+    steps = preprocessing_steps(plan.preprocessing, 2 if laid.by_slice else 3)
     return Recipe(
-        preprocessing_steps(plan.preprocessing, 2 if laid.by_slice else 3),
+        steps,
         laid.windows,
-        finish.decision,
+        replace(finish.decision, covering=is_resized_by_area(steps)),
         finish.after,
         len(spec.channels),
         classes,
@@ -182,10 +206,11 @@ def bundle_recipe(plan: BundlePlan, spec: ModelSpec) -> Recipe:
         finish.before,
         laid.slice_axis,
         laid.by_slice,
-        finish.notes,
+        (*finish.notes, *((NO_CLICKS,) if clicks else ())),
         plan.prompts if is_prompted(plan) else (),
         spec,
         window_multiple(plan.network),
+        image_values,
     )
 
 

@@ -9,6 +9,7 @@ from MedAILib.bundle_plan import BundlePlan
 from MedAILib.bundle_spec import bundle_spec
 from MedAILib.errors import InputError, SpecError
 from MedAILib.inference.classify import Classified, ClassifyRecipe, classify
+from MedAILib.inference.ladder import or_on_cpu
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.saliency import explain
 from MedAILib.models.bundle import weighted_network
@@ -72,12 +73,10 @@ class ClassifierModel:
                 f"{', '.join(self._classes.names)}."
             )
         try:
-            with torch.inference_mode():
-                done = classify(volume, self._network, self._recipe, options, progress)
-            result = self._result(volume, options, done)
-            if options.explain is None:
-                return result
-            return self._explained(result, done, options.explain, progress)
+            result, gave_way = or_on_cpu(
+                self._device, lambda device: self._run_on(device, volume, options, progress), progress
+            )
+            return replace(result, provenance=result.provenance | {"memory": "; ".join(gave_way) or "enough"})
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -86,7 +85,23 @@ class ClassifierModel:
                 "other programs."
             ) from error
 
-    def _result(self, volume: Volume, options: ClassifyOptions, done: Classified) -> Classification:
+    def _run_on(
+        self, device: torch.device, volume: Volume, options: ClassifyOptions, progress: Progress
+    ) -> Classification:
+        self._network.to(device)
+        try:
+            with torch.inference_mode():
+                done = classify(volume, self._network, self._recipe, options, progress)
+            result = self._result(volume, options, done, device)
+            if options.explain is None:
+                return result
+            return self._explained(result, done, options.explain, progress)
+        finally:
+            self._network.to(self._device)
+
+    def _result(
+        self, volume: Volume, options: ClassifyOptions, done: Classified, device: torch.device
+    ) -> Classification:
         strange = self._classes.out_of_distribution
         more = {"sha256": self._sha256, "temperature": str(self._classes.temperature)}
         return Classification(
@@ -101,7 +116,7 @@ class ClassifierModel:
             done.strangeness,
             None if strange is None else strange.threshold,
             codes=self._classes.codes,
-            provenance=provenance(self.spec, volume, options, self._device, more),
+            provenance=provenance(self.spec, volume, options, device, more),
         )
 
     def _explained(

@@ -1,32 +1,71 @@
-"""Boxes from whatever model finds things; so far, from segmentation models."""
+"""Boxes from whatever model finds things: one that detects, or one that segments."""
 
 from pathlib import Path
 
-from MedAILib.detections import Detections
+from MedAILib.detections import Detections, suppressed
 from MedAILib.inference.components import component_boxes
-from MedAILib.models.open import open_model
+from MedAILib.models.open import OpenedModel, open_model
 from MedAILib.progress import Progress
-from MedAILib.request import RunOptions
+from MedAILib.request import DetectOptions, RunOptions
 from MedAILib.volume import Volume
 
 
 def detect(
-    source: Path, device: str, volume: Volume, options: RunOptions, smallest_ml: float, progress: Progress
+    source: Path, device: str, volume: Volume, options: DetectOptions, segmenting: RunOptions | None, progress: Progress
 ) -> Detections:
-    """Segment a volume, and put a box around each connected part of each structure.
+    """Find things in a volume, with a model of either kind.
 
     Args:
         source: the model's folder or file.
         device: "auto", "cpu", "cuda" or "cuda:1".
         volume: the image.
-        options: of the run; with probabilities, a finding's score is the highest one inside of it.
-        smallest_ml: parts below this volume are left out.
+        options: which findings are wanted.
+        segmenting: how a model that segments is run, with probabilities for the findings' scores; None for a detector.
         progress: hears of every step.
 
     Raises:
         MedAIError: the model, the volume or an option is at fault.
         Cancelled: by `progress`.
     """
-    segmentation = open_model(source, device).run(volume, options, progress)
+    model = open_model(source, device)
+    return (
+        model.run(volume, options, progress)
+        if segmenting is None
+        else boxes_of_segments(model, volume, options, progress, segmenting)
+    )
+
+
+def boxes_of_segments(
+    model: OpenedModel,
+    volume: Volume,
+    options: DetectOptions,
+    progress: Progress,
+    segmenting: RunOptions | None = None,
+) -> Detections:
+    """Findings of a model that segments: a box around each connected part, as sure as its surest voxel.
+
+    Args:
+        model: one that segments.
+        volume: the image.
+        options: which findings are wanted.
+        progress: hears of every step.
+        segmenting: how it is run; None takes the usual options, and probabilities for the scores.
+
+    Raises:
+        MedAIError: the volume or an option does not suit the model.
+        Cancelled: by `progress`.
+    """
+    run = segmenting or RunOptions(roi=options.roi, probabilities=True)
+    segmentation = model.run(volume, run, progress)
     progress.step(0, 1, "Looking for connected parts")
-    return component_boxes(segmentation, smallest_ml)
+    found = component_boxes(segmentation, options.smallest_ml)
+    least, limit = options.score_threshold or 0.0, options.overlap_limit
+    boxes = tuple(box for box in found.boxes if box.score >= least)
+    if limit is not None:
+        boxes = suppressed(boxes, found.geometry, limit)
+    said = found.provenance | {
+        "option.smallest_ml": str(options.smallest_ml),
+        "option.score_threshold": str(options.score_threshold),
+        "option.overlap_limit": str(options.overlap_limit),
+    }
+    return Detections(boxes, found.classes, found.geometry, least, said, found.codes)

@@ -12,11 +12,17 @@ from monai.networks import nets
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from MedAILib.bundle_needs import REVIEWED_NETWORKS
 from MedAILib.config_values import Component, Lambda, Name, Stored, known, parts
+from MedAILib.detection_plan import FASTER_RCNN, is_faster_rcnn
 from MedAILib.errors import ModelError, SpecError
 from MedAILib.models.covariates import CovariateClassifier
+from MedAILib.models.mean_classifier import MeanClassifier
+from MedAILib.models.retinanet import retinanet
 from MedAILib.models.sequence import SequenceClassifier
-from MedAILib.models.torchvision_networks import torchvision_network
+from MedAILib.models.textbook import TextbookCNN
+from MedAILib.models.torchvision_networks import faster_rcnn_network, torchvision_network
+from MedAILib.models.unest import UNesT
 from MedAILib.models.weights import load_arrays
 
 # Of `monai.networks.nets`; other spellings that MONAI has for them count too.
@@ -54,20 +60,29 @@ CLASSIFICATION = (
     "SENet154",
     "ViT",
 )
+# Of `monai.apps.detection`.
+DETECTION = ("RetinaNet",)
 GENERATION = ("AutoEncoder", "AutoencoderKL", "DiffusionModelUNet", "Generator", "VarAutoEncoder")
 # What a network takes as an argument that is itself built.
 PARTS = ("TopologyInstance",)
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     name: getattr(nets, name) for name in (*SEGMENTATION, *CLASSIFICATION, *GENERATION, "vista3d132")
 }
-# MedAI's own, which take another network as "backbone".
-OWN: dict[str, type[nn.Module]] = {"CovariateClassifier": CovariateClassifier, "SequenceClassifier": SequenceClassifier}
+# MedAI's own; some take other networks as "backbone" or "members".
+OWN: dict[str, type[nn.Module]] = {
+    "CovariateClassifier": CovariateClassifier,
+    "MeanClassifier": MeanClassifier,
+    "SequenceClassifier": SequenceClassifier,
+    "TextbookCNN": TextbookCNN,
+    "UNesT": UNesT,
+}
 # Which of these would fetch something from the net, and the value that keeps them from it: all weights are the model's.
 NOT_FETCHED = {"pretrained": False, "pretrained_url": None, "progress": False, "weights": None}
 # Arguments that newer MONAI dropped since they no longer mattered.
 DROPPED = {"SwinUNETR": ("img_size",)}
 # How many spatial axes a network has that isn't told.
 DEFAULT_AXES = {"FlexibleUNet": 2, "HoVerNet": 2, "EfficientNetBN": 2, "TorchVisionFCModel": 2}
+DEFAULT_AXES |= dict.fromkeys(FASTER_RCNN, 2)
 LARGEST_NUMBER = 1_000_000
 # Tensors that hold no weights (grids of indices) are made for real while a network is only sketched.
 LARGEST_GRID = 1 << 26
@@ -80,14 +95,21 @@ def require_network(target: str) -> str:
         SpecError: the network is not on the list.
     """
     name = target.rpartition(".")[2]
+    if target in REVIEWED_NETWORKS or (
+        name in DETECTION and target in (name, f"monai.apps.detection.networks.retinanet_network.{name}")
+    ):
+        return name
     if name in OWN and target in (name, f"{OWN[name].__module__}.{name}"):
+        return name
+    if is_faster_rcnn(Component(target)):
         return name
     found = getattr(nets, name, None) if re.fullmatch(r"\w+", name) else None
     for own, network in NETWORKS.items():
         module = getattr(network, "__module__", "")
         if found is network and target in (name, f"monai.networks.nets.{name}", f"{module}.{name}"):
             return own
-    raise SpecError(f"The network '{target}' is not one that MedAI builds; it knows {', '.join(sorted(NETWORKS))}.")
+    every = ", ".join(sorted((*DETECTION, *NETWORKS)))
+    raise SpecError(f"The network '{target}' is not one that MedAI builds; it knows {every}.")
 
 
 def network_axes(network: Component) -> int:
@@ -109,6 +131,12 @@ def build_network(target: str, arguments: dict[str, Any], folder: Path | None = 
         ModelError: MONAI refuses the arguments.
     """
     name = require_network(target)
+    if name in DETECTION:
+        return _detection_network(name, arguments, folder)
+    if name in FASTER_RCNN:
+        told = {key: _argument(name, key, known(value), folder) for key, value in arguments.items()}
+        picked: nn.Module = _constructed(name, faster_rcnn_network, {"name": name, **told})
+        return picked
     dropped = DROPPED.get(name, ())
     plain = {key: _argument(name, key, known(value), folder) for key, value in arguments.items() if key not in dropped}
     kept = {key: NOT_FETCHED.get(key, value) for key, value in plain.items()}
@@ -119,6 +147,22 @@ def build_network(target: str, arguments: dict[str, Any], folder: Path | None = 
         if name == "TorchVisionFCModel"
         else _constructed(name, OWN.get(name) or NETWORKS[name], kept)
     )
+    return network
+
+
+def _detection_network(name: str, arguments: dict[str, Any], folder: Path | None) -> nn.Module:
+    """A RetinaNet; its residual network is built from the list of all."""
+
+    def backbone(component: Component) -> nn.Module:
+        if component.positional:
+            raise SpecError(f"The network '{component.target}' has arguments without names, which MedAI does not read.")
+        return build_network(component.target, component.arguments, folder)
+
+    plain = {
+        key: value if key == "feature_extractor" else _argument(name, key, known(value), folder)
+        for key, value in arguments.items()
+    }
+    network: nn.Module = _constructed(name, retinanet, {"build_backbone": backbone, **plain})
     return network
 
 
@@ -167,6 +211,8 @@ _MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.r
 def _constructed(name: str, network: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     try:
         return network(**arguments)
+    except SpecError:
+        raise
     except (
         TypeError,
         ValueError,
@@ -189,6 +235,10 @@ def _argument(name: str, key: str, value: Any, folder: Path | None) -> Any:
         return [_argument(name, key, part, folder) for part in value]
     if isinstance(value, Component) and name in OWN and key == "backbone":
         return build_network(value.target, value.arguments, folder)
+    if name == "MeanClassifier" and key == "members":
+        if not isinstance(value, list) or not all(isinstance(part, Component) for part in value):
+            raise SpecError(f"The network {name} has members that are no networks.")
+        return [build_network(part.target, part.arguments, folder) for part in value]
     if isinstance(value, Component):
         part = value.name
         if part not in PARTS or value.positional or value.target not in (part, f"monai.networks.nets.{part}"):

@@ -1,6 +1,7 @@
 """An nnU-Net v2 result folder as a model that runs, built from an allow-list; nothing in it is executed."""
 
 import hashlib
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -8,14 +9,15 @@ from pathlib import Path
 import torch
 
 from MedAILib.errors import InputError
+from MedAILib.inference.ladder import CPU, or_on_cpu
 from MedAILib.inference.memory import is_out_of_memory
+from MedAILib.inference.precision import HALF, computed_in, number_format
 from MedAILib.inference.prepare import require_usable
 from MedAILib.inference.restore import Restored
 from MedAILib.inference.segment import pasted
-from MedAILib.models.nnunet_stage import open_stage
+from MedAILib.models.nnunet_stage import Passed, Stage, open_stage
 from MedAILib.models.provenance import provenance
 from MedAILib.models.trust import tree_sha256
-from MedAILib.models.uncertainty import with_probabilities, with_uncertainty
 from MedAILib.nnunet_plan import NnunetPlan, read_nnunet_plan
 from MedAILib.nnunet_spec import nnunet_spec
 from MedAILib.progress import Progress
@@ -49,7 +51,9 @@ class NnunetModel:
         plan = read_nnunet_plan(source)
         plans = [plan] if plan.previous is None else [plan.previous, plan]
         self._sha256 = _sha256(plans)
-        self._stages = [open_stage(stage, device, parity) for stage in plans]
+        self._stages = [
+            replace(open_stage(stage, device, parity), sha256=tree_sha256(stage.results.folder)) for stage in plans
+        ]
         self.spec = replace(nnunet_spec(plan, source), mirror_axes=self._stages[-1].mirror_axes)
         self._plan, self._device, self._parity = plan, device, parity
 
@@ -64,7 +68,9 @@ class NnunetModel:
         self._require_suitable(volume, options)
         try:
             with torch.inference_mode():
-                restored, accumulation = self._through_stages(volume, with_probabilities(options), progress)
+                (restored, done), gave_way = or_on_cpu(
+                    self._device, lambda device: self._through_stages(volume, options, progress, device), progress
+                )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -74,18 +80,30 @@ class NnunetModel:
             ) from error
         if not restored.layers.any():
             progress.warn(f"The model found nothing in {volume.name}: everything is background.")
-        names = self._plan.output_names if options.probabilities or options.uncertainty else ()
+        names = self._plan.output_names if options.probabilities else ()
+        number = number_format(CPU if gave_way else self._device, options, HALF)
         more = {
             "sha256": self._sha256,
             "nnunet.configuration": self._plan.results.configuration,
             "nnunet.folds": ", ".join(path.parent.name for path in self._plan.results.checkpoints),
             "nnunet.parity": str(self._parity),
-            "accumulation": accumulation,
+            "precision": computed_in(number, done.said.get("engine", "")),
+            **done.said,
+            "memory": "; ".join(gave_way) or "enough",
             "dynamic-network-architectures": version("dynamic-network-architectures"),
         }
-        said = provenance(self.spec, volume, options, self._device, more)
-        found = Segmentation(restored.layers, self.spec.labels, volume.geometry, restored.probabilities, names, said)
-        return with_uncertainty(found, options)
+        said = provenance(self.spec, volume, options, CPU if gave_way else self._device, more)
+        shared = done.agreement
+        return Segmentation(
+            restored.layers,
+            self.spec.labels,
+            volume.geometry,
+            restored.probabilities,
+            names,
+            said,
+            restored.uncertainty,
+            () if shared is None else tuple(shared.dice(label.layer, label.value) for label in self.spec.labels),
+        )
 
     def _require_suitable(self, volume: Volume, options: RunOptions) -> None:
         if volume.channels != len(self.spec.channels):
@@ -96,16 +114,25 @@ class NnunetModel:
         if options.mirror and not self.spec.mirror_axes:
             raise InputError("This model was trained without mirroring; run it without.")
 
-    def _through_stages(self, volume: Volume, options: RunOptions, progress: Progress) -> tuple[Restored, str]:
+    def _through_stages(
+        self, volume: Volume, options: RunOptions, progress: Progress, device: torch.device
+    ) -> tuple[Restored, Passed]:
+        with ExitStack() as moved:
+            stages = [moved.enter_context(stage.on(device)) for stage in self._stages]
+            return self._through(stages, volume, options, progress)
+
+    def _through(
+        self, stages: list[Stage], volume: Volume, options: RunOptions, progress: Progress
+    ) -> tuple[Restored, Passed]:
         box = volume.geometry.box_of_roi(options.roi) if options.roi else None
         part = volume.cropped(box) if box else volume
         require_usable(part, progress)
         labels = None
-        for stage in self._stages[:-1]:
-            found, _ = stage.run(part, labels, replace(options, probabilities=False), progress)
+        for stage in stages[:-1]:
+            found, _ = stage.run(part, labels, replace(options, probabilities=False, uncertainty=False), progress)
             labels = found.layers[0]
-        restored, accumulation = self._stages[-1].run(part, labels, options, progress)
-        return pasted(restored, volume.geometry.shape_kji, box) if box else restored, accumulation
+        restored, done = stages[-1].run(part, labels, options, progress)
+        return pasted(restored, volume.geometry.shape_kji, box) if box else restored, done
 
 
 def _sha256(plans: list[NnunetPlan]) -> str:

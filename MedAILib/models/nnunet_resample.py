@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch.nn import functional
 
+from MedAILib.inference.spline import spline_zoom
 from MedAILib.nnunet_plan import Resampling
 
 Shape = tuple[int, ...]
@@ -44,7 +45,7 @@ def resample_image(image: NDArray[np.float32], shape: Shape, axis: int | None, h
         return image
     if how.function == "resample_torch_fornnunet":
         return _linear(image, shape, axis)
-    return _by_planes(image, shape, axis, lambda part, size: _zoom(part, size, how.order))
+    return _by_planes(image, shape, axis, lambda part, size: spline_zoom(part, size, how.order))
 
 
 def resample_labels(labels: NDArray[np.int16], shape: Shape, axis: int | None, how: Resampling) -> NDArray[np.int16]:
@@ -65,15 +66,6 @@ def _by_planes(values: Array, shape: Shape, axis: int | None, zoom: Zoom) -> Arr
     wanted = [zoom(plane, size) if plane.shape != size else plane for plane in planes]
     nearest = np.floor(len(wanted) / shape[axis] * (np.arange(shape[axis]) + 0.5) - 0.5 + 0.5).astype(int)
     return np.ascontiguousarray(np.moveaxis(np.stack([wanted[z] for z in nearest.clip(0, len(wanted) - 1)]), 0, axis))
-
-
-def _zoom(values: Array, shape: Shape, order: int) -> NDArray[np.float32]:
-    """Splines, the border's values outside; clipped to the range of what went in."""
-    factors = [1 / (old / new) for old, new in zip(values.shape, shape, strict=True)]
-    out: NDArray[np.float32] = ndimage.zoom(
-        values, factors, output=np.float32, order=order, mode="nearest", grid_mode=True
-    )
-    return np.clip(out, values.min(), values.max(), out=out)
 
 
 def _zoom_labels(labels: NDArray[np.int16], shape: Shape, order: int) -> NDArray[np.int16]:

@@ -1,7 +1,9 @@
 """One trained configuration of nnU-Net in memory, and its way through one image."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from MedAILib.errors import ModelError
-from MedAILib.inference.restore import Decision, Restored, restore
+from MedAILib.inference.agreement import Agreement
+from MedAILib.inference.engine import ChosenEngine, Engine
+from MedAILib.inference.precision import HALF, casting, number_format
+from MedAILib.inference.restore import Decision, Restored, decided_by, restore
 from MedAILib.inference.segment import checked, pasted
-from MedAILib.inference.window import Planes, slide
+from MedAILib.inference.window import Network, Planes, forwards, slide
+from MedAILib.models.engines import Engines
 from MedAILib.models.nnunet_networks import build_nnunet
 from MedAILib.models.nnunet_prepare import Prepared, prepare_nnunet, view_of
 from MedAILib.models.nnunet_windows import NnunetWindows
@@ -27,6 +33,19 @@ BATCH_NORM_TRAINER = "nnUNetTrainerBN"
 
 
 @dataclass(frozen=True)
+class Passed:
+    """How a stage went.
+
+    Args:
+        said: for provenance: the number format of the sums, and what computed the network.
+        agreement: of folds and mirrored copies; None where there was one pass.
+    """
+
+    said: dict[str, str]
+    agreement: Agreement | None = None
+
+
+@dataclass(frozen=True)
 class Stage:
     """A configuration that is ready to run.
 
@@ -36,6 +55,7 @@ class Stage:
         mirror_axes: of the working image (X, Y, Z), along which it was mirrored in training.
         device: where the networks are.
         parity: sum and round in float16 everywhere nnU-Net does.
+        sha256: of its result folder.
     """
 
     plan: NnunetPlan
@@ -43,11 +63,23 @@ class Stage:
     mirror_axes: tuple[int, ...]
     device: torch.device
     parity: bool = False
+    sha256: str = ""
+
+    @contextmanager
+    def on(self, device: torch.device) -> Iterator["Stage"]:
+        """Within this, the same stage on a device, its networks moved there and back."""
+        for network in self.networks:
+            network.to(device)
+        try:
+            yield replace(self, device=device)
+        finally:
+            for network in self.networks:
+                network.to(self.device)
 
     def run(
         self, volume: Volume, labels: NDArray[Any] | None, options: RunOptions, progress: Progress
-    ) -> tuple[Restored, str]:
-        """Segment a volume; gives labels (1, K, J, I), probabilities if asked for, and the sums' number format.
+    ) -> tuple[Restored, Passed]:
+        """Segment a volume; gives labels (1, K, J, I), probabilities and uncertainty if asked for, and how it went.
 
         Args:
             volume: the image, without a region of interest.
@@ -57,67 +89,97 @@ class Stage:
         """
         view = view_of(self.plan, volume.geometry)
         prepared = prepare_nnunet(volume, self.plan, view, labels, progress)
-        planes = self._planes(prepared, options, progress)
+        engines = self._engines(prepared, options, progress)
         decision = Decision(
             stepped=prepared.stepped,
             priority=self.plan.priority,
             late=True,
             half=self.parity,
         )
+        several = len(self.networks) > 1 or (options.mirror and self.mirror_axes)
+        agreement = Agreement(partial(decided_by, decision=decision)) if several else None
+        planes = self._planes(prepared, engines, options, progress, agreement)
         size = tuple(part.stop - part.start for part in prepared.box)
-        part = restore(planes, prepared.frame, (size[0], size[1], size[2]), decision, options.probabilities)
+        wanted, unsure = options.probabilities, options.uncertainty
+        part = restore(planes, prepared.frame, (size[0], size[1], size[2]), decision, wanted, uncertainty=unsure)
         shape = tuple(volume.geometry.shape_kji[axis] for axis in view.order)
+        said = {"accumulation": planes.accumulation, **engines[0].said}
         whole = pasted(part, (shape[0], shape[1], shape[2]), prepared.box)
-        if whole.probabilities is not None:
-            if self.plan.priority is None:
-                outside = np.ones(shape, bool)
-                outside[prepared.box] = False
-                whole.probabilities[0][outside] = 1
-            return Restored(view.undo(whole.layers), view.undo(whole.probabilities)), planes.accumulation
-        return Restored(view.undo(whole.layers), None), planes.accumulation
+        if whole.probabilities is not None and self.plan.priority is None:
+            outside = np.ones(shape, bool)
+            outside[prepared.box] = False
+            whole.probabilities[0][outside] = 1
+        restored = Restored(
+            view.undo(whole.layers),
+            None if whole.probabilities is None else view.undo(whole.probabilities),
+            None if whole.uncertainty is None else view.undo(whole.uncertainty[np.newaxis])[0],
+        )
+        return restored, Passed(said, agreement)
 
-    def _planes(self, prepared: Prepared, options: RunOptions, progress: Progress) -> Planes:
+    def _windows(self, options: RunOptions) -> tuple[NnunetWindows, tuple[int, ...]]:
+        """The windows, and the axes along which they are mirrored."""
         patch = self.plan.patch if len(self.plan.patch) == 3 else (1, *self.plan.patch)
         overlap = OVERLAP if options.overlap is None else options.overlap
         windows = NnunetWindows(patch, (overlap,) * 3, gaussian=True)
-        axes = self.mirror_axes if options.mirror else ()
-        outputs = self.plan.outputs
+        return windows, self.mirror_axes if options.mirror else ()
 
-        def run(network: Callable[[Tensor], Tensor]) -> Planes:
-            function = checked(network, outputs, self.device)
-            return slide(function, prepared.image, windows, axes, outputs, progress, half=self.parity)
+    def _engines(self, prepared: Prepared, options: RunOptions, progress: Progress) -> tuple[ChosenEngine, ...]:
+        """What computes each network."""
+        calls = forwards(tuple(prepared.image.shape[1:]), *self._windows(options))
+        return tuple(
+            Engines(self.sha256, number).chosen(network, calls, options, progress)
+            for number, network in enumerate(self.networks)
+        )
 
-        flat = len(self.plan.patch) == 2
-        if not self.parity:
-            return run(_Together(self.networks, flat))
-        each = [run(_Together((network,), flat)) for network in self.networks]
-        return Planes(each[0].axis, _mean([one.values for one in each]), each[0].accumulation)
+    def _planes(
+        self,
+        prepared: Prepared,
+        engines: tuple[ChosenEngine, ...],
+        options: RunOptions,
+        progress: Progress,
+        agreement: Agreement | None,
+    ) -> Planes:
+        windows, axes = self._windows(options)
+        outputs, flat = self.plan.outputs, len(self.plan.patch) == 2
+        number = number_format(self.device, options, HALF)
+        functions = [checked(_Seeing(engine, flat, number), outputs, self.device) for engine in engines]
+
+        def run(some: Sequence[Network], heard: Agreement | None) -> Planes:
+            return slide(some, prepared.image, windows, axes, outputs, progress, half=self.parity, agreement=heard)
+
+        if not self.parity or len(functions) == 1:
+            return run(functions, agreement)
+        each = [run([function], None) for function in functions]
+        return Planes(each[0].axis, _mean([one.values for one in each], agreement), each[0].accumulation)
 
 
 @dataclass(frozen=True)
-class _Together:
-    """Networks as one function of a patch (1, C, X, Y, Z), which is their mean; a 2D network sees (1, C, Y, Z)."""
+class _Seeing:
+    """A network as a function of a patch (1, C, X, Y, Z); a 2D network sees (1, C, Y, Z)."""
 
-    networks: tuple[nn.Module, ...]
+    network: Engine
     flat: bool
+    number: str
 
     def __call__(self, patch: Tensor) -> Tensor:
         patch = patch[:, :, 0] if self.flat else patch
-        with torch.autocast(patch.device.type, enabled=patch.device.type == "cuda"):
-            output: Tensor = self.networks[0](patch)
-            for network in self.networks[1:]:
-                output = output + network(patch)
-        output = output / len(self.networks) if len(self.networks) > 1 else output
+        with casting(patch.device, self.number):
+            output = self.network(patch)
         return output[:, :, None] if self.flat else output
 
 
-def _mean(folds: list[Iterator[Tensor]]) -> Iterator[Tensor]:
+def _mean(folds: list[Iterator[Tensor]], agreement: Agreement | None) -> Iterator[Tensor]:
     """The mean of the folds' planes, in their own number format."""
     for planes in zip(*folds, strict=True):
         total = planes[0]
         for plane in planes[1:]:
             total = total + plane
-        yield total / len(planes) if len(planes) > 1 else total
+        mean = total / len(planes)
+        if agreement is not None:
+            for plane in planes:
+                agreement.hear(plane)
+            agreement.settle(mean)
+        yield mean
 
 
 def open_stage(plan: NnunetPlan, device: torch.device, parity: bool) -> Stage:

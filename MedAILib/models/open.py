@@ -1,23 +1,27 @@
 """From a folder or file to a model that runs, whatever format it has."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, cast, overload
+from typing import Any, Protocol, cast, overload
 
 import torch
 
 from MedAILib.bundle_spec import bundle_spec
+from MedAILib.detection_plan import is_faster_rcnn
+from MedAILib.detections import Detections
 from MedAILib.ensemble_plan import read_members
 from MedAILib.errors import ModelError
 from MedAILib.formats import Format, find_format
 from MedAILib.models.bundle import BundleModel
-from MedAILib.models.classifier import ClassifierModel
 from MedAILib.models.device import find_device
 from MedAILib.models.ensemble import EnsembleModel
+from MedAILib.models.generator import GeneratorModel
+from MedAILib.models.images import ImageModel
 from MedAILib.models.torchscript import TorchScriptModel
 from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
 from MedAILib.read_spec import read_spec
-from MedAILib.request import ClassifyOptions, RunOptions
+from MedAILib.request import ClassifyOptions, DetectOptions, RunOptions
 from MedAILib.results import Classification, Segmentation
 from MedAILib.spec import ModelSpec
 from MedAILib.volume import Volume
@@ -40,6 +44,8 @@ class OpenedModel(Protocol):
     def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation: ...
     @overload
     def run(self, volume: Volume, options: ClassifyOptions, progress: Progress) -> Classification: ...
+    @overload
+    def run(self, volume: Volume, options: DetectOptions, progress: Progress) -> Detections: ...
 
 
 def open_model(source: Path, device: str, trust_code: str = "") -> OpenedModel:
@@ -63,11 +69,37 @@ def open_model(source: Path, device: str, trust_code: str = "") -> OpenedModel:
     if kind is Format.NNUNET:
         return cast(OpenedModel, _open_nnunet(source, place))
     plan = read_any_plan(source)
+    task = bundle_spec(plan).task
+    if task in ("generation", "image-to-image"):
+        return cast(OpenedModel, (GeneratorModel if task == "generation" else ImageModel)(plan, place))
     if plan.script is not None:
         return cast(OpenedModel, TorchScriptModel(plan, place, trust_code))
-    if bundle_spec(plan).classes is not None:
-        return cast(OpenedModel, ClassifierModel(source, place))
-    return cast(OpenedModel, BundleModel(source, place))
+    openers: dict[str, Callable[[Path, torch.device], Any]] = {
+        "classification": _open_classifier,
+        "detection": _open_faster_rcnn if is_faster_rcnn(plan.network) else _open_detector,
+    }
+    return cast(OpenedModel, openers.get(task, BundleModel)(source, place))
+
+
+def _open_classifier(source: Path, place: torch.device) -> Any:
+    """A classifier; what explains its answers takes a second to load, which all other models do without."""
+    from MedAILib.models.classifier import ClassifierModel  # noqa: PLC0415
+
+    return ClassifierModel(source, place)
+
+
+def _open_detector(source: Path, place: torch.device) -> Any:
+    """A detector; MONAI's boxes take a while to load, too."""
+    from MedAILib.models.detector import DetectorModel  # noqa: PLC0415
+
+    return DetectorModel(source, place)
+
+
+def _open_faster_rcnn(source: Path, place: torch.device) -> Any:
+    """A detector of torchvision's, likewise."""
+    from MedAILib.models.faster_rcnn import FasterRcnnModel  # noqa: PLC0415
+
+    return FasterRcnnModel(source, place)
 
 
 def _open_nnunet(source: Path, place: torch.device) -> Model:

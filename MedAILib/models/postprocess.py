@@ -1,5 +1,6 @@
 """The post-processing that a bundle's config may name, translated to a decision and clean-ups; all else is refused."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ from MedAILib.inference.cleanup import Cleanup, FillHoles, KeepLargest, RemoveSm
 from MedAILib.inference.restore import Decision
 from MedAILib.models.arguments import Arguments, count, keys_of, sense
 from MedAILib.models.steps import WITHOUT_EFFECT
+from MedAILib.reviewed_steps import Merged
 
 # Functions that bundles of the Model Zoo spell out at the end, read by a person: they change how labels are written,
 # not which voxels are labelled, so that they are left out. Each with what must have been decided before it.
@@ -56,21 +58,25 @@ class _State:
     inverted: bool = False
     first: bool = False
     nearest: bool = False
+    on_image: bool = False
     before: list[Cleanup] = field(default_factory=list)
     after: list[Cleanup] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def finish_plan(components: tuple[Component, ...]) -> Finish:
-    """Translate a bundle's post-processing.
+def finish_plan(components: tuple[Component, ...], merged: Merged | None = None) -> Finish:
+    """Translate a bundle's post-processing, of images that preprocessing `merged` if it did so.
 
-    What is understood is, in this order: Activations (may be absent), Invert and AsDiscrete in either order (Invert may
-    be absent: labels come back to the image's grid all the same), and clean-ups anywhere after AsDiscrete.
+    What is understood is, in this order: Activations (may be absent, or follow Invert), Invert and AsDiscrete in either
+    order (Invert may be absent: labels come back to the image's grid all the same), and clean-ups anywhere after
+    AsDiscrete.
 
     Raises:
         SpecError: a transform, an argument or an order of them that is not supported; no decision at all.
     """
     told = [c for c in components if step_name(c) not in WITHOUT_EFFECT and "pred" in keys_of(c, "pred")]
+    if merged is not None:  # what it was put together of knows the way back; by itself it has none
+        told = [c for c in told if step_name(c) != "Invert" or c.arguments.get("orig_keys") != merged.into]
     names = [step_name(component) for component in told]
     if "AsDiscrete" not in names and "VistaPostTransform" not in names:
         unknown = next((c.target for c in told if step_name(c) not in (*_STEPS, *_CLEANUPS, "Lambda")), None)
@@ -90,7 +96,20 @@ def finish_plan(components: tuple[Component, ...]) -> Finish:
                 order = ", ".join(names)
                 raise SpecError(f"The model's post-processing is {order}, which MedAI does not do in this order.")
     decision = Decision(state.activation, state.threshold, state.first, state.nearest)
+    if state.on_image and state.activation:
+        decision = _decided_on_image(state)
     return Finish(decision, tuple(state.before), tuple(state.after), tuple(state.notes))
+
+
+def _decided_on_image(state: _State) -> Decision:
+    """The decision where the activation comes after the way back: the same, before it, on the network's raw output."""
+    if state.kind == "threshold" and state.activation == "sigmoid" and state.threshold is not None:
+        if 0 < state.threshold < 1:
+            raw = math.log(state.threshold / (1 - state.threshold))
+            return Decision(None, raw, state.first, state.nearest, late=True)
+    elif state.kind != "threshold" and state.activation == "softmax":
+        return Decision(None, None, state.first, state.nearest, late=True)
+    raise SpecError("The model's post-processing decides after Invert and Activations in a way that MedAI does not do.")
 
 
 def activation_plan(components: tuple[Component, ...]) -> str | None:
@@ -112,14 +131,26 @@ def activation_plan(components: tuple[Component, ...]) -> str | None:
     return state.activation
 
 
+def activation_of(component: Component) -> str | None:
+    """What an `Activations` asks for: "softmax", "sigmoid" or nothing.
+
+    Raises:
+        SpecError: an argument that is not supported.
+    """
+    state = _State()
+    _activations(Arguments(component, "pred"), state)
+    return state.activation
+
+
 def _activations(arguments: Arguments, state: _State) -> bool:
     softmax = arguments.take_for_key("softmax", False)
     sigmoid = arguments.take_for_key("sigmoid", False)
     if arguments.take("other", None) is not None:
         raise SpecError(f"The model's '{arguments.target}' would execute a function, which MedAI does not do.")
     arguments.finish()
-    fits = not (state.activated or state.kind or state.inverted)
+    fits = not (state.activated or state.kind)
     state.activation, state.activated = "softmax" if softmax else "sigmoid" if sigmoid else None, True
+    state.on_image = state.inverted
     return fits
 
 

@@ -1,7 +1,7 @@
 """The preprocessing that a bundle may name, translated to our own steps; everything else is refused by name."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from monai.transforms import (
@@ -22,8 +22,19 @@ from torch import Tensor
 from MedAILib.bundle_spec import step_name
 from MedAILib.config_values import Component, Lambda, Name, known
 from MedAILib.errors import SpecError
-from MedAILib.inference.prepare import CenterCrop, CropForeground, Intensity, Orient, Pad, Resize, Space, Step
+from MedAILib.inference.prepare import (
+    AddChannels,
+    CenterCrop,
+    CropForeground,
+    Intensity,
+    Orient,
+    Pad,
+    Resize,
+    Space,
+    Step,
+)
 from MedAILib.models.arguments import IGNORED, Arguments, count, keys_of, sense, size, three
+from MedAILib.reviewed_steps import Merged, click_channels, draws_clicks, is_about_clicks, merged_by, merged_images
 
 # Loading, channel order and types: done before, or without effect on values here.
 WITHOUT_EFFECT = (
@@ -39,6 +50,7 @@ WITHOUT_EFFECT = (
     "SelectItems",
     "ToDevice",
     "ToMetaTensor",
+    "ToNumpy",
     "ToTensor",
     "VistaPreTransform",  # concerns a user's prompts
 )
@@ -71,27 +83,62 @@ def preprocessing_steps(components: tuple[Component, ...], axes: int = 3) -> tup
     Raises:
         SpecError: a transform, or an argument of one, that is not supported; the sentence names it.
     """
-    image = _image_key(components)
     steps: list[Step] = []
-    for component in components:
-        name = step_name(component)
-        if image not in keys_of(component, image):
-            continue
-        if name == "CastToType":
-            _require_float(component)
-        if name in WITHOUT_EFFECT:
-            continue
-        if name in INTENSITIES:
-            steps.append(Intensity(_intensity(name, component)))
-        elif name in _SPATIAL:
-            with sense(component):
-                steps.append(_SPATIAL[name](Arguments(component, image), axes))
-        elif name == "Lambda" and isinstance(component.arguments.get("func"), Lambda):
-            told = component.arguments["func"].text
-            raise SpecError(f"The model's '{component.target}' would execute '{told}', which MedAI does not do.")
-        else:
-            raise SpecError(f"The model's preprocessing uses '{component.target}', which MedAI does not do.")
+    for component, image in _of_image(components):
+        if draws_clicks(component):
+            steps.append(AddChannels(click_channels(components)))
+        elif (step := _step(component, image, axes)) is not None:
+            steps.append(step)
     return tuple(steps)
+
+
+def is_resized_by_area(steps: tuple[Step, ...]) -> bool:
+    """Whether images are resampled by means of voxels and nothing else, and so are brought back by means, too."""
+    moving = [step for step in steps if not isinstance(step, (Orient, Intensity, AddChannels))]
+    return len(moving) == 1 and isinstance(moving[0], Resize) and moving[0].area
+
+
+def _of_image(components: tuple[Component, ...]) -> Iterator[tuple[Component, str]]:
+    """The steps that work on the image, or on each of those that are put together as its channels; with its entry.
+
+    Raises:
+        SpecError: images that are put together are not treated alike before.
+    """
+    image, merged = _image_key(components), merged_images(components)
+    for component in components:
+        if (now := merged_by(component)) is not None:
+            if now != merged or image != now.keys[0]:
+                raise SpecError(f"The model's '{component.target}' puts other images together than it has loaded.")
+            image = now.into
+        elif not is_about_clicks(component) and image in keys_of(component, image):
+            if merged is not None and image != merged.into:
+                _require_alike(component, merged)
+            yield component, image
+
+
+def _step(component: Component, image: str, axes: int) -> Step | None:
+    """One transform of the image; None for one that changes nothing here."""
+    name = step_name(component)
+    if name == "CastToType":
+        _require_float(component)
+    if name in WITHOUT_EFFECT:
+        return None
+    if name in INTENSITIES:
+        return Intensity(intensity_step(name, component))
+    if name in _SPATIAL:
+        with sense(component):
+            return _SPATIAL[name](Arguments(component, image), axes)
+    if name == "Lambda" and isinstance(component.arguments.get("func"), Lambda):
+        told = component.arguments["func"].text
+        raise SpecError(f"The model's '{component.target}' would execute '{told}', which MedAI does not do.")
+    raise SpecError(f"The model's preprocessing uses '{component.target}', which MedAI does not do.")
+
+
+def _require_alike(component: Component, merged: Merged) -> None:
+    """Raise `SpecError` unless a step before images are put together does one and the same to each of them."""
+    alike = set(merged.keys) <= set(keys_of(component, "")) and step_name(component) not in INTENSITIES
+    if not alike:
+        raise SpecError(f"The model's '{component.target}' does not treat all of its images alike, or by their values.")
 
 
 def _require_float(component: Component) -> None:
@@ -224,7 +271,12 @@ _SPATIAL: dict[str, Callable[[Arguments, int], Step]] = {
 }
 
 
-def _intensity(name: str, component: Component) -> Callable[[Tensor], Tensor]:
+def intensity_step(name: str, component: Component) -> Callable[[Tensor], Tensor]:
+    """One of `INTENSITIES` as a function of an image (C, ...).
+
+    Raises:
+        SpecError: arguments that it does not take.
+    """
     arguments = {key: known(value) for key, value in component.arguments.items() if key not in IGNORED}
     with sense(component):
         transform = INTENSITIES[name](**arguments)

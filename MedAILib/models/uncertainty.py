@@ -1,27 +1,24 @@
-"""How sure a model is at each voxel: the entropy of what it finds likely there."""
+"""How sure several models are together at each voxel: the entropy of the probabilities on average."""
 
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from MedAILib.inference.entropy import entropy
 from MedAILib.request import RunOptions
 from MedAILib.results import Segmentation
-
-
-def with_probabilities(options: RunOptions) -> RunOptions:
-    """The options of a run that has what an uncertainty is worked out from."""
-    return replace(options, probabilities=True) if options.uncertainty else options
 
 
 def with_uncertainty(found: Segmentation, options: RunOptions) -> Segmentation:
     """What was found with the uncertainty that was asked for, and without probabilities that were not."""
     if not options.uncertainty or found.probabilities is None:
         return found
-    entropy = voxel_entropy(found.probabilities, is_exclusive(found))
+    unsure = voxel_entropy(found.probabilities, is_exclusive(found))
     if options.probabilities:
-        return replace(found, uncertainty=entropy)
-    return replace(found, uncertainty=entropy, probabilities=None, probability_names=())
+        return replace(found, uncertainty=unsure)
+    return replace(found, uncertainty=unsure, probabilities=None, probability_names=())
 
 
 def is_exclusive(found: Segmentation) -> bool:
@@ -39,17 +36,7 @@ def voxel_entropy(probabilities: NDArray[np.float32], exclusive: bool) -> NDArra
     Returns:
         (K, J, I) float32; worked out slice by slice, so that little memory is taken besides.
     """
-    entropy = np.zeros(probabilities.shape[1:], np.float32)
-    for k in range(probabilities.shape[1]):
-        likely = probabilities[:, k].astype(np.float32)
-        if exclusive:
-            entropy[k] = _weighted(likely).sum(axis=0) / np.log(max(len(likely), 2))
-        else:
-            entropy[k] = (_weighted(likely) + _weighted(1 - likely)).max(axis=0) / np.log(2)
-    return np.clip(entropy, 0, 1, out=entropy)
-
-
-def _weighted(likely: NDArray[np.float32]) -> NDArray[np.float32]:
-    """-p log p, which is 0 where p is."""
-    safe = np.where(likely > 0, likely, np.float32(1))
-    return -safe * np.log(safe)
+    found = np.zeros(probabilities.shape[1:], np.float32)
+    for k in range(len(found)):
+        found[k] = entropy(torch.from_numpy(np.ascontiguousarray(probabilities[:, k])), exclusive).numpy()
+    return found

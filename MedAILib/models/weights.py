@@ -1,5 +1,6 @@
 """The one place where weights are read from a file; nothing that such a file holds is ever executed."""
 
+import io
 import pickle
 import struct
 import zipfile
@@ -125,6 +126,30 @@ def network_weights(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in tensors.items()}
 
 
+def renamed(weights: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Weights of MONAI's former generative package under the names that its networks have in MONAI today.
+
+    What has today's names already is left as it is; names that are not understood stay, for `require_fit` to refuse.
+    """
+    own = network.state_dict()
+    if own.keys() <= weights.keys():
+        return weights
+    left, found = dict(weights), {}
+    for key in own:
+        former = next((name for name in _former(key) if name in left), None)
+        if former is not None:
+            found[key] = left.pop(former)
+    return found | left
+
+
+def _former(key: str) -> tuple[str, ...]:
+    """The names that a tensor may have, today's first."""
+    if key.endswith((".out_proj.weight", ".out_proj.bias")):
+        block, _, kind = key.rpartition(".out_proj.")
+        return key, f"{block}.to_out.0.{kind}", f"{block.removesuffix('.attn')}.proj_attn.{kind}"
+    return key, key.replace(".attn.to_", ".to_"), key.replace("postconv", "conv")
+
+
 def require_fit(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     """See that every name and shape of a network's weights agrees; the network may stand on the device "meta".
 
@@ -183,5 +208,7 @@ def save_checkpoint(content: dict[str, Any], path: Path) -> None:
         OutputError: it can't be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    stream = io.BytesIO()  # PyTorch's own writer does not say that a disk is full
+    torch.save(content, stream)
     with whole_file(path) as part:
-        torch.save(content, part)
+        part.write_bytes(stream.getbuffer())

@@ -1,6 +1,7 @@
 """From a classification to nodes of the scene that its image is in: table, text, plot and the voxels that explain."""
 
 from colorsys import hsv_to_rgb
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from MedAILib.classification_record import in_words, table
 from MedAILib.errors import InputError
 from MedAILib.results import Classification, Saliency
 from MedAILib.scene.nodes import NodeWriter
+from MedAILib.scene.position import IMAGE_ROLE, add_position_line
 from MedAILib.scene.read import geometry_of, require_image
 from MedAILib.scene.segments import PROVENANCE_PREFIX
 from MedAILib.scene.write import all_or_nothing
@@ -29,8 +31,28 @@ _SIGNED = (
 _COLORS = 256
 
 
+@dataclass(frozen=True)
+class ClassificationOutputs:
+    """Which nodes a classification becomes, beside the saliency, which is there where it was asked for.
+
+    Args:
+        table: a line for each place and class.
+        text: a text node for people.
+        plot: for several slices or frames, each class's probability along them.
+        note: the decision as an attribute of the volume node.
+    """
+
+    table: bool = True
+    text: bool = True
+    plot: bool = True
+    note: bool = True
+
+
 def write_classification(
-    result: Classification, source_node: "slicer.vtkMRMLScalarVolumeNode", name: str | None = None
+    result: Classification,
+    source_node: "slicer.vtkMRMLScalarVolumeNode",
+    name: str | None = None,
+    outputs: ClassificationOutputs | None = None,
 ) -> "list[slicer.vtkMRMLNode]":
     """Make nodes of a classification, beside the volume node that it was computed from.
 
@@ -42,10 +64,11 @@ def write_classification(
         result: on the grid of `source_node`.
         source_node: the volume; the first one, where the model took several.
         name: what the nodes' names begin with; None takes the source's name and the model's.
+        outputs: which nodes to make; None makes all that apply.
 
     Returns:
-        The new nodes: table, text, then for a plot its table, its series and its chart, for a saliency its colour
-        node and its volume.
+        The new nodes: table, text, then for a plot its table, its series and its chart (for slices also the table and
+        the series of the position that is shown), for a saliency its colour node and its volume.
 
     Raises:
         InputError: the source has left its scene or was changed to another grid. No node is left behind then, nor on
@@ -56,16 +79,21 @@ def write_classification(
         raise InputError(
             f"{source_node.GetName()} has another grid than when its classification was started; run the model again."
         )
+    wanted = outputs or ClassificationOutputs()
     prefix = name or " ".join(x for x in (source_node.GetName(), result.provenance.get("model")) if x)
     with all_or_nothing(source_node.GetScene()):
         writer = NodeWriter(source_node, prefix, result.provenance)
-        _fill_table(writer.add("vtkMRMLTableNode", "classification"), result)
-        writer.add("vtkMRMLTextNode", "classification text").SetText(in_words(result))
-        if len(result.places) > 1:
+        if wanted.table:
+            _fill_table(writer.add("vtkMRMLTableNode", "classification"), result)
+            writer.nodes[-1].SetNodeReferenceID(IMAGE_ROLE, source_node.GetID())
+        if wanted.text:
+            writer.add("vtkMRMLTextNode", "classification text").SetText(in_words(result))
+        if wanted.plot and len(result.places) > 1:
             _add_plot(writer, result)
         if result.saliency is not None:
             _add_saliency(writer, result.saliency)
-        _note_on(source_node, result)
+        if wanted.note:
+            _note_on(source_node, result)
     return writer.nodes
 
 
@@ -79,6 +107,9 @@ def _fill_table(node: Any, result: Classification) -> None:
             column.InsertNextValue(float("nan") if value is None else value)
         columns.AddColumn(column)
     node.SetAndObserveTable(columns)
+    for title in _TITLES:
+        node.SetColumnTitle(title, title)
+    node.SetUseColumnTitleAsColumnHeader(True)
     node.SetLocked(True)
 
 
@@ -95,6 +126,7 @@ def _add_plot(writer: NodeWriter, result: Classification) -> None:
             column.InsertNextValue(float(value))
         columns.AddColumn(column)
     data.SetAndObserveTable(columns)
+    data.SetNodeReferenceID(IMAGE_ROLE, writer.source.GetID())
     series = []
     for number, name in enumerate(result.classes):
         one = writer.add("vtkMRMLPlotSeriesNode", f"probability of {name}")
@@ -104,6 +136,8 @@ def _add_plot(writer: NodeWriter, result: Classification) -> None:
         one.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
         one.SetColor(*hsv_to_rgb(number / len(result.classes), 0.8, 0.8))
         series.append(one)
+    if result.places[0].what == "slice":
+        series.append(add_position_line(writer, data, result.places[0].axis, title))
     chart = writer.add("vtkMRMLPlotChartNode", "probability plot")
     for one in series:
         chart.AddAndObservePlotSeriesNodeID(one.GetID())
@@ -147,3 +181,8 @@ def _note_on(source_node: Any, result: Classification) -> None:
         key = f"{base}.{number}"
     verdicts = {result.verdict(row).text for row in range(len(result.places))}
     source_node.SetAttribute(key, verdicts.pop() if len(verdicts) == 1 else f"{len(result.places)} places, see table")
+
+
+def is_saliency(node: "slicer.vtkMRMLNode") -> bool:
+    """Whether a node is the volume of an explanation."""
+    return node.IsA("vtkMRMLScalarVolumeNode") and node.GetAttribute(f"{PROVENANCE_PREFIX}saliency.method") is not None

@@ -10,6 +10,7 @@ from MedAILib.detections import Box, Detections
 from MedAILib.errors import InputError
 from MedAILib.scene.arrays import matrix_of
 from MedAILib.scene.nodes import NodeWriter
+from MedAILib.scene.position import IMAGE_ROLE, region_role
 from MedAILib.scene.read import geometry_of, require_image
 from MedAILib.scene.segments import PROVENANCE_PREFIX
 from MedAILib.scene.write import all_or_nothing
@@ -46,9 +47,13 @@ def write_detections(
     prefix = name or " ".join(x for x in (source_node.GetName(), result.provenance.get("model")) if x)
     with all_or_nothing(source_node.GetScene()):
         writer = NodeWriter(source_node, prefix, result.provenance)
-        _fill_table(writer.add("vtkMRMLTableNode", "findings"), result)
+        table = writer.add("vtkMRMLTableNode", "findings")
+        _fill_table(table, result)
+        table.SetNodeReferenceID(IMAGE_ROLE, source_node.GetID())
         for number, box in enumerate(result.boxes, start=1):
-            _fill_region(writer.add("vtkMRMLMarkupsROINode", f"{box.label} {number}"), result, box)
+            region = writer.add("vtkMRMLMarkupsROINode", f"{box.label} {number}")
+            _fill_region(region, result, box)
+            table.SetNodeReferenceID(region_role(number - 1), region.GetID())
     return writer.nodes
 
 
@@ -75,3 +80,7 @@ def _fill_table(node: Any, result: Detections) -> None:
             values = (str(number), box.label, box.score, *result.center_ras(box), *result.size_mm(box))
             column.InsertNextValue(values[_TITLES.index(title)])
         node.AddColumn(column)
+    for title in _TITLES:
+        node.SetColumnTitle(title, title)
+    node.SetUseColumnTitleAsColumnHeader(True)
+    node.SetLocked(True)

@@ -13,7 +13,9 @@ from MedAILib.scene.beside import put_beside
 from MedAILib.scene.colors import Color, fill_label_colors, label_colors
 from MedAILib.scene.segments import BINARY_LABELMAP, fill_segmentation, label_image, let_go_of_voxels
 from MedAILib.scene.sequence_volumes import fill_chart, fill_series, fill_volumes, index_title
+from MedAILib.scene.surfaces import CLOSED_SURFACE
 from MedAILib.statistics import segment_volumes_ml
+from MedAILib.system_memory import available_memory
 
 
 @dataclass(frozen=True)
@@ -25,18 +27,24 @@ class SequenceOutputs:
         label_maps: a sequence of label maps for each layer, with a colour table node.
         table: a table node: a line per frame, its index value and each segment's volume in mL.
         plot: a plot of that table, and the table.
+        probabilities: a sequence of volumes for each class's probability, if the results have them.
+        surfaces: closed surfaces of the segments in each frame, for 3D views.
 
     Raises:
-        InputError: nothing at all.
+        InputError: nothing at all, or surfaces without the segmentations.
     """
 
     segmentations: bool = True
     label_maps: bool = False
     table: bool = True
     plot: bool = True
+    probabilities: bool = False
+    surfaces: bool = False
 
     def __post_init__(self) -> None:
-        if not (self.segmentations or self.label_maps or self.table or self.plot):
+        if self.surfaces and not self.segmentations:
+            raise InputError("Surfaces are a part of the segmentations; ask for these too.")
+        if not (self.segmentations or self.label_maps or self.table or self.plot or self.probabilities):
             raise InputError("No output was asked for; choose at least one.")
 
 
@@ -48,6 +56,9 @@ class FrameResults:
         sequence: the input; its index is taken over.
         first: a result, for labels and provenance.
         scene: for colours.
+
+    Raises:
+        InputError: probabilities that the result lacks, or that would not fit into memory.
     """
 
     def __init__(self, outputs: SequenceOutputs, sequence: Any, first: Segmentation, scene: Any) -> None:
@@ -58,6 +69,10 @@ class FrameResults:
         self._volumes: list[dict[str, float]] = []
         self._segmentations = _sequence_like(sequence) if outputs.segmentations else None
         self._label_maps = [_sequence_like(sequence) for _ in range(self._layers if outputs.label_maps else 0)]
+        self._classes = first.probability_names if outputs.probabilities else ()
+        if outputs.probabilities:
+            _require_probabilities(first, sequence.GetNumberOfDataNodes())
+        self._probabilities = [_sequence_like(sequence) for _ in self._classes]
 
     @property
     def count(self) -> int:
@@ -75,15 +90,12 @@ class FrameResults:
         volumes = segment_volumes_ml(result)
         if self._segmentations is not None:
             found = {name for name, volume in volumes.items() if volume}
-            _add_segmentation(self._segmentations, index_value, result, self._colors, found)
+            _add_segmentation(self._segmentations, index_value, result, self._colors, found, self._outputs.surfaces)
         for sequence, layer in zip(self._label_maps, result.layers, strict=False):
-            node = slicer.vtkMRMLLabelMapVolumeNode()
-            image = vtk.vtkImageData()
-            set_voxels(image, layer)
-            node.SetName("label map")
-            node.SetIJKToRASMatrix(matrix_of(result.geometry.ijk_to_ras))
-            node.SetAndObserveImageData(image)
-            sequence.SetDataNodeAtValue(node, index_value)
+            _add_volume(sequence, index_value, slicer.vtkMRMLLabelMapVolumeNode(), "label map", layer, result)
+        for sequence, name, voxels in zip(self._probabilities, self._classes, _each(result), strict=False):
+            what = f"probability of {name}"
+            _add_volume(sequence, index_value, slicer.vtkMRMLScalarVolumeNode(), what, voxels, result)
         self._index_values.append(index_value)
         self._volumes.append(volumes)
 
@@ -116,6 +128,8 @@ class FrameResults:
             tables.append(put(slicer.vtkMRMLColorTableNode(), "label colours" + suffix))
             fill_label_colors(tables[-1], self._labels, self._colors, layer)
             nodes += [tables[-1], put(sequence, "label map" + suffix)]
+        for class_name, sequence in zip(self._classes, self._probabilities, strict=True):
+            nodes.append(put(sequence, f"probability of {class_name}"))
         if self._outputs.table or self._outputs.plot:
             nodes.append(put(slicer.vtkMRMLTableNode(), "volumes"))
             fill_volumes(nodes[-1], source, self._index_values, self._volumes)
@@ -131,6 +145,8 @@ class FrameResults:
         self._show_segmentations(browser, shown)
         for sequence, colors in zip(self._label_maps, tables, strict=True):
             self._show_label_maps(browser, shown, sequence, colors)
+        for sequence in self._probabilities:
+            self._show_probabilities(browser, shown, sequence)
         return nodes
 
     def _show_segmentations(self, browser: Any, shown: Any) -> None:
@@ -147,6 +163,14 @@ class FrameResults:
             proxy.CreateDefaultDisplayNodes()
             proxy.GetDisplayNode().SetAndObserveColorNodeID(colors.GetID())
 
+    def _show_probabilities(self, browser: Any, shown: Any, sequence: Any) -> None:
+        proxy = self._show(browser, sequence, shown)
+        if proxy is not None:
+            proxy.CreateDefaultDisplayNodes()
+            display = proxy.GetScalarVolumeDisplayNode()
+            display.AutoWindowLevelOff()
+            display.SetWindowLevelMinMax(0.0, 1.0)
+
     def _show(self, browser: Any, sequence: Any, shown: Any) -> Any:
         """Browse a sequence in step, and return the node that shows its current frame, if one does."""
         browser.AddSynchronizedSequenceNodeID(sequence.GetID())
@@ -157,7 +181,7 @@ class FrameResults:
 
 
 def _add_segmentation(
-    sequence: Any, index_value: str, result: Segmentation, colors: list[Color], found: set[str]
+    sequence: Any, index_value: str, result: Segmentation, colors: list[Color], found: set[str], surfaces: bool
 ) -> None:
     node = slicer.vtkMRMLSegmentationNode()
     node.SetName("segmentation")
@@ -171,8 +195,37 @@ def _add_segmentation(
     segmentation.SetConversionParameter(
         converter.GetReferenceImageGeometryParameterName(), converter.SerializeImageGeometry(grid)
     )
+    if surfaces and segmentation.GetNumberOfSegments():
+        segmentation.CreateRepresentation(CLOSED_SURFACE)
     sequence.SetDataNodeAtValue(node, index_value)  # a deep copy
     let_go_of_voxels(segmentation)
+
+
+def _add_volume(sequence: Any, index_value: str, node: Any, name: str, voxels: Any, result: Segmentation) -> None:
+    """Copy voxels (K, J, I) on a result's grid into a sequence, as this node."""
+    image = vtk.vtkImageData()
+    set_voxels(image, voxels)
+    node.SetName(name)
+    node.SetIJKToRASMatrix(matrix_of(result.geometry.ijk_to_ras))
+    node.SetAndObserveImageData(image)
+    sequence.SetDataNodeAtValue(node, index_value)
+
+
+def _each(result: Segmentation) -> Any:
+    """The probabilities, one class after the other; none where the result has none."""
+    return () if result.probabilities is None else result.probabilities
+
+
+def _require_probabilities(first: Segmentation, frames: int) -> None:
+    """Raise InputError where a result has no probabilities, or those of all frames would not fit into memory."""
+    if first.probabilities is None:
+        raise InputError("the result has no probabilities; run the model again and ask for them.")
+    needed, there = first.probabilities.nbytes * frames, available_memory()
+    if there is not None and needed > there:
+        raise InputError(
+            f"the probabilities of {frames} frames take {needed / 2**30:.1f} GiB of memory, {there / 2**30:.1f} GiB "
+            "are free; run it without them."
+        )
 
 
 def _sequence_like(source: Any) -> Any:

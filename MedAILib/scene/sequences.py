@@ -166,8 +166,8 @@ class SequenceRun:
         browser stays at its frame. What the user edits in the segmentation shown is kept in the sequence.
 
         Returns:
-            The new nodes: sequence of segmentations, sequences of label maps each after its colour table, table, plot
-            series, plot chart.
+            The new nodes: sequence of segmentations, sequences of label maps each after its colour table, sequences of
+            probabilities, table, plot series, plot chart.
 
         Raises:
             InputError: the sequence was removed, or a frame was changed; nothing is put into the scene then, nor on
@@ -211,7 +211,7 @@ def sequence_shown_in(volume_node: "slicer.vtkMRMLScalarVolumeNode") -> "slicer.
     """The sequence of volumes of which a browser shows a frame in this node; None where it is a volume by itself."""
     for browser in _browsers(volume_node.GetScene()):
         sequence = browser.GetSequenceNode(volume_node) if browser.IsProxyNodeID(volume_node.GetID()) else None
-        if sequence is not None and _holds_volumes(sequence):
+        if sequence is not None and holds_volumes(sequence):
             return sequence
     return None
 
@@ -220,6 +220,12 @@ def shown_in(sequence_node: "slicer.vtkMRMLSequenceNode") -> "slicer.vtkMRMLNode
     """The node in which a browser shows a frame of a sequence; None where none does."""
     nodes = (browser.GetProxyNode(sequence_node) for browser in _browsers(sequence_node.GetScene()))
     return next((node for node in nodes if node is not None), None)
+
+
+def holds_volumes(sequence_node: "slicer.vtkMRMLSequenceNode") -> bool:
+    """Whether the frames of a sequence are images that a model can be run on."""
+    first = sequence_node.GetNthDataNode(0) if sequence_node.GetNumberOfDataNodes() else None
+    return first is not None and first.IsA("vtkMRMLScalarVolumeNode") and not first.IsA("vtkMRMLLabelMapVolumeNode")
 
 
 def _browsers(scene: Any) -> list[Any]:
@@ -239,7 +245,7 @@ def _sequence_and_browser(node: Any) -> tuple[Any, Any]:
         sequences = vtk.vtkCollection()
         node.GetSynchronizedSequenceNodes(sequences, True)
         for sequence in (sequences.GetItemAsObject(n) for n in range(sequences.GetNumberOfItems())):
-            if _holds_volumes(sequence):
+            if holds_volumes(sequence):
                 return sequence, node
         raise InputError(f"{node.GetName()} browses no sequence of scalar volumes; choose another.")
     if not node.IsA("vtkMRMLSequenceNode"):
@@ -250,11 +256,6 @@ def _sequence_and_browser(node: Any) -> tuple[Any, Any]:
         if browser.IsSynchronizedSequenceNodeID(node.GetID(), True):
             return node, browser
     return node, None
-
-
-def _holds_volumes(sequence: Any) -> bool:
-    first = sequence.GetNthDataNode(0) if sequence.GetNumberOfDataNodes() else None
-    return first is not None and first.IsA("vtkMRMLScalarVolumeNode") and not first.IsA("vtkMRMLLabelMapVolumeNode")
 
 
 @contextmanager

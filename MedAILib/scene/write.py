@@ -28,6 +28,7 @@ class Outputs:
         segmentation: a segmentation node: names, colours, terminology, overlapping segments.
         label_map: a label map volume node for each layer, with a colour table node.
         probabilities: a volume node for each class's probability, if the result has them.
+        uncertainty: a volume node for each voxel's entropy, 0 to 1, if the result has it.
         surfaces: closed surfaces of the segments, in the segmentation node, for 3D views.
         table: a table node: voxels, volume and intensities of each segment.
         into: the ID of a segmentation node of the source's scene that takes the segments, in place of a new node.
@@ -42,6 +43,7 @@ class Outputs:
     surfaces: bool = False
     table: bool = True
     into: str | None = None
+    uncertainty: bool = False
 
     def __post_init__(self) -> None:
         if self.into is not None and not self.segmentation:
@@ -76,7 +78,7 @@ def write_result(
 
     Returns:
         The new nodes: segmentation (or the one that was added to), label maps each after its colour table,
-        probabilities, table.
+        probabilities, uncertainty, table.
 
     Raises:
         InputError: the source has left its scene or was changed to another grid, the result lacks what is asked for,
@@ -90,6 +92,8 @@ def write_result(
         )
     if outputs.probabilities and result.probabilities is None:
         raise InputError("The result has no probabilities; run the model again and ask for them.")
+    if outputs.uncertainty and result.uncertainty is None:
+        raise InputError("The result has no uncertainty; run the model again and ask for it.")
     prefix = name or " ".join(x for x in (source_node.GetName(), result.provenance.get("model")) if x)
     scene = source_node.GetScene()
     into = None if outputs.into is None else require_segmentation(scene, outputs.into, source_node)
@@ -105,6 +109,8 @@ def write_result(
             writer.add_label_maps()
         if outputs.probabilities:
             writer.add_probabilities()
+        if outputs.uncertainty:
+            writer.add_uncertainty()
         if outputs.table:
             writer.add_table()
     return writer.nodes
@@ -158,6 +164,15 @@ class _Writer(NodeWriter):
             display = node.GetScalarVolumeDisplayNode()
             display.AutoWindowLevelOff()
             display.SetWindowLevelMinMax(0.0, 1.0)
+
+    def add_uncertainty(self) -> None:
+        voxels = self._result.uncertainty
+        assert voxels is not None
+        node = self.add_volume("vtkMRMLScalarVolumeNode", "uncertainty", voxels, self._result.geometry)
+        node.CreateDefaultDisplayNodes()
+        display = node.GetScalarVolumeDisplayNode()
+        display.AutoWindowLevelOff()
+        display.SetWindowLevelMinMax(0.0, 1.0)
 
     def add_table(self) -> None:
         rows = self._statistics

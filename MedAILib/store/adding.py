@@ -19,6 +19,7 @@ from MedAILib.read_spec import read_spec
 from MedAILib.store.arrival import Arrived, Source, Wishes, fetch
 from MedAILib.store.content import size_bytes, tree_sha256
 from MedAILib.store.download import forget_old_parts
+from MedAILib.store.engines import engines_size, forget_engines
 from MedAILib.store.find import builtin_checksums, builtin_models
 from MedAILib.store.folders import store_folder, work_folder
 from MedAILib.store.licence import Licence, licence_of
@@ -99,7 +100,7 @@ def remove_model(name: str) -> int:
 
 
 def clean_store() -> int:
-    """Remove what is no model from the store: unpacked archives, and downloads that are half there.
+    """Remove what is no model from the store: unpacked archives, conversions, and downloads that are half there.
 
     Returns:
         The bytes that they took.
@@ -109,9 +110,10 @@ def clean_store() -> int:
     """
     with _changing() as staging:
         downloads = work_folder() / "downloads"
-        size = unpacked_size() + size_bytes(downloads)
+        size = unpacked_size() + engines_size() + size_bytes(downloads)
         forget_old_parts(downloads, days=0)
         forget_unpacked(staging)
+        forget_engines(staging)
     return size
 
 

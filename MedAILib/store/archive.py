@@ -1,4 +1,4 @@
-"""A zip archive becomes a folder, whole or not at all; nothing in it can write elsewhere or fill the disk.
+"""A zip or tar.gz archive becomes a folder, whole or not at all; nothing in it can write elsewhere or fill the disk.
 
 Python's `zipfile` reads the members; which of them are written, where and how much, is decided here.
 """
@@ -20,12 +20,12 @@ from MedAILib.output import cannot_write
 from MedAILib.progress import Progress
 from MedAILib.store.limits import Limits, in_kilobytes
 from MedAILib.store.names import Members
+from MedAILib.store.tar_archive import JUNK, is_gzipped, make_folder, write_members
 
 CHUNK = 1 << 20
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 0x1 | 0x40 | 0x2000
-# What macOS puts beside the real files.
-JUNK = ("__MACOSX", ".DS_Store")
+ENDINGS = (".zip", ".tar.gz", ".tgz")
 # What zipfile raises for archives that are damaged or made to look so.
 _DAMAGED = (
     zipfile.BadZipFile,
@@ -63,8 +63,14 @@ class _Sparing(io.BufferedReader):
         return super().read(size)
 
 
+def archive_stem(path: Path) -> str | None:
+    """An archive's name without its ending; None for what does not end as archives do that MedAI unpacks."""
+    ending = next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), None)
+    return None if ending is None else path.name[: -len(ending)]
+
+
 def unpack(archive: Path, target: Path, progress: Progress, limits: Limits | None = None) -> None:
-    """Unpack a zip archive into the folder `target`, which must not exist and appears only when all is written.
+    """Unpack an archive, told by its content, into `target`, which must not exist and appears only when all is there.
 
     Raises:
         ModelError: it is damaged, encrypted, too large, or holds what could write elsewhere.
@@ -77,7 +83,7 @@ def unpack(archive: Path, target: Path, progress: Progress, limits: Limits | Non
     except OSError as error:
         raise cannot_write(target, error) from error
     try:
-        _unpack_to(archive, part, progress, limits)
+        (write_members if _is_tar(archive) else _unpack_to)(archive, part, progress, limits)
         try:
             part.rename(target)
         except OSError as error:
@@ -86,21 +92,30 @@ def unpack(archive: Path, target: Path, progress: Progress, limits: Limits | Non
         shutil.rmtree(part, ignore_errors=True)
 
 
+def _is_tar(archive: Path) -> bool:
+    try:
+        return is_gzipped(archive)
+    except OSError as error:
+        raise ModelError(f"{archive} can't be read: {error}.") from error
+
+
 def _unpack_to(archive: Path, folder: Path, progress: Progress, limits: Limits) -> None:
     with ExitStack() as files:
         try:
             raw = files.enter_context(_Sparing(archive, limits.small_bytes))
             file = files.enter_context(zipfile.ZipFile(raw))
         except _DAMAGED as error:
-            raise ModelError(f"{archive} is no zip archive, or a damaged one; download or copy it again.") from error
+            raise ModelError(
+                f"{archive} is no zip or tar.gz archive, or a damaged one; download or copy it again."
+            ) from error
         members = _accepted(archive, file.infolist(), limits)
         total, done = sum(member.info.file_size for member in members), 0
         for member in members:
             place = folder.joinpath(*member.parts)
             if member.is_folder:
-                _make_folder(place)
+                make_folder(place)
                 continue
-            _make_folder(place.parent)
+            make_folder(place.parent)
             for size in _write(archive, file, member, place):
                 done += size
                 progress.step(*in_kilobytes(done, total, "Unpacking"))
@@ -192,10 +207,3 @@ def _pieces(archive: Path, file: zipfile.ZipFile, member: _Member) -> Iterator[b
 
 def _damaged(archive: Path, member: _Member) -> ModelError:
     return ModelError(f"{archive} is damaged at its member {'/'.join(member.parts)!r}; download or copy it again.")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error

@@ -9,7 +9,7 @@ from MedAILib.errors import InputError, ModelError
 from MedAILib.output import cannot_write
 from MedAILib.progress import Progress
 from MedAILib.read_spec import require_model
-from MedAILib.store.archive import unpack
+from MedAILib.store.archive import archive_stem, unpack
 from MedAILib.store.catalogue import catalogue
 from MedAILib.store.content import CHUNK, file_digest
 from MedAILib.store.download import download
@@ -19,8 +19,9 @@ from MedAILib.store.limits import Limits, in_kilobytes
 from MedAILib.store.names import Members, model_name
 from MedAILib.store.remote import Remote
 from MedAILib.store.root import model_root
+from MedAILib.store.tar_archive import is_gzipped
 
-OTHER_ARCHIVES = (".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zst")
+OTHER_ARCHIVES = (".7z", ".bz2", ".gz", ".rar", ".tar", ".xz", ".zst")
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def find_source(words: str, sha256: str | None = None) -> Source:
         remote = entry.remote if sha256 is None else replace(entry.remote, sha256=sha256)
         return Source(words, remote=remote, name=entry.name)
     raise InputError(
-        f"There is nothing to add at '{words}'; give a folder, a zip archive, an https address, or a name that "
+        f"There is nothing to add at '{words}'; give a folder, an archive, an https address, or a name that "
         "`medai models list` shows as available."
     )
 
@@ -99,9 +100,10 @@ def fetch(
         arrived = _from_path(source.path, wishes, staging, accept, progress, limits)
     else:
         file = download(source.remote, work_folder() / "downloads", progress, limits)
-        name = model_name(Path(unquote(urlsplit(source.remote.address).path)).stem)
+        named = Path(unquote(urlsplit(source.remote.address).path))
+        name = model_name(archive_stem(named) or named.stem)
         try:
-            shown = staging / f"{name}.zip"
+            shown = staging / f"{name}{'.tar.gz' if is_gzipped(file) else '.zip'}"
             file.rename(shown)
         except OSError as error:
             raise cannot_write(file, error) from error
@@ -118,12 +120,12 @@ def _from_path(
     store = store_folder().resolve()
     if path.resolve() in (store, *store.parents):
         raise InputError(f"{path} holds the model store itself; give the model's own folder.")
-    if path.is_file() and path.suffix.lower() == ".zip":
+    if path.is_file() and archive_stem(path) is not None:
         return _from_archive(path, wishes, staging, progress, limits)
     if wishes.sha256 is not None:
-        raise InputError(f"{path} is no zip archive, and --sha256 is for one; leave it out.")
+        raise InputError(f"{path} is no archive, and --sha256 is for one; leave it out.")
     if path.is_file() and path.suffix.lower() in OTHER_ARCHIVES:
-        raise InputError(f"{path} is no zip archive, the only kind that MedAI unpacks; unpack it and add the folder.")
+        raise InputError(f"{path} is none of the archives that MedAI unpacks, .zip and .tar.gz; unpack it and add it.")
     root = path if path.is_file() else model_root(path, path)
     require_model(root)
     name = wishes.name or model_name(root.resolve().stem if root.is_file() else root.resolve().name)
@@ -146,7 +148,7 @@ def _from_archive(archive: Path, wishes: Wishes, staging: Path, progress: Progre
     folder = staging / "unpacked"
     unpack(archive, folder, progress, limits)
     root = model_root(folder, archive.name)
-    name = model_name(archive.stem if root == folder else root.name)
+    name = model_name((archive_stem(archive) or archive.stem) if root == folder else root.name)
     return Arrived(root, name, f"sha256:{digest}", pinned=wishes.sha256 is not None)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from MedAILib.config import read_json
 from MedAILib.errors import InputError
+from MedAILib.store.archive import archive_stem
 from MedAILib.store.catalogue import catalogue
 from MedAILib.store.folders import RESOURCES
 from MedAILib.store.record import installed_models
@@ -26,12 +27,12 @@ def builtin_checksums() -> dict[str, str]:
 
 
 def find_model(name_or_path: str) -> Path:
-    """The folder or file of a model, from its name or from a path; a zip archive is unpacked into the store's cache.
+    """The folder or file of a model, from its name or from a path; an archive is unpacked into the store's cache.
 
     Raises:
         InputError: there is none; the sentence says the nearest name.
-        ModelError: a zip archive is damaged or refused.
-        OutputError: a zip archive can't be unpacked.
+        ModelError: an archive is damaged or refused.
+        OutputError: an archive can't be unpacked.
     """
     if not name_or_path.strip():
         raise InputError("The model's name is empty; `medai models list` shows the names.")
@@ -43,7 +44,7 @@ def find_model(name_or_path: str) -> Path:
         return installed[name_or_path]
     path = existing(name_or_path)
     if path is not None:
-        return unpacked(path) if path.suffix.lower() == ".zip" and path.is_file() else path
+        return unpacked(path) if archive_stem(path) is not None and path.is_file() else path
     if name_or_path in catalogue():
         raise InputError(
             f"The model '{name_or_path}' is not on this computer yet; get it with `medai models add {name_or_path}`."

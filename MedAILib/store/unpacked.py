@@ -1,4 +1,4 @@
-"""A zip archive given as a model: unpacked once, kept by its SHA-256, the longest unused forgotten first."""
+"""An archive given as a model: unpacked once, kept by its SHA-256, the longest unused forgotten first."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 from MedAILib.errors import ModelError
 from MedAILib.output import cannot_write
 from MedAILib.progress import Progress
-from MedAILib.store.archive import unpack
+from MedAILib.store.archive import archive_stem, unpack
 from MedAILib.store.content import file_digest, size_bytes
 from MedAILib.store.folders import work_folder
 from MedAILib.store.limits import Limits
@@ -26,7 +26,7 @@ _known: dict[tuple[Path, int, int], str] = {}
 
 
 def unpacked(path: Path, progress: Progress | None = None, limits: Limits | None = None) -> Path:
-    """The folder of the model in a zip archive, unpacked into the store's cache unless it is there already.
+    """The folder of the model in an archive, unpacked into the store's cache unless it is there already.
 
     Raises:
         ModelError: the archive is damaged or refused, or holds no model.
@@ -80,7 +80,7 @@ def _unpack(path: Path, place: Path, progress: Progress, limits: Limits | None) 
         raise cannot_write(cache, error) from error
     try:
         # The model's name is its folder's: that of the archive, where it brings none of its own.
-        unpack(path, staging / model_name(path.stem), progress, limits)
+        unpack(path, staging / model_name(archive_stem(path) or path.stem), progress, limits)
         model_root(staging, path)
         staging.rename(place)
     finally:

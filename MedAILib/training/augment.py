@@ -1,73 +1,144 @@
 """From a case's files to training samples: fixed preprocessing, then random changes after nnU-Net's recipe.
 
-Probabilities and ranges follow nnU-Net v2's default trainer (Isensee et al., Nature Methods 18, 2021, supplementary
-note 4), as far as MONAI has the transform; rotation and scaling are drawn together and a little more often, because
-training here is shorter.
+Where images are larger than the patch, a part around a chosen voxel is cut first, a margin wider than the patch so
+that turning it leaves no empty corners; otherwise the whole image is changed and the patch cut from it.
 """
 
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import monai.transforms
+import numpy as np
+import torch
+from monai.data import MetaTensor
 from monai.transforms import (
+    ClassesToIndicesd,
     Compose,
-    EnsureChannelFirstd,
+    CropForegroundd,
     EnsureTyped,
-    LoadImaged,
-    NormalizeIntensityd,
+    FgBgToIndicesd,
     Orientationd,
-    RandAdjustContrastd,
-    RandAffined,
-    RandFlipd,
-    RandGaussianNoised,
-    RandGaussianSmoothd,
-    RandScaleIntensityd,
-    RandScaleIntensityFixedMeand,
-    RandSimulateLowResolutiond,
+    RandCropByLabelClassesd,
+    RandCropByPosNegLabeld,
+    Randomizable,
     RandSpatialCropd,
     Spacingd,
     SpatialPadd,
+    Transform,
 )
+from monai.utils import MetaKeys, SpaceKeys
 
+from MedAILib.files.images import read_channels, read_image
+from MedAILib.training.augmentations import flips, spatial_changes, value_changes
+from MedAILib.training.intensities import require_runnable
 from MedAILib.training.task import SegmentationTask
+from MedAILib.volume import Volume
 
 BOTH = ("image", "label")
+MARGIN = 1.25
+# Voxels of each class that a case remembers for choosing patches around them.
+REMEMBERED = 5000
+
+
+def read_sample(entry: Mapping[str, Any]) -> dict[str, MetaTensor]:
+    """Files as `medai segment` reads them: image and label (C, X, Y, Z) in float32, with their places in RAS."""
+    image = read_channels([Path(file) for file in entry["image"]])
+    return {"image": _tensor(image), "label": _tensor(read_image(Path(entry["label"])))}
 
 
 def fixed_steps(task: SegmentationTask) -> Compose:
     """Files to normalised tensors (C, X, Y, Z), as the exported bundle's preprocessing does it; the label alike."""
+    require_runnable(task.intensity)
+    steps: list[Any] = [read_sample, Orientationd(BOTH, axcodes=task.orientation, labels=None)]
+    if task.crop_foreground:
+        steps.append(CropForegroundd(BOTH, source_key="image", allow_smaller=True))
+    steps.append(Spacingd(BOTH, pixdim=task.spacing_mm, mode=("bilinear", "nearest")))
+    for entry in task.intensity:
+        arguments = {key: value for key, value in entry.items() if key != "_target_"}
+        steps.append(getattr(monai.transforms, entry["_target_"])("image", **arguments))
+    steps.append(EnsureTyped(BOTH, track_meta=False))
+    if task.sampling != "uniform":
+        steps.append(SpatialPadd(BOTH, spatial_size=wide_patch(task)))
+    if task.sampling == "classes":
+        steps.append(ClassesToIndicesd("label", num_classes=task.classes, max_samples_per_class=REMEMBERED))
+    elif task.sampling == "foreground":
+        steps.append(FgBgToIndicesd("label"))
+    return Compose(steps)
+
+
+def random_steps(task: SegmentationTask) -> Compose:
+    """Normalised tensors to augmented samples of the patch's size."""
+    whole = task.sampling == "uniform"
     return Compose(
         [
-            LoadImaged(BOTH),
-            EnsureChannelFirstd(BOTH),
-            Orientationd(BOTH, axcodes=task.orientation, labels=None),
-            Spacingd(BOTH, pixdim=task.spacing_mm, mode=("bilinear", "nearest")),
-            NormalizeIntensityd("image", channel_wise=True),
+            *([SpatialPadd(BOTH, spatial_size=task.patch)] if whole else _cut(task)),
+            *spatial_changes(task, None if whole else task.patch),
+            *([RandSpatialCropd(BOTH, roi_size=task.patch, random_size=False)] if whole else []),
+            *flips(task),
+            *value_changes(task),
             EnsureTyped(BOTH, track_meta=False),
         ]
     )
 
 
-def random_steps(task: SegmentationTask) -> Compose:
-    """Normalised tensors to augmented samples of the patch's size."""
-    patch = task.patch
-    return Compose(
-        [
-            SpatialPadd(BOTH, spatial_size=patch),
-            RandAffined(
-                BOTH,
-                prob=0.6,
-                rotate_range=[0.4] * 3,
-                scale_range=[(-0.2, 0.25)] * 3,
-                translate_range=[4] * 3,
-                mode=("bilinear", "nearest"),
-                padding_mode="zeros",
+def wide_patch(task: SegmentationTask) -> list[int]:
+    """The size of what is cut from a larger image before it is turned and scaled."""
+    return [math.ceil(n * MARGIN) if n > 1 else 1 for n in task.patch]
+
+
+def _cut(task: SegmentationTask) -> list[Transform]:
+    if task.sampling == "foreground":
+        inside, outside = task.sampling_ratios or [1.0, 2.0]
+        return [
+            OnePatch(
+                RandCropByPosNegLabeld(
+                    BOTH,
+                    label_key="label",
+                    spatial_size=wide_patch(task),
+                    pos=inside,
+                    neg=outside,
+                    fg_indices_key="label_fg_indices",
+                    bg_indices_key="label_bg_indices",
+                )
             ),
-            RandSpatialCropd(BOTH, roi_size=patch, random_size=False),
-            *(RandFlipd(BOTH, prob=0.5, spatial_axis=axis) for axis in task.mirror_axes),
-            RandGaussianNoised("image", prob=0.15, std=0.3),
-            RandGaussianSmoothd("image", prob=0.2, sigma_x=(0.5, 1.0), sigma_y=(0.5, 1.0), sigma_z=(0.5, 1.0)),
-            RandScaleIntensityd("image", prob=0.15, factors=0.25),
-            RandScaleIntensityFixedMeand("image", prob=0.15, factors=(-0.25, 0.25), preserve_range=True),
-            RandSimulateLowResolutiond("image", prob=0.2, zoom_range=(0.5, 1.0)),
-            RandAdjustContrastd("image", prob=0.1, gamma=(0.7, 1.5), retain_stats=True, invert_image=True),
-            RandAdjustContrastd("image", prob=0.3, gamma=(0.7, 1.5), retain_stats=True),
-            EnsureTyped(BOTH, track_meta=False),
         ]
+    return [
+        OnePatch(
+            RandCropByLabelClassesd(
+                BOTH,
+                label_key="label",
+                spatial_size=wide_patch(task),
+                ratios=list(task.sampling_ratios) or None,
+                num_classes=task.classes,
+                indices_key="label_cls_indices",
+                warn=False,
+            )
+        ),
+    ]
+
+
+class OnePatch(Randomizable, Transform):
+    """A crop that gives a list of one sample, as one that gives the sample, without what served to choose it."""
+
+    def __init__(self, crop: Randomizable) -> None:
+        self.crop = crop
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> "OnePatch":
+        super().set_random_state(seed, state)
+        self.crop.set_random_state(seed, state)
+        return self
+
+    def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
+        (patch,) = self.crop(sample)  # type: ignore[operator]  # it is a crop
+        return {key: patch[key] for key in BOTH}
+
+
+def _tensor(volume: Volume) -> MetaTensor:
+    voxels = np.ascontiguousarray(volume.data.astype(np.float32).transpose(0, 3, 2, 1))
+    return MetaTensor(
+        torch.from_numpy(voxels),
+        affine=torch.from_numpy(volume.geometry.ijk_to_ras.copy()),
+        meta={MetaKeys.SPACE: SpaceKeys.RAS},
     )

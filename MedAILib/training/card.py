@@ -6,6 +6,7 @@ import numpy as np
 
 from MedAILib.training.cases import Split
 from MedAILib.training.evaluate import MEASURES, WORST_SHOWN, Evaluation, statistics
+from MedAILib.training.recipe import Z_SCORE
 from MedAILib.training.task import SegmentationTask
 
 SHOWN = ("Dice", "HD95", "SurfaceDice_1mm", "VolumeDifference_mL")
@@ -21,13 +22,15 @@ class TrainingRecord:
     epochs: int
     fold: int
     machine: str
+    half: bool = True
+    initial: str = ""
 
 
 def write_card(record: TrainingRecord, evaluation: Evaluation | None) -> str:
     """Markdown of a model card: what it is, its data, its training, its figures on the validation cases, its limits."""
     task, split = record.task, record.split
     labels = "\n".join(f"| {label['value']} | {label['name']} |" for label in task.labels)
-    results = _results(evaluation) if evaluation is not None else "Not validated."
+    results = results_table(evaluation) if evaluation is not None else "Not validated."
     limits = "\n".join(f"- {text}" for text in task.warnings)
     references = "\n".join(f"- {text}" for text in task.references)
     return f"""# {task.title}
@@ -39,8 +42,9 @@ def write_card(record: TrainingRecord, evaluation: Evaluation | None) -> str:
 ## Input and output
 
 {len(task.channels)} channel(s): {", ".join(task.channels)}. Any orientation and voxel spacing; inside, the image is
-turned to {task.orientation}, resampled to {_times(task.spacing_mm)} mm and normalised to mean 0 and standard deviation
-1 over the whole image or region of interest. Windows of {_times(task.patch)} voxels.
+turned to {task.orientation}, {"cut to what is above zero, " if task.crop_foreground else ""}resampled to
+{_times(task.spacing_mm)} mm and its values changed by {_intensity(task)} over the whole image or region of interest.
+Windows of {_times(task.patch)} voxels.
 
 | label | structure |
 |---|---|
@@ -56,7 +60,7 @@ turned to {task.orientation}, resampled to {_times(task.spacing_mm)} mm and norm
 
 {task.data_source}. {len(split.training)} cases for training and {len(split.validation)} for validation (part
 {record.fold} of {task.folds} after shuffling the sorted names with seed {task.seed}); the validation cases took no
-part in any choice during training and the last epoch's averaged weights were taken, not the best of several.
+part in any choice during training. {_taken(task)}
 Licence of the weights, as derived from the data: {task.licence}.
 
 ## Training
@@ -65,10 +69,7 @@ Licence of the weights, as derived from the data: {task.licence}.
 {record.command}
 ```
 
-{task.network["_target_"]}, {record.epochs} epochs of all training cases in batches of {task.batch}, AdamW with learning
-rate {task.learning_rate:g} falling to zero by a power of 0.9, Dice plus cross-entropy with deep supervision, moving
-average of the weights, bfloat16. Augmentation: rotation, scaling, translation, mirroring, noise, blur, brightness,
-contrast, low resolution, gamma (after nnU-Net). Seed {task.seed}. Machine: {record.machine}.
+{_training(record)}
 
 ## Validation
 
@@ -82,7 +83,7 @@ Validation cases: {", ".join(case.name for case in split.validation)}.
 """
 
 
-def _results(evaluation: Evaluation) -> str:
+def results_table(evaluation: Evaluation) -> str:
     """Two tables: each structure over all cases, and the cases of lowest mean Dice."""
     rows = []
     for value, name in evaluation.labels.items():
@@ -114,6 +115,49 @@ def _results(evaluation: Evaluation) -> str:
             "|---|" + "---|" * len(names),
             *cases,
         ]
+    )
+
+
+def _training(record: TrainingRecord) -> str:
+    """How the network was trained, in a paragraph."""
+    task = record.task
+    loss = {"dice_ce": "Dice plus cross-entropy", "dice_focal": "Dice plus focal loss", "weighted_ce": "cross-entropy"}
+    rate = {"poly": " falling to zero by a power of 0.9", "cosine": " falling to zero by a cosine", "constant": ""}
+    parts = [
+        f"{task.network['_target_']}, {record.epochs} epochs of all training cases in batches of {task.batch}",
+        f"AdamW with learning rate {task.learning_rate:g}{rate[task.schedule]}",
+        loss[task.loss] + (" with deep supervision" if len(task.deep_supervision_weights) > 1 else ""),
+        f"class weights {task.class_weights}" if task.class_weights else "",
+        f"moving average of the weights ({task.ema_decay:g})",
+        f"gradients of {task.accumulate} batches a step" if task.accumulate > 1 else "",
+        f"the encoder's first {task.frozen_stages} stages kept as they were" if task.frozen_stages else "",
+        f"started from {record.initial}" if record.initial else "",
+        "bfloat16" if record.half else "float32",
+    ]
+    names = ", ".join(name.replace("_", " ") for name in task.augmentation) or "none"
+    sampled = (
+        f"Patches chosen by: {task.sampling}, {task.samples} of each case in an epoch. " if task.samples > 1 else ""
+    )
+    text = f"{', '.join(part for part in parts if part)}. {sampled}Augmentation: {names}. Seed {task.seed}."
+    return f"{text} Machine: {record.machine}."
+
+
+def _taken(task: SegmentationTask) -> str:
+    if task.patience:
+        return (
+            f"A tenth of the training cases was kept aside to stop after {task.patience} epochs without gain in Dice; "
+            "the best epoch's averaged weights on these were taken."
+        )
+    return "The last epoch's averaged weights were taken, not the best of several."
+
+
+def _intensity(task: SegmentationTask) -> str:
+    """The steps that change values, as the bundle's config has them."""
+    if task.intensity == [Z_SCORE]:
+        return "normalising each channel to mean 0 and standard deviation 1"
+    return ", then ".join(
+        f"{step['_target_'].removesuffix('d')} ({', '.join(f'{k} {v}' for k, v in step.items() if k != '_target_')})"
+        for step in task.intensity
     )
 
 

@@ -2,7 +2,9 @@
 
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from MedAILib.errors import InputError
@@ -28,14 +30,48 @@ class Split:
     validation: tuple[Case, ...]
 
 
-def find_cases(folder: Path, channels: int = 1) -> tuple[Case, ...]:
-    """List the labelled images of a data folder, sorted by name.
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with which file, in one sentence."""
 
-    The folder holds `images` and `labels`, or `imagesTr` and `labelsTr` (Medical Segmentation Decathlon, nnU-Net). An
-    image has the label's name, or that and `_0000`, `_0001`, … for each channel (nnU-Net).
+    file: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies in a data folder: cases that have all their files, and what is wrong with the rest."""
+
+    cases: tuple[Case, ...]
+    faults: tuple[Fault, ...]
+
+
+def find_cases(folder: Path, channels: int = 1) -> tuple[Case, ...]:
+    """List the labelled images of a data folder, sorted by name; see `scan_folder`.
 
     Raises:
         InputError: no such folders; a label without its image; an image without a label; no cases at all.
+    """
+    found = scan_folder(folder, channels)
+    if found.faults:
+        raise InputError(found.faults[0].text)
+    return found.cases
+
+
+def scan_folder(folder: Path, channels: int | None = None) -> Found:
+    """List the labelled images of a data folder, sorted by name.
+
+    The folder holds `images` and `labels`, or `imagesTr` and `labelsTr` (Medical Segmentation Decathlon, nnU-Net). An
+    image has the label's name (a file, or a folder with one DICOM series), or that and `_0000`, `_0001`, … for each
+    channel (nnU-Net); or all channels are one file's fourth dimension (decathlon). The files of one case may
+    have different endings.
+
+    Args:
+        folder: the data.
+        channels: how many images a case has; None: as many as there are.
+
+    Raises:
+        InputError: no such folders; no cases at all.
     """
     for images_name, labels_name in LAYOUTS:
         images, labels = folder / images_name, folder / labels_name
@@ -43,39 +79,63 @@ def find_cases(folder: Path, channels: int = 1) -> tuple[Case, ...]:
             break
     else:
         raise InputError(f"{folder} is no data folder: it needs images and labels, or imagesTr and labelsTr, in it.")
-    cases = []
+    there = {_stem(path): path for path in _image_paths(images)}
+    cases, faults = [], []
     used: set[Path] = set()
-    for label in sorted(labels.iterdir()):
-        if (ending := _ending(label)) is None:
-            continue
-        name = label.name.removesuffix(ending)
-        files = _images_of(images, name, ending, channels)
-        missing = [file for file in files if not file.is_file()]
-        if missing:
-            raise InputError(f"The label {label} has no image: {missing[0]} does not exist.")
-        cases.append(Case(name, files, label))
+    for label in _image_paths(labels):
+        name = _stem(label)
+        files = _images_of(there, name, channels)
+        count = channels or max(len(files), 1)
+        if len(files) < count and files != (there.get(name),):  # one file may hold all channels
+            wanted = images / (f"{name}_{len(files):04d}" if files or count > 1 else name)
+            faults.append(
+                Fault(label.name, f"The label {label} has no image: {wanted}.nii.gz (or the like) is absent.")
+            )
+        else:
+            cases.append(Case(name, files, label))
         used.update(files)
-    unused = sorted(file for file in images.iterdir() if _ending(file) and file not in used)
-    if unused:
-        raise InputError(f"The image {unused[0]} ({len(unused)} in all) has no label in {labels}; add or remove it.")
-    if not cases:
+    unused = [path for path in there.values() if path not in used]
+    for path in unused:
+        more = f" ({len(unused)} in all)" if len(unused) > 1 else ""
+        faults.append(Fault(path.name, f"The image {path}{more} has no label in {labels}; add or remove it."))
+    if not cases and not faults:
         raise InputError(f"There is no labelled image in {folder}.")
-    return tuple(cases)
+    return Found(tuple(cases), tuple(faults))
 
 
-def split_cases(cases: tuple[Case, ...], folds: int, fold: int, seed: int) -> Split:
+def split_cases(
+    cases: tuple[Case, ...], folds: int, fold: int, seed: int, groups: Mapping[str, str] | None = None
+) -> Split:
     """Deal the cases, shuffled by `seed`, into `folds` hands; hand `fold` is for validation, the others for training.
 
+    Args:
+        cases: all of them, sorted by name.
+        folds: how many hands.
+        fold: which hand is for validation.
+        seed: of the shuffling.
+        groups: for cases by name what they share (a patient); all cases of a group fall into one hand.
+
     Raises:
-        InputError: there is no such fold, or there are fewer cases than folds.
+        InputError: there is no such fold, or there are fewer cases, or groups, than folds.
     """
     if not 0 <= fold < folds:
         raise InputError(f"There is no fold {fold}: the task has folds 0 to {folds - 1}.")
     if len(cases) < folds:
         raise InputError(f"{len(cases)} cases are too few for {folds} folds.")
-    shuffled = list(cases)
+    named = groups or {}
+    shared: dict[str, list[Case]] = {}
+    for case in cases:
+        shared.setdefault(named.get(case.name, f"case {case.name}"), []).append(case)
+    if len(shared) < folds:
+        raise InputError(
+            f"The cases are of {len(shared)} patients, too few for {folds} folds; give --set folds={len(shared)}."
+            if len(shared) > 1
+            else "All cases are of one patient, so that nothing is left to validate on; add another patient's."
+        )
+    shuffled = list(shared.values())
     random.Random(seed).shuffle(shuffled)
-    validation = tuple(sorted(shuffled[fold::folds], key=lambda case: case.name))
+    dealt = [case for group in shuffled[fold::folds] for case in group]
+    validation = tuple(sorted(dealt, key=lambda case: case.name))
     training = tuple(case for case in cases if case not in validation)
     return Split(training, validation)
 
@@ -89,18 +149,36 @@ def read_labels(folder: Path) -> dict[int, str]:
     path = folder / "dataset.json"
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["labels"].items()
-        pairs = [(key, value) if isinstance(value, int) else (value, int(key)) for key, value in entries]
+        pairs = [(value, int(key)) if key.isdecimal() else (key, value) for key, value in entries]
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{path} can't be read as a decathlon or nnU-Net data description: {error!r}.") from error
+    if any(not isinstance(value, int) for _, value in pairs):
+        raise InputError(f"{path} has structures of several label values (regions); give each value its own name.")
+    if "ignore" in dict(pairs):
+        raise InputError(f"{path} has an 'ignore' label, which training does not leave out; label these voxels.")
     return {value: name for name, value in pairs if value != 0}
+
+
+def _image_paths(folder: Path) -> list[Path]:
+    """Image files and folders of DICOM files, sorted; hidden ones, which macOS leaves in archives, are none."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and (_ending(path) or (path.is_dir() and any(path.iterdir())))
+    )
 
 
 def _ending(path: Path) -> str | None:
     return next((ending for ending in IMAGE_ENDINGS if path.name.endswith(ending)), None)
 
 
-def _images_of(images: Path, name: str, ending: str, channels: int) -> tuple[Path, ...]:
-    plain = images / f"{name}{ending}"
-    if channels == 1 and plain.is_file():
-        return (plain,)
-    return tuple(images / f"{name}_{channel:04d}{ending}" for channel in range(channels))
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(_ending(path) or "")
+
+
+def _images_of(there: dict[str, Path], name: str, channels: int | None) -> tuple[Path, ...]:
+    if name in there and channels in (1, None):
+        return (there[name],)
+    numbered = [there.get(f"{name}_{channel:04d}") for channel in range(channels or len(there))]
+    files = tuple(takewhile(lambda path: path is not None, numbered))
+    return tuple(path for path in files if path is not None) or ((there[name],) if name in there else ())

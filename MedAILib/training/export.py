@@ -14,10 +14,12 @@ from torch import Tensor
 
 from MedAILib.errors import OutputError
 from MedAILib.models.weights import save_checkpoint
+from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.task import SegmentationTask
 
 # Only of use while training: the network that runs has no auxiliary heads.
 TRAINING_ONLY = ("deep_supervision_heads.", "heads.")
+CROP = {"_target_": "CropForegroundd", "keys": "image", "source_key": "image", "allow_smaller": True}
 
 
 @dataclass(frozen=True)
@@ -37,18 +39,39 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     Raises:
         OutputError: the folder can't be written, or holds something else than a bundle.
     """
+    task = bundle.task
+    configs = {"metadata": metadata(task), "inference": inference(task)}
+    write_model(Contents(configs, bundle.card, licence_text(task), _halved(bundle.weights)), folder)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A bundle's files: configs by name, model card, licence, and weights by name."""
+
+    configs: dict[str, dict[str, Any]]
+    card: str
+    licence: str
+    weights: dict[str, Tensor]
+
+
+def write_model(contents: Contents, folder: Path) -> None:
+    """Write a bundle of any kind, as `write_bundle` does.
+
+    Raises:
+        OutputError: the folder can't be written, or holds something else than a bundle.
+    """
     require_place(folder)
     part, old = (folder.with_name(folder.name + ending) for ending in (".part", ".old"))
     try:
         shutil.rmtree(part, ignore_errors=True)
-        for name, content in (("metadata", metadata(bundle.task)), ("inference", inference(bundle.task))):
+        for name, content in contents.configs.items():
             path = part / "configs" / f"{name}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
         (part / "docs").mkdir()
-        (part / "docs" / "README.md").write_text(bundle.card, encoding="utf-8")
-        (part / "LICENSE").write_text(licence_text(bundle.task), encoding="utf-8")
-        save_checkpoint(_halved(bundle.weights), part / "models" / "model.pt")
+        (part / "docs" / "README.md").write_text(contents.card, encoding="utf-8")
+        (part / "LICENSE").write_text(contents.licence, encoding="utf-8")
+        save_checkpoint(contents.weights, part / "models" / "model.pt")
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             folder.rename(old)
@@ -71,7 +94,7 @@ def require_place(folder: Path) -> None:
         raise OutputError(f"The trained model can't be written to {folder}: {error.strerror}.") from error
 
 
-def licence_text(task: SegmentationTask) -> str:
+def licence_text(task: SegmentationTask | ClassificationTask) -> str:
     """The bundle's `LICENSE`: which licence the weights have, and whom to name."""
     return (
         f"{task.licence}\n\n{task.copyright}\n\n"
@@ -156,8 +179,9 @@ def inference(task: SegmentationTask) -> dict[str, Any]:
                 {"_target_": "LoadImaged", **image},
                 {"_target_": "EnsureChannelFirstd", **image},
                 {"_target_": "Orientationd", **image, "axcodes": task.orientation},
+                *([CROP] if task.crop_foreground else []),
                 {"_target_": "Spacingd", **image, "pixdim": task.spacing_mm, "mode": "bilinear"},
-                {"_target_": "NormalizeIntensityd", **image, "channel_wise": True},
+                *({"_target_": entry["_target_"], **image, **entry} for entry in task.intensity),
                 {"_target_": "EnsureTyped", **image},
             ],
         },

@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from MedAILib.output import cannot_write, whole_files
+from MedAILib.training.compare_models import Comparison, comparison_html, comparison_json
 from MedAILib.training.evaluate import (
     MEASURES,
     RESAMPLES,
@@ -38,7 +39,9 @@ from MedAILib.training.plots import (
 )
 
 
-def write_evaluation(evaluation: Evaluation, folder: Path, command: str = "") -> None:
+def write_evaluation(
+    evaluation: Evaluation, folder: Path, command: str = "", comparison: Comparison | None = None
+) -> None:
     """Write an evaluation's three files; the folder is made if it is absent, other files in it are left alone.
 
     All three are complete beside their places before the first takes its place, so a failure or a cancelled run leaves
@@ -48,15 +51,27 @@ def write_evaluation(evaluation: Evaluation, folder: Path, command: str = "") ->
         evaluation: what to write.
         folder: gets `summary.json`, `cases.csv` and `report.html`.
         command: what the user typed, for the report.
+        comparison: with a second model on the same cases.
 
     Raises:
         OutputError: the folder or a file can't be written.
     """
+    compared = {} if comparison is None else {"comparison": comparison_json(comparison)}
     contents = {
-        "summary.json": json.dumps(summary(evaluation), indent=2, allow_nan=False, ensure_ascii=False) + "\n",
+        "summary.json": json.dumps(summary(evaluation) | compared, indent=2, allow_nan=False, ensure_ascii=False)
+        + "\n",
         "cases.csv": _table(evaluation),
-        "report.html": report(evaluation, command),
+        "report.html": report(evaluation, command, comparison),
     }
+    write_together(contents, folder)
+
+
+def write_together(contents: dict[str, str], folder: Path) -> None:
+    """Write texts by file name into a folder, as `write_evaluation` does: all of them or none.
+
+    Raises:
+        OutputError: the folder or a file can't be written.
+    """
     made = _make_folder(folder)
     try:
         with whole_files() as files:
@@ -71,24 +86,24 @@ def write_evaluation(evaluation: Evaluation, folder: Path, command: str = "") ->
                 parent.rmdir()
 
 
-def report(evaluation: Evaluation, command: str = "") -> str:
+def report(evaluation: Evaluation, command: str = "", comparison: Comparison | None = None) -> str:
     """The report as one HTML page that needs nothing else: plots and pictures are in it."""
     spec = evaluation.spec
     count = len(evaluation.cases)
     title = f"{spec.title or spec.name} on {count} case{'s' if count != 1 else ''}"
     with matplotlib.rc_context(STYLE):
-        boxes = _figure(
+        boxes = figure_html(
             box_plots(evaluation),
             "Distribution over the cases: one dot per case, boxes from the lower "
             "to the upper quartile with the median, whiskers to 1.5 times that range.",
         )
-        volumes = _figure(bland_altman(evaluation), _volumes_caption(evaluation))
+        volumes = figure_html(bland_altman(evaluation), _volumes_caption(evaluation))
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{CSS}</style></head><body><main>
 <header><p class="over">MedAI evaluation report</p><h1>{escape(title)}</h1>{_lead(evaluation)}</header>
 <section><h2>Results</h2>{_headline_table(evaluation)}{_missed(evaluation)}</section>
-<section><h2>Distribution</h2>{boxes}</section>
+{"" if comparison is None else comparison_html(comparison)}<section><h2>Distribution</h2>{boxes}</section>
 <section><h2>Volumes</h2>{volumes}</section>
 {_worst(evaluation)}<section><h2>Model and data</h2>{_facts(evaluation, command)}</section>
 <section class="notes"><h2>How to read the figures</h2>{NOTES}</section>
@@ -222,13 +237,14 @@ def _data_folder(cases: Sequence[CaseResult]) -> Path:
     return Path(os.path.commonpath([file.parent for file in files]))
 
 
-def _figure(figure: Figure, caption: str) -> str:
-    return (
-        f'<figure><img alt="{escape(caption)}" src="{_png(figure)}"><figcaption>{escape(caption)}</figcaption></figure>'
-    )
+def figure_html(figure: Figure, caption: str) -> str:
+    """A figure with its caption, as HTML that needs nothing else."""
+    text = escape(caption)
+    return f'<figure><img alt="{text}" src="{png_data(figure)}"><figcaption>{text}</figcaption></figure>'
 
 
-def _png(figure: Figure) -> str:
+def png_data(figure: Figure) -> str:
+    """A figure as the address of a picture that holds it."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=200)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
@@ -263,7 +279,7 @@ def _picture_cell(evaluation: Evaluation, picture: Picture) -> str:
     )
     return (
         f'<figure><img alt="Slice {picture.slice_k} of {escape(picture.case)} with outlines" '
-        f'src="{_png(outlines(picture))}"><figcaption><b>{escape(picture.case)}</b>, slice {picture.slice_k}<br>'
+        f'src="{png_data(outlines(picture))}"><figcaption><b>{escape(picture.case)}</b>, slice {picture.slice_k}<br>'
         f"Dice: {dice}</figcaption></figure>"
     )
 
@@ -286,6 +302,8 @@ tbody tr.first>*{border-top:1px solid #d5d9de;padding-top:9px}
 thead+tbody tr.first:first-child>*{border-top:0}
 tbody{border-bottom:1px solid #d5d9de}
 td:last-child,th:last-child{padding-right:0}
+.narrow{font-size:12.5px}.narrow th,.narrow td{padding-right:7px}.narrow thead th{white-space:normal}
+.note{margin:8px 0 0;font-size:12.5px;color:#4d5661}
 .warning{border-left:3px solid #c9510c;margin:14px 0 0;padding:2px 0 2px 12px;font-size:14px}
 figure{margin:0;break-inside:avoid}
 figure img{width:100%;display:block}

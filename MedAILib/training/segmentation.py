@@ -1,165 +1,276 @@
 """Training of a segmentation network: MONAI's trainer, deep supervision, averaged weights, resumable at each epoch."""
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Events
-from monai.data import CacheDataset, DataLoader, Dataset
+from monai.data import CacheDataset
 from monai.engines import SupervisedTrainer
-from monai.inferers import SimpleInferer
-from monai.losses import DeepSupervisionLoss, DiceCELoss
-from monai.transforms import Compose
+from monai.handlers import TensorBoardStatsHandler
+from monai.inferers import sliding_window_inference
 from monai.utils import set_determinism
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import Sampler
 
 from MedAILib.errors import InputError, ModelError
 from MedAILib.models.networks import build_network
-from MedAILib.models.weights import load_weights, save_checkpoint
 from MedAILib.progress import Progress
-from MedAILib.training.augment import fixed_steps, random_steps
-from MedAILib.training.cases import Case, Split
+from MedAILib.training.cases import Case, Split, split_cases
+from MedAILib.training.checkpoint import begin, identity_of, keep, require_room
+from MedAILib.training.curves import EpochRecord, board_writer, write_curves
+from MedAILib.training.initial import freeze_stages, load_initial
+from MedAILib.training.losses import build_loss
+from MedAILib.training.precision import AutocastInferer, training_type
+from MedAILib.training.samples import loader_of, prepared_cases, seed_of
 from MedAILib.training.task import SegmentationTask
+
+KEPT_FOR_STOPPING = 10  # one of so many training cases, where a task asks for early stopping
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Where and how one training goes: its checkpoints' folder, its length, its device."""
+    """Where and how one training goes.
+
+    Args:
+        folder: of its checkpoints and curves.
+        epochs: its length.
+        device: where it computes.
+        resume: go on from the last whole epoch.
+        initial: a bundle whose weights it starts from.
+        data_sha256: of all voxels, so that a resume on changed data is noticed; "" where not known.
+        groups: what cases share, so that the cases kept for stopping share nothing with the others.
+    """
 
     folder: Path
     epochs: int
     device: str = "cpu"
     resume: bool = False
+    initial: Path | None = None
+    data_sha256: str = ""
+    groups: dict[str, str] = field(default_factory=dict)
 
 
-class SeededSampler(Sampler[int]):
-    """Shuffles the cases and reseeds the augmentation by seed and epoch, so that a resumed run repeats nothing."""
+class Course:
+    """One training as it goes: all that a checkpoint holds, and what is done after each step and epoch."""
 
-    def __init__(self, length: int, steps: Compose, seed: int, epoch: int) -> None:
-        self.length, self.steps, self.seed, self.epoch = length, steps, seed, epoch
+    def __init__(self, task: SegmentationTask, run: TrainingRun, progress: Progress) -> None:
+        self.task, self.run, self.progress = task, run, progress
+        self.device = torch.device(run.device)
+        set_determinism(task.seed)
+        self.network = build_network(task.network["_target_"], _arguments(task.network))
+        if run.initial is not None:
+            load_initial(self.network, run.initial, progress)
+        freeze_stages(self.network, str(task.network["_target_"]), task.frozen_stages)
+        self.network.to(self.device)
+        self.average = AveragedModel(self.network, multi_avg_fn=moving_average(task.ema_decay))
+        learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(learning, lr=task.learning_rate, weight_decay=task.weight_decay)
+        self.records: list[EpochRecord] = []
+        self.best: dict[str, Tensor] = {}
+        self.best_epoch, self.best_dice = 0, -1.0
+        self.losses: list[float] = []
 
-    def __len__(self) -> int:
-        return self.length
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The averaged weights on the CPU, or the best epoch's where the task stops early."""
+        return self.best or {k: v.detach().cpu().clone() for k, v in self.average.module.state_dict().items()}
 
-    def __iter__(self) -> Iterator[int]:
-        seed = self.seed + 1000 * self.epoch
-        self.epoch += 1
-        self.steps.set_random_state(seed)
-        yield from torch.randperm(self.length, generator=torch.Generator().manual_seed(seed)).tolist()
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to be done."""
+        waited = len(self.records) - self.best_epoch
+        return len(self.records) >= self.run.epochs or bool(self.task.patience and waited >= self.task.patience)
 
+    def state(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "records": [[r.loss, r.rate, r.dice] for r in self.records],
+            "best": {"epoch": self.best_epoch, "dice": self.best_dice, "weights": self.best},
+        }
 
-class AutocastInferer(SimpleInferer):
-    """Runs the network under bfloat16 autocast on any device; the loss sees float32."""
+    def take_up(self, state: dict[str, Any]) -> None:
+        """Go on from what a checkpoint holds.
 
-    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        with torch.autocast(inputs.device.type, torch.bfloat16):
-            output = network(inputs, *args, **kwargs)
-        return output.float()
+        Raises:
+            InputError: it is of another training.
+        """
+        try:
+            for name in ("network", "average", "optimizer"):
+                getattr(self, name).load_state_dict(state[name])
+            self.records = [EpochRecord(*numbers) for numbers in state["records"]]
+            best = state["best"]
+            self.best_epoch, self.best_dice, self.best = best["epoch"], best["dice"], best["weights"]
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise InputError(f"{self.run.folder} is of another training: start anew without --resume.") from error
 
+    def before_step(self, iteration: int, steps: int) -> None:
+        """Set learning rate and random state, both functions of the step's number alone."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.task.learning_rate * falling(self.task.schedule, (iteration - 1) / steps)
+        torch.manual_seed(seed_of(self.task.seed, iteration))
 
-class SupervisedHeads(nn.Module):
-    """Dice plus cross-entropy over the heads that DynUNet stacks along axis 1 while it trains."""
+    def after_step(self, output: dict[str, Tensor], epoch: int, stepped: bool) -> None:
+        """Note the loss; stop where it is no number.
 
-    def __init__(self, weights: list[float]) -> None:
-        super().__init__()
-        loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
-        self.loss = DeepSupervisionLoss(loss, weights=[weight / sum(weights) for weight in weights])
+        Raises:
+            ModelError: with the likely reason.
+        """
+        loss = float(output["loss"].detach())
+        if not math.isfinite(loss):
+            reason = "the prepared images have values that are no numbers; check their intensity steps"
+            if bool(torch.isfinite(output["image"]).all()):
+                reason = f"most likely the learning rate {self.task.learning_rate:g} is too high; try a tenth of it"
+            raise ModelError(f"Training stopped: the loss is no finite number in epoch {epoch}; {reason}.")
+        self.losses.append(loss)
+        if stepped:
+            self.average.update_parameters(self.network)
 
-    def forward(self, heads: Tensor, label: Tensor) -> Tensor:
-        result: Tensor = self.loss(list(heads.unbind(1)), label)
-        return result
+    def after_epoch(self, watched: CacheDataset | None) -> None:
+        """Note the epoch, judge it where the task stops early, and keep all on disk."""
+        dice = _mean_dice(self, watched) if watched is not None else 0.0
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        self.records.append(EpochRecord(sum(self.losses) / max(len(self.losses), 1), rate, dice))
+        self.losses = []
+        if watched is not None and dice > self.best_dice:
+            self.best = {}
+            self.best_epoch, self.best_dice, self.best = len(self.records), dice, self.weights
+        keep(self.state(), self.run.folder)
+        write_curves(self.records, self.run.folder)
 
 
 def train_segmentation(task: SegmentationTask, split: Split, run: TrainingRun, progress: Progress) -> dict[str, Tensor]:
     """Train the task's network and return its averaged weights by name (float32, on the CPU).
 
-    A checkpoint stands in `run.folder` after every epoch; `run.resume` goes on from it.
+    A checkpoint stands in `run.folder` after every epoch; `run.resume` goes on from it, to the same bits on a CPU.
 
     Raises:
-        InputError: the checkpoint to resume from is missing or of another network.
-        ModelError: the loss is not finite any more; the sentence says in which epoch.
+        InputError: the checkpoint to resume from is missing or of another training.
+        ModelError: the loss is not finite any more; the sentence says in which epoch and why.
+        OutputError: the disk does not take the checkpoint.
         Cancelled: by `progress`, between two batches.
     """
-    set_determinism(task.seed)
-    network = build_network(task.network["_target_"], _arguments(task.network)).to(run.device)
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(task.ema_decay))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=task.learning_rate, weight_decay=task.weight_decay)
-    parts: dict[str, Any] = {"network": network, "average": average, "optimizer": optimizer}
-    epoch = _resume(parts, run) if run.resume else 0
-    if epoch >= run.epochs:
-        return _averaged(average)
+    course = Course(task, run, progress)
+    learnt, watched = _kept_for_stopping(task, split.training, run)
+    names = [case.name for case in learnt]
+    initial = str(run.initial.resolve()) if run.initial else ""
+    identity = identity_of(task, run_epochs=run.epochs, cases=names, initial=initial, data=run.data_sha256)
+    require_room(run.folder, sum(p.nbytes for p in course.network.parameters()))
+    state = begin(run.folder, identity, run.resume)
+    if state is not None:
+        course.take_up(state)
+    if not course.over:
+        _go_on(course, learnt, watched)
+    return course.weights
 
-    loader = _loader(task, split.training, epoch, progress)
+
+def moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """An exponential moving average for `AveragedModel` that forgets faster at first, (1 + n) / (10 + n) after n steps.
+
+    So that after few steps it is not mostly the weights that training began with.
+    """
+
+    def update(averaged: Any, current: Any, count: Any) -> None:
+        steps = int(count)
+        get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))(averaged, current, count)
+
+    return update
+
+
+def falling(schedule: str, done: float) -> float:
+    """What the learning rate is multiplied by when the share `done` of all steps is done."""
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    return 1.0 if schedule == "constant" else (1 - done) ** 0.9
+
+
+def _go_on(course: Course, learnt: tuple[Case, ...], watched: tuple[Case, ...]) -> None:
+    """Run the epochs that are left."""
+    task, run, progress, epoch = course.task, course.run, course.progress, len(course.records)
+    judged = prepared_cases(replace(task, sampling="uniform"), watched, progress) if watched else None
+    loader = loader_of(task, prepared_cases(task, learnt, progress), epoch)
+    batches = len(loader)
     trainer = SupervisedTrainer(
-        device=torch.device(run.device),
+        device=course.device,
         max_epochs=run.epochs,
         train_data_loader=loader,
-        network=network,
-        optimizer=optimizer,
-        loss_function=SupervisedHeads(task.deep_supervision_weights),
-        inferer=AutocastInferer(),
+        network=course.network,
+        optimizer=course.optimizer,
+        loss_function=build_loss(task, course.device),
+        inferer=AutocastInferer(training_type(task.precision, course.device)),
         decollate=False,
+        accumulation_steps=task.accumulate,
     )
-    trainer.state.epoch, trainer.state.epoch_length = epoch, len(loader)
-    trainer.state.iteration = epoch * len(loader)
-    steps = run.epochs * len(loader)
-    losses: list[float] = []
+    trainer.state.epoch, trainer.state.epoch_length = epoch, batches
+    trainer.state.iteration = epoch * batches
+    steps = run.epochs * batches
 
     @trainer.on(Events.ITERATION_STARTED)
-    def anneal() -> None:
-        rate = task.learning_rate * (1 - (trainer.state.iteration - 1) / steps) ** 0.9
-        optimizer.param_groups[0]["lr"] = rate
+    def before() -> None:
+        course.before_step(trainer.state.iteration, steps)
 
     @trainer.on(Events.ITERATION_COMPLETED)
-    def watch() -> None:
-        loss = float(trainer.state.output["loss"].detach())
-        if not math.isfinite(loss):
-            raise ModelError(f"Training stopped: the loss is no finite number in epoch {trainer.state.epoch}.")
-        losses.append(loss)
-        average.update_parameters(network)
-        mean = sum(losses[-len(loader) :]) / len(losses[-len(loader) :])
+    def after() -> None:
+        place = (trainer.state.iteration - 1) % batches + 1
+        stepped = place % task.accumulate == 0 or place == batches
+        course.after_step(trainer.state.output, trainer.state.epoch, stepped)
+        mean = sum(course.losses) / len(course.losses)
         progress.step(trainer.state.iteration, steps, f"Epoch {trainer.state.epoch} of {run.epochs}, loss {mean:.3f}")
 
     @trainer.on(Events.EPOCH_COMPLETED)
-    def keep() -> None:
-        states = {name: part.state_dict() for name, part in parts.items()}
-        save_checkpoint({"epoch": trainer.state.epoch, **states}, run.folder / "checkpoint.pt")
+    def note() -> None:
+        course.after_epoch(judged)
+        if course.over:
+            trainer.terminate()
 
-    trainer.run()
-    return _averaged(average)
+    board = board_writer(run.folder, trainer.state.iteration)
+    if board is not None:
+        TensorBoardStatsHandler(
+            board, epoch_log=False, output_transform=lambda output: output["loss"], tag_name="loss"
+        ).attach(trainer)
+    try:
+        trainer.run()
+    finally:
+        if board is not None:
+            board.close()
 
 
 def _arguments(network: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in network.items() if key != "_target_"}
 
 
-def _averaged(average: AveragedModel) -> dict[str, Tensor]:
-    return {key: value.detach().cpu() for key, value in average.module.state_dict().items()}
+def _kept_for_stopping(
+    task: SegmentationTask, cases: tuple[Case, ...], run: TrainingRun
+) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    """Cases to learn from, and those that decide when to stop: none where the task does not stop early."""
+    if not task.patience:
+        return cases, ()
+    parts = min(KEPT_FOR_STOPPING, len({run.groups.get(case.name, case.name) for case in cases}))
+    if parts < 2:
+        raise InputError("The training cases are of one patient, too few to stop early by; give --set patience=0.")
+    split = split_cases(cases, parts, 0, task.seed, run.groups)
+    return split.training, split.validation
 
 
-def _resume(parts: dict[str, Any], run: TrainingRun) -> int:
-    path = run.folder / "checkpoint.pt"
-    if not path.is_file():
-        raise InputError(f"There is nothing to resume: {path} does not exist.")
-    checkpoint = load_weights(path)
-    try:
-        for name, part in parts.items():
-            part.load_state_dict(checkpoint[name])
-        return int(checkpoint["epoch"])
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise InputError(f"{path} is of another training: resume with the task it was started with.") from error
-
-
-def _loader(task: SegmentationTask, cases: tuple[Case, ...], epoch: int, progress: Progress) -> DataLoader:
-    files = [{"image": [str(file) for file in case.images], "label": str(case.label)} for case in cases]
-    fixed = CacheDataset(files, fixed_steps(task), progress=False)
-    progress.step(0, 1, f"{len(cases)} cases read")
-    steps = random_steps(task)
-    sampler = SeededSampler(len(files), steps, task.seed, epoch)
-    augmented = Dataset(fixed, steps)  # type: ignore[arg-type]  # MONAI asks for a list, and takes any data set
-    return DataLoader(augmented, batch_size=task.batch, sampler=sampler, num_workers=0)
+@torch.no_grad()
+def _mean_dice(course: Course, prepared: CacheDataset) -> float:
+    """Mean Dice of all structures over the cases kept for stopping, by the averaged weights."""
+    network: nn.Module = course.average.module
+    network.eval()
+    infer = AutocastInferer(training_type(course.task.precision, course.device))
+    found = []
+    for number in range(len(prepared)):
+        sample = prepared[number]
+        image, label = sample["image"][None].to(course.device), sample["label"][0].to(course.device)
+        scores = sliding_window_inference(image, course.task.patch, 1, lambda x: infer(x, network), overlap=0.25)
+        predicted = torch.as_tensor(scores)[0].argmax(0)
+        for value in range(1, course.task.classes):
+            a, b = predicted == value, label == value
+            if a.any() or b.any():
+                found.append(2 * float((a & b).sum()) / float(a.sum() + b.sum()))
+    return sum(found) / max(len(found), 1)

@@ -1,11 +1,13 @@
 """A training task: the short readable description of what is to be learnt and how."""
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from MedAILib.errors import InputError
+from MedAILib.training.classification_task import ClassificationTask
+from MedAILib.training.recipe import Z_SCORE, usual_recipe
 
 TASKS = Path(__file__).parent / "tasks"
 
@@ -16,6 +18,22 @@ class SegmentationTask:
 
     Axes of `spacing_mm`, `patch` and `mirror_axes` are those of the network: first, second, third axis of
     `orientation` (for "RAS": left to right, posterior to anterior, inferior to superior).
+
+    Args:
+        crop_foreground: cut the box of what is above zero before anything else.
+        intensity: MONAI's transforms of values in order, without their keys; see `intensities`.
+        loss: one of `losses.LOSSES`.
+        class_weights: of the loss, background first; none: all alike.
+        sampling: where a patch lies: "uniform", "foreground" or "classes"; see `prepare_cases`.
+        sampling_ratios: with "foreground" how often a patch's centre is inside and outside of structures; with
+            "classes" how often it is in each class, background first.
+        samples: patches of each case in an epoch.
+        augmentation: parameters by name; see `augmentations`.
+        schedule: how the learning rate falls: "poly" (power 0.9), "cosine" or "constant".
+        accumulate: batches whose gradients are summed up for one step.
+        patience: epochs without gain after which training ends, judged on a tenth of the training cases; 0: never.
+        precision: "auto", "float32" or "bfloat16".
+        frozen_stages: how many of the encoder's first stages keep their initial weights.
     """
 
     name: str
@@ -45,6 +63,19 @@ class SegmentationTask:
     ema_decay: float
     mirror_axes: list[int]
     deep_supervision_weights: list[float]
+    crop_foreground: bool = False
+    intensity: list[dict[str, Any]] = field(default_factory=lambda: [dict(Z_SCORE)])
+    loss: str = "dice_ce"
+    class_weights: list[float] = field(default_factory=list)
+    sampling: str = "uniform"
+    sampling_ratios: list[float] = field(default_factory=list)
+    samples: int = 1
+    augmentation: dict[str, dict[str, Any]] = field(default_factory=usual_recipe)
+    schedule: str = "poly"
+    accumulate: int = 1
+    patience: int = 0
+    precision: str = "auto"
+    frozen_stages: int = 0
 
     @property
     def classes(self) -> int:
@@ -52,11 +83,18 @@ class SegmentationTask:
         return int(self.network["out_channels"])
 
 
-def read_task(name: str) -> SegmentationTask:
+# What a task's "kind" may be.
+KINDS: dict[str, type[SegmentationTask] | type[ClassificationTask]] = {
+    "segmentation": SegmentationTask,
+    "classification": ClassificationTask,
+}
+
+
+def read_task(name: str) -> SegmentationTask | ClassificationTask:
     """Read a task that ships with MedAI, or one from a JSON file of the same shape.
 
     Raises:
-        InputError: no task of that name; unreadable file; keys missing or unknown.
+        InputError: no task of that name; unreadable file; keys missing or unknown; a value that makes no sense.
     """
     path = Path(name) if name.endswith(".json") else TASKS / f"{name}.json"
     if not path.is_file():
@@ -66,12 +104,29 @@ def read_task(name: str) -> SegmentationTask:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"The training task {path} can't be read as JSON: {error}.") from error
-    if not isinstance(content, dict) or content.pop("kind", None) != "segmentation":
-        raise InputError(f"The training task {path} is not of the kind 'segmentation', the only one there is so far.")
-    expected = {field.name for field in fields(SegmentationTask)}
+    kind = KINDS.get(content.pop("kind", None)) if isinstance(content, dict) else None
+    if kind is None:
+        raise InputError(f"The training task {path} is of no kind that MedAI trains; 'kind' is {' or '.join(KINDS)}.")
+    expected = {field.name for field in fields(kind)}
+    content = defaults(kind) | content
     if content.keys() != expected:
         raise InputError(
             f"The training task {path} lacks {sorted(expected - content.keys())} and has unknown "
             f"{sorted(content.keys() - expected)}; mend these keys."
         )
-    return SegmentationTask(**content)
+    try:
+        return kind(**content)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"The training task {path} has a value of a wrong type: {error}.") from error
+
+
+def is_task(name: str) -> bool:
+    """Whether a task is there to be read: one that ships, or a JSON file; any other name is for one to be planned."""
+    return name.endswith(".json") or (TASKS / f"{name}.json").is_file()
+
+
+def defaults(kind: type) -> dict[str, Any]:
+    """The values of those fields of a task that a file may leave out."""
+    return {f.name: f.default_factory() for f in fields(kind) if f.default_factory is not MISSING} | {
+        f.name: f.default for f in fields(kind) if f.default is not MISSING
+    }

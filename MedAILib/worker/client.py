@@ -20,7 +20,8 @@ from MedAILib.worker.job import Job, JobState, WorkerDefect, WorkerDied
 from MedAILib.worker.process import JOIN_S, LOG_BYTES, WorkerProcess
 from MedAILib.worker.protocol import Kind, Message
 from MedAILib.worker.status import WorkerStatus, unpack_status
-from MedAILib.worker.wire import pack_run, unpack_result
+from MedAILib.worker.wire import pack_run
+from MedAILib.worker.wire_results import unpack_result
 
 __all__ = ["Job", "JobState", "WorkerClient", "WorkerDefect", "WorkerDied", "WorkerStatus"]
 

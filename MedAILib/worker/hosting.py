@@ -4,7 +4,6 @@ import ctypes
 import gc
 import io
 import os
-import platform
 import select
 import shutil
 import signal
@@ -15,9 +14,9 @@ import threading
 import time
 import warnings
 from collections.abc import MutableMapping
-from functools import cache
 from typing import NoReturn
 
+from MedAILib.system_memory import trim_memory
 from MedAILib.worker import protocol
 
 GUARD_INTERVAL_S = 0.25
@@ -27,12 +26,6 @@ HANGUP_GRACE_S = 1.0
 UNWANTED = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "MONAI_ALLOW_PICKLE")
 UNWANTED_PREFIX = "nnunet_"
 PR_SET_PDEATHSIG = 1
-# glibc's names of what can be set, from malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-# Blocks up to this size come from memory that the process already has, and go back to it.
-KEPT_BLOCK_BYTES = 512 * 2**20
-# Free memory above this is given back to the system at once.
-KEPT_BYTES = 2**31 - 1
 
 
 def scrub(environment: MutableMapping[str, str]) -> None:
@@ -73,20 +66,6 @@ def own_folder() -> str:
     return folder
 
 
-def keep_freed_memory() -> bool:
-    """Let malloc use freed blocks again instead of asking the system for new pages for each; True where that is done.
-
-    A network asks for the same few large blocks over and over; by default each comes from the system, page by page,
-    and goes back. One arena for all threads, as only the first one grows without a limit. glibc alone.
-    """
-    libc = _glibc()
-    if libc is None:
-        return False
-    settings = ((M_ARENA_MAX, 1), (M_MMAP_THRESHOLD, KEPT_BLOCK_BYTES), (M_TRIM_THRESHOLD, KEPT_BYTES))
-    done = [libc.mallopt(name, value) for name, value in settings]
-    return all(done)
-
-
 def give_back_memory() -> None:
     """Hand memory that is no longer used back to the system and the GPUs' drivers."""
     gc.collect()
@@ -94,18 +73,6 @@ def give_back_memory() -> None:
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     trim_memory()
-
-
-def trim_memory() -> None:
-    """Hand freed memory that malloc keeps back to the system; glibc alone."""
-    libc = _glibc()
-    if libc is not None:
-        libc.malloc_trim(0)
-
-
-@cache
-def _glibc() -> ctypes.CDLL | None:
-    return ctypes.CDLL(None) if sys.platform == "linux" and platform.libc_ver()[0] == "glibc" else None
 
 
 def end_with_parent(stdin: int, folder: str) -> None:

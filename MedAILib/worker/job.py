@@ -10,11 +10,12 @@ from typing import Literal
 from MedAILib.errors import MedAIError
 from MedAILib.progress import Cancelled
 from MedAILib.request import RunRequest
-from MedAILib.results import Segmentation
+from MedAILib.results import Result
 from MedAILib.statistics import SegmentStatistics
 from MedAILib.volume import Volume
 from MedAILib.worker.protocol import Kind, Message
-from MedAILib.worker.wire import Step, unpack_error, unpack_statistics, unpack_step, unpack_text
+from MedAILib.worker.wire import Step, unpack_error, unpack_step, unpack_text
+from MedAILib.worker.wire_results import unpack_statistics
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
@@ -80,7 +81,7 @@ class Job:
         self.name = volume.name
         self.state = JobState("queued", "Waiting for the worker")
         self.statistics: tuple[SegmentStatistics, ...] | None = None
-        self._outcome: Segmentation | Exception | None = None
+        self._outcome: Result | Exception | None = None
         self.cancelling = False
         self.grace: threading.Timer | None = None
         self.losses = 0
@@ -102,8 +103,8 @@ class Job:
         """
         self._cancel(self)
 
-    def result(self, timeout: float | None = None) -> Segmentation:
-        """Wait for the run and return what it found.
+    def result(self, timeout: float | None = None) -> Result:
+        """Wait for the run and return what it found, of the kind that its request's options ask for.
 
         Raises:
             TimeoutError: not finished after `timeout` seconds; the run goes on.
@@ -113,15 +114,15 @@ class Job:
         """
         if not self._ended.wait(timeout):
             raise TimeoutError(f"{self.request.model} on {self.name} was not done after {timeout} s.")
-        if isinstance(self._outcome, Segmentation):
-            return self._outcome
         if self._outcome is None:
             raise Cancelled
-        raise self._outcome
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
 
     # What follows is called by the client, with the lock held.
 
-    def finish(self, state: State, text: str, outcome: Segmentation | Exception | None = None) -> None:
+    def finish(self, state: State, text: str, outcome: Result | Exception | None = None) -> None:
         if self.state.finished:
             return
         self.state = replace(self.state, state=state, text=text)
@@ -140,7 +141,7 @@ class Job:
         self.state = JobState("queued", "Waiting for a new worker")
         self.due = self._stage = None
 
-    def take(self, message: Message, result: Segmentation | None) -> None:
+    def take(self, message: Message, result: Result | None) -> None:
         """Follow what the worker says of this run."""
         if self.state.finished:
             return

@@ -24,7 +24,7 @@ from MedAILib.worker.foreign import ProtocolError, decoding, member_of, object_o
 if sys.platform == "linux":
     import fcntl
 
-VERSION = 2
+VERSION = 3
 # A byte that no text has, then a line end that text-mode streams would mangle.
 MAGIC = b"\x93MedAI\r\n"
 PREAMBLE = struct.Struct("<8sHxxII")

@@ -15,26 +15,27 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
+from MedAILib.detections import Detections
 from MedAILib.errors import InputError, MedAIError
-from MedAILib.estimate import demand
+from MedAILib.estimate import demand_of
 from MedAILib.progress import Cancelled, Progress
-from MedAILib.request import RunRequest
-from MedAILib.results import Segmentation
+from MedAILib.request import DetectOptions, RunRequest
+from MedAILib.results import Result, Segmentation
 from MedAILib.spec import ModelSpec
 from MedAILib.statistics import segment_statistics
-from MedAILib.system_memory import available_memory, process_memory, total_memory
+from MedAILib.system_memory import available_memory, keep_freed_memory, process_memory, total_memory
+from MedAILib.threads import wait_asleep
 from MedAILib.volume import Volume
-from MedAILib.worker import protocol, wire
+from MedAILib.worker import protocol, wire, wire_results
 from MedAILib.worker.foreign import ProtocolError
 from MedAILib.worker.hosting import (
     claim_streams,
     end_tree,
     end_with_parent,
-    keep_freed_memory,
     own_folder,
     scrub,
     trim_memory,
@@ -58,7 +59,7 @@ def open_any(source: Path, device: str, trust_code: str) -> Model:
     import_monai_for_inference()
     from MedAILib.models.open import open_model  # noqa: PLC0415
 
-    return open_model(source, device, trust_code)
+    return cast(Model, open_model(source, device, trust_code))
 
 
 def find_any(name_or_path: str) -> Path:
@@ -242,29 +243,34 @@ class _Server:
     def _result(self, run: _Run) -> tuple[dict[str, Any], tuple[Any, ...]]:
         """Body and arrays of a run's RESULT message."""
         reporter = _Reporter(run, self._send)
-        found = self._segment(run, reporter)
+        found = self._run_model(run, reporter)
         rows = None
-        if run.request.statistics:
+        if run.request.statistics and isinstance(found, Segmentation):
             reporter.step(0, 1, "Measuring")
             rows = segment_statistics(found, run.volume)
-        body, arrays = wire.pack_result(found)
-        return body | {"statistics": wire.pack_statistics(rows)}, arrays
+        body, arrays = wire_results.pack_result(found)
+        return body | {"statistics": wire_results.pack_statistics(rows)}, arrays
 
-    def _segment(self, run: _Run, reporter: _Reporter) -> Segmentation:
+    def _run_model(self, run: _Run, reporter: _Reporter) -> Result:
         reporter.step(0, 1, f"Loading {run.request.model}")
         source, device = self._find(run), self._library.resolver(run.request.device)
         model = self._warm.get(source, device, run.request.trust_code)
         self._greet()
         self._make_room(run, model, device)
         reporter.stage = "run"
-        return model.run(run.volume, run.request.options, reporter)
+        options = run.request.options
+        if isinstance(options, DetectOptions) and _segments(model):
+            return _boxes(model, run.volume, options, reporter)
+        return model.run(run.volume, options, reporter)
 
     def _make_room(self, run: _Run, model: Model, device: str) -> None:
         """Let go of the other warm models where this run would not fit beside them."""
         spec, there = getattr(model, "spec", None), room_on(device)
         if not isinstance(spec, ModelSpec) or there is None:
             return
-        wanted = demand(spec, run.volume.geometry, run.volume.data.dtype, run.request.options)
+        wanted = demand_of(spec, run.volume, run.request.options)
+        if wanted is None:
+            return
         if (wanted.on_cpu() if device == "cpu" else wanted.on_gpu(sums_on_gpu=True)) > there:
             self._warm.keep_only(model)
 
@@ -328,6 +334,7 @@ def main(library: Library | None = None) -> NoReturn:
     scrub(os.environ)
     folder = own_folder()
     keep_freed_memory()
+    wait_asleep()
     stdin, stdout = claim_streams()
     end_with_parent(stdin.fileno(), folder)
     try:
@@ -337,6 +344,19 @@ def main(library: Library | None = None) -> NoReturn:
     except Exception:  # noqa: BLE001  printed here, as the process ends before Python would print it
         traceback.print_exc()
     end_tree(folder)
+
+
+def _segments(model: Model) -> bool:
+    spec = getattr(model, "spec", None)
+    return isinstance(spec, ModelSpec) and spec.task == "segmentation"
+
+
+def _boxes(model: Model, volume: Volume, options: DetectOptions, progress: Progress) -> Detections:
+    """Boxes around what a model that segments finds."""
+    from MedAILib.models.detect import boxes_of_segments  # noqa: PLC0415 (see open_any)
+    from MedAILib.models.open import OpenedModel  # noqa: PLC0415
+
+    return boxes_of_segments(cast(OpenedModel, model), volume, options, progress)
 
 
 def _devices() -> tuple[Device, ...]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from MedAILib.progress import Progress
-from MedAILib.request import RunOptions
-from MedAILib.results import Segmentation
+from MedAILib.request import Options
+from MedAILib.results import Result
 from MedAILib.system_memory import available_memory, process_memory, total_memory
 from MedAILib.volume import Volume
 from MedAILib.worker.hosting import give_back_memory
@@ -22,9 +22,12 @@ ASSUMED_BYTES = 8 * 2**30
 
 
 class Model(Protocol):
-    """What the worker needs of an opened model; one that has `weights_bytes` says what its weights hold."""
+    """What the worker needs of an opened model; one that has `weights_bytes` says what its weights hold.
 
-    def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation: ...
+    It refuses options that are not its task's with a `SpecError`.
+    """
+
+    def run(self, volume: Volume, options: Options, progress: Progress) -> Result: ...
 
 
 Opener = Callable[[Path, str, str], Model]

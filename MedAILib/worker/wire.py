@@ -1,20 +1,22 @@
-"""What messages carry, as plain JSON and arrays and back: requests, images, results, progress and errors."""
+"""What messages carry, as plain JSON and arrays and back: requests, images, progress and errors.
+
+Results have a file of their own, and so have the options of each task.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from MedAILib import errors
 from MedAILib.errors import MedAIError
-from MedAILib.request import RunOptions, RunRequest
-from MedAILib.results import Code, Label, Segmentation, Terminology
-from MedAILib.statistics import SegmentStatistics
-from MedAILib.volume import Geometry, Roi, Volume
-from MedAILib.worker.foreign import decoding, flag_of, floats, member_of, shape_of, text_of, texts_of, triple, whole_of
+from MedAILib.request import RunRequest
+from MedAILib.volume import Volume
+from MedAILib.worker.foreign import decoding, flag_of, member_of, text_of, texts_of, whole_of
 from MedAILib.worker.protocol import Message
+from MedAILib.worker.wire_options import pack_options, unpack_options
+from MedAILib.worker.wire_results import pack_geometry, unpack_geometry
 
 # Error kind of an exception that nobody meant to raise; its text is a traceback.
 DEFECT = "defect"
@@ -22,18 +24,6 @@ DEFECT = "defect"
 ERROR_KINDS: dict[str, type[MedAIError]] = {
     kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MedAIError)
 }
-
-
-def pack_geometry(geometry: Geometry) -> dict[str, Any]:
-    """A grid as JSON; floats come back bit for bit."""
-    return {"shape_kji": list(geometry.shape_kji), "ijk_to_ras": geometry.ijk_to_ras.tolist()}
-
-
-def unpack_geometry(body: Any) -> Geometry:
-    """Inverse of `pack_geometry`; raises ProtocolError."""
-    with decoding("grid"):
-        k, j, i = shape_of(body["shape_kji"])
-        return Geometry((k, j, i), np.array(body["ijk_to_ras"], dtype=np.float64))
 
 
 def pack_run(request: RunRequest, volume: Volume, path: str = "") -> tuple[dict[str, Any], tuple[NDArray[Any], ...]]:
@@ -71,17 +61,11 @@ def unpack_volume(body: Any, arrays: Sequence[NDArray[Any]]) -> Volume:
 
 def pack_request(request: RunRequest) -> dict[str, Any]:
     """A request as JSON."""
-    options = request.options
     return {
         "model": request.model,
         "device": request.device,
+        "options": pack_options(request.options),
         "trust_code": request.trust_code,
-        "roi": options.roi and {"center_ras": floats(options.roi.center_ras), "size_mm": floats(options.roi.size_mm)},
-        "probabilities": bool(options.probabilities),
-        "mirror": bool(options.mirror),
-        "postprocess": bool(options.postprocess),
-        "uncertainty": bool(options.uncertainty),
-        "overlap": None if options.overlap is None else float(options.overlap),
         "statistics": bool(request.statistics),
     }
 
@@ -89,78 +73,13 @@ def pack_request(request: RunRequest) -> dict[str, Any]:
 def unpack_request(body: Any) -> RunRequest:
     """Inverse of `pack_request`; raises ProtocolError."""
     with decoding("request"):
-        roi = body["roi"]
-        options = RunOptions(
-            roi=roi and Roi(triple(roi["center_ras"]), triple(roi["size_mm"])),
-            probabilities=flag_of(body["probabilities"]),
-            mirror=flag_of(body["mirror"]),
-            postprocess=flag_of(body["postprocess"]),
-            uncertainty=flag_of(body["uncertainty"]),
-            overlap=None if body["overlap"] is None else float(body["overlap"]),
-        )
         return RunRequest(
             text_of(body["model"]),
             text_of(body["device"]),
-            options,
+            unpack_options(body["options"]),
             text_of(body["trust_code"]),
-            flag_of(body.get("statistics", False)),
+            flag_of(body["statistics"]),
         )
-
-
-def pack_result(result: Segmentation) -> tuple[dict[str, Any], tuple[NDArray[Any], ...]]:
-    """Body and arrays of a RESULT message: the layers, then probabilities and uncertainty where there are some.
-
-    Raises:
-        TypeError: provenance that is no text.
-    """
-    body = {
-        "type": "segmentation",
-        "geometry": pack_geometry(result.geometry),
-        "labels": [_pack_label(label) for label in result.labels],
-        "probability_names": list(result.probability_names),
-        "provenance": texts_of(result.provenance),
-        "has": [result.probabilities is not None, result.uncertainty is not None],
-        "agreement": [None if share is None else float(share) for share in result.agreement],
-    }
-    return body, tuple(a for a in (result.layers, result.probabilities, result.uncertainty) if a is not None)
-
-
-def unpack_result(message: Message) -> Segmentation:
-    """Inverse of `pack_result`; raises ProtocolError."""
-    with decoding("result"):
-        body = message.body
-        member_of(body["type"], ("segmentation",))
-        layers, *rest = message.arrays
-        has = [flag_of(one) for one in body["has"]]
-        return Segmentation(
-            layers,
-            tuple(_unpack_label(label) for label in body["labels"]),
-            unpack_geometry(body["geometry"]),
-            rest.pop(0) if has[0] else None,
-            tuple(text_of(name) for name in body["probability_names"]),
-            texts_of(body["provenance"]),
-            rest.pop(0) if has[1] else None,
-            tuple(None if share is None else float(share) for share in body["agreement"]),
-        )
-
-
-def pack_statistics(rows: Sequence[SegmentStatistics] | None) -> list[dict[str, Any]] | None:
-    """Statistics of segments as JSON; None where none were asked for."""
-    return None if rows is None else [asdict(row) for row in rows]
-
-
-def unpack_statistics(message: Message) -> tuple[SegmentStatistics, ...] | None:
-    """Inverse of `pack_statistics`, of a RESULT message; None where it has none. Raises ProtocolError."""
-    with decoding("statistics"):
-        rows = message.body.get("statistics")
-        return None if rows is None else tuple(_unpack_row(row) for row in rows)
-
-
-def _unpack_row(row: Any) -> SegmentStatistics:
-    means = (None if row[key] is None else float(row[key]) for key in ("mean", "sd", "minimum", "maximum"))
-    return SegmentStatistics(
-        text_of(row["name"]), whole_of(row["value"]), whole_of(row["voxels"]), float(row["volume_ml"]), *means
-    )
 
 
 def pack_error(error: MedAIError) -> dict[str, Any]:
@@ -206,33 +125,3 @@ def unpack_text(body: Any) -> str:
     """Inverse of `pack_text`; raises ProtocolError."""
     with decoding("text"):
         return text_of(body["text"])
-
-
-def _pack_label(label: Label) -> dict[str, Any]:
-    return {
-        "value": int(label.value),
-        "name": label.name,
-        "color": None if label.color is None else floats(label.color),
-        "terminology": label.terminology and asdict(label.terminology),
-        "layer": int(label.layer),
-    }
-
-
-def _unpack_label(body: Any) -> Label:
-    color, terminology = body["color"], body["terminology"]
-    return Label(
-        whole_of(body["value"]),
-        text_of(body["name"]),
-        None if color is None else triple(color),
-        terminology
-        and Terminology(
-            _unpack_code(terminology["category"]),
-            _unpack_code(terminology["type"]),
-            terminology["modifier"] and _unpack_code(terminology["modifier"]),
-        ),
-        whole_of(body["layer"]),
-    )
-
-
-def _unpack_code(body: Any) -> Code:
-    return Code(text_of(body["scheme"]), text_of(body["value"]), text_of(body["meaning"]))

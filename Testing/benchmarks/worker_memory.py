@@ -36,9 +36,8 @@ def measure(name: str, folder: Path) -> None:
     from MedAILib.progress import Progress
     from MedAILib.read_spec import read_spec
     from MedAILib.request import RunOptions
-    from MedAILib.system_memory import peak_process_memory, process_memory
+    from MedAILib.system_memory import keep_freed_memory, peak_process_memory, process_memory, trim_memory
     from MedAILib.volume import Geometry, Volume
-    from MedAILib.worker.hosting import keep_freed_memory, trim_memory
 
     keep_freed_memory()
     classes, network, window, shape = CASES[name]

@@ -3,23 +3,61 @@
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import slicer
 import vtk
-from PySide6 import QtWidgets
+from PySide6 import QtCore, QtWidgets
 
 from standin import qt
 
 
-class LayoutManager:
-    """Knows a layout's number; there are no views."""
+@qt.own
+class PlotView(qt.Strict, QtWidgets.QWidget):
+    """A plot's view, in which points can be selected."""
 
-    __slots__ = ("layout", "resets")
+    signatures: ClassVar = {"dataSelected(vtkStringArray*,vtkCollection*)": "dataSelected"}
+    dataSelected = QtCore.Signal(object, object)
+
+
+class SliceView:
+    """A slice view's corners."""
+
+    __slots__ = ("_corners", "renders")
+
+    def __init__(self) -> None:
+        self._corners = vtk.vtkCornerAnnotation()
+        self.renders = 0
+
+    def cornerAnnotation(self) -> Any:
+        return self._corners
+
+    def scheduleRender(self) -> None:
+        self.renders += 1
+
+
+class LayoutManager:
+    """Knows a layout's number; of views there are one of plots and the slices' corners."""
+
+    __slots__ = ("_plot", "_slices", "layout", "plotViewCount", "resets")
 
     def __init__(self) -> None:
         self.layout = slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView
         self.resets = 0
+        self._plot = PlotView()
+        self.plotViewCount = 1
+        self._slices = {name: SliceView() for name in ("Red", "Green", "Yellow")}
+
+    def plotWidget(self, number: int) -> Any:
+        if not 0 <= number < self.plotViewCount:
+            raise IndexError(f"There is no plot view {number}.")
+        return SimpleNamespace(plotView=lambda: self._plot)
+
+    def sliceViewNames(self) -> tuple[str, ...]:
+        return tuple(self._slices)
+
+    def sliceWidget(self, name: str) -> Any:
+        return SimpleNamespace(sliceView=lambda: self._slices[name])
 
     def setLayout(self, layout: int) -> None:
         self.layout = layout
@@ -43,6 +81,9 @@ class ApplicationLogic:
     def GetSelectionNode(self) -> Any:
         node = self._scene.GetFirstNodeByClass("vtkMRMLSelectionNode")
         return node or self._scene.AddNewNodeByClass("vtkMRMLSelectionNode")
+
+    def PropagatePlotChartSelection(self) -> None:
+        self.propagated.append("plot")
 
     def PropagateTableSelection(self) -> None:
         self.propagated.append("table")

@@ -75,17 +75,22 @@ class ctkSearchBox(Strict, QtWidgets.QLineEdit):
     showSearchIcon = QtCore.Property(bool, _show_icon, setShowSearchIcon)
 
 
-# Every message box that was shown: its text and its detailed text. What is answered next; "ok" when empty.
+# Every message box that was shown: its text and its detailed text. What is answered next; "ok" when empty, by the text
+# of a button where it is a text.
 shown: list[tuple[str, str]] = []
-answers: list[bool] = []
+answers: list[bool | str] = []
 
 
 @own
 class ctkMessageBox(Strict, QtWidgets.QMessageBox):
-    """Keeps what it would have shown and answers at once."""
+    """Keeps what it would have shown, lets events happen as an open box does, and answers."""
 
     def exec_(self) -> int:
+        QtCore.QCoreApplication.processEvents(QtCore.QEventLoop.ProcessEventsFlag.AllEvents, 20)
         shown.append((self.text, self.detailedText))
         yes = answers.pop(0) if answers else True
         buttons = qt.QMessageBox.StandardButton
+        if isinstance(yes, str):
+            (pressed,) = [button for button in self.buttons() if button.text == yes]
+            return int(self.standardButton(pressed))
         return int(buttons.Ok if yes else buttons.Cancel)

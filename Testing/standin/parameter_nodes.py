@@ -142,31 +142,46 @@ class _Wrapper:
     def __init__(self, parameter_node: Any) -> None:
         self.parameterNode = parameter_node
         self._connectors: dict[int, dict[str, _Connector]] = {}
+        self._next_tag = 0
         self._updating = False
+        self._values: dict[str, Any] = {}
         for parameter in self.parameters.values():
             if not parameter_node.HasParameter(parameter.name):
                 parameter.write(parameter_node, parameter.default)
+        self._read()
+        self.AddObserver(vtk.vtkCommand.ModifiedEvent, self._read)
+
+    def _read(self, *_: Any) -> None:
+        """Values are kept until the node says that it was modified, nodes too, as in Slicer."""
+        for name, parameter in self.parameters.items():
+            if not self.parameterNode.HasParameter(name):
+                parameter.write(self.parameterNode, parameter.default)
+            self._values[name] = parameter.read(self.parameterNode)
 
     def getValue(self, name: str) -> Any:
-        return self.parameters[name].read(self.parameterNode)
+        return self._values[name]
 
     def setValue(self, name: str, value: Any) -> None:
-        self.parameters[name].write(self.parameterNode, value)
+        with slicer.util.NodeModify(self.parameterNode):
+            self.parameters[name].write(self.parameterNode, value)
+            self._values[name] = self.parameters[name].read(self.parameterNode)
 
-    def connectGui(self, gui: Any) -> int:
-        tag = len(self._connectors) + 1
-        found: dict[str, _Connector] = {}
+    def connectGui(self, gui: Any) -> None:
+        """Slicer's own does not return the tag, so that such a connection can't be ended."""
+        named = {widget.property(SlicerParameterNamePropertyName): widget for widget in vars(gui).values()}
+        self.connectParametersToGui({name: widget for name, widget in named.items() if name})
+
+    def connectParametersToGui(self, widgets: dict[str, Any]) -> int:
+        for name in widgets:
+            if name not in self.parameters:
+                raise ValueError(f"Cannot find a param with the given name: {name}")
+        found = {name: _Connector(widget, self.parameters[name]) for name, widget in widgets.items()}
+        tag, self._next_tag = self._next_tag, self._next_tag + 1
         self._connectors[tag] = found
-        for widget in list(vars(gui).values()):
-            name = widget.property(SlicerParameterNamePropertyName)
-            if name:
-                if name not in self.parameters:
-                    raise ValueError(f"Cannot find a param with the given name: {name}")
-                found[name] = _Connector(widget, self.parameters[name])
         for name, connector in found.items():
             connector.write(self.getValue(name))
             connector.on_changed(self._take(name, connector))
-        self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self._show())
+        self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self._show())  # never removed, as in Slicer
         return tag
 
     def disconnectGui(self, tag: int | None) -> None:

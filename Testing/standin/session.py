@@ -1,5 +1,6 @@
 """A Slicer session for tests: a real scene, the stand-ins in place, the module's panel opened and driven by events."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +25,7 @@ SHAPE_KJI = (20, 24, 28)
 class Session:
     """From opening Slicer to leaving it; slots that raised make the end fail, unless a test took note of them."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, folder: Path) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch, folder: Path, module_file: Path = MODULE_FILE) -> None:
         self._owner = headless_scene()
         self._panels: list[Any] = []
         self._logics: list[Any] = []
@@ -41,20 +42,21 @@ class Session:
             else:
                 patch.setattr(target, name, value, raising=False)
 
-        self.app: Application = put_in_place(self.scene, MODULE_FILE, folder, put)
-        self.module: ModuleType = load_module_file(MODULE_FILE)
-        self.descriptor = Module(str(MODULE_FILE))
-        self.module.MedAISegment(self.descriptor)
+        self.app: Application = put_in_place(self.scene, module_file, folder, put)
+        self.module: ModuleType = load_module_file(module_file)
+        self._name = module_file.stem
+        self.descriptor = Module(str(module_file))
+        getattr(self.module, self._name)(self.descriptor)
         self.app.start()
 
     def open(self, client: Any = None) -> Any:
         """Open the module's panel; its runs go to this client."""
         panel = Panel()
-        widget = self.module.MedAISegmentWidget(panel)
+        widget = getattr(self.module, f"{self._name}Widget")(panel)
         widget.setup()
         if client is not None:
             widget.logic.close()
-            widget.logic._client = client
+            widget.logic.use(client)
             client_close, client.close = client.close, lambda: None  # the panel does not end a worker that tests share
             self._panels.append((widget, client, client_close))
         else:
@@ -64,13 +66,12 @@ class Session:
         return widget
 
     def logic(self, client: Any = None) -> Any:
-        self._logics.append(self.module.MedAISegmentLogic(client))
+        self._logics.append(getattr(self.module, f"{self._name}Logic")(client))
         return self._logics[-1]
 
     def close(self) -> None:
         for logic in self._logics:
-            if logic._follower is not None:
-                logic._follower.stop()
+            logic._shared.stop()
         for widget, client, client_close in self._panels:
             if widget._run is not None:
                 widget._run.cancel()
@@ -78,6 +79,7 @@ class Session:
             widget._uiWidget.setMRMLScene(None)
             if client is not None:
                 client.close = client_close
+        sys.modules["MedAILib.gui.shared_worker"].SHARED.end()
         self._owner.close()
 
     def add_volume(self, name: str = "Head", seed: int = 0, shape_kji: tuple[int, int, int] = SHAPE_KJI) -> Any:

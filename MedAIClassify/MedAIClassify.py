@@ -1,0 +1,830 @@
+"""MedAIClassify in Slicer: what an image shows, the voxels that speak for it, and boxes around findings.
+
+The work is done in MedAILib; this process never imports PyTorch.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import slicer
+import slicer.util
+import vtk
+from slicer import (
+    vtkMRMLMarkupsROINode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLSegmentationNode,
+    vtkMRMLTableNode,
+)
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
+from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
+
+# Installed, MedAILib stands beside this file; in a source tree one folder up, where Slicer does not look.
+SOURCE_TREE = Path(__file__).resolve().parents[1]
+if (SOURCE_TREE / "MedAILib").is_dir() and str(SOURCE_TREE) not in sys.path:
+    sys.path.append(str(SOURCE_TREE))
+
+from MedAILib.detections import Detections
+from MedAILib.errors import InputError, MedAIError
+from MedAILib.gui.ask import choose
+from MedAILib.gui.covariates import covariates_of
+from MedAILib.gui.follow import Arrival, FollowedRun
+from MedAILib.gui.logic import ModelLogic, listening, node_of, nodes_of
+from MedAILib.gui.panel import ModelPanel, is_there, nobody_waits
+from MedAILib.gui.show import (
+    jump_to,
+    plot_views,
+    set_overlay_opacity,
+    show_image,
+    show_overlay,
+    show_plot,
+    show_plot_and_table,
+    show_table,
+    write_in_corner,
+)
+from MedAILib.models.store import find_model
+from MedAILib.read_spec import read_spec
+from MedAILib.request import EXPLANATIONS, ClassifyOptions, DetectOptions, Explain, RunRequest, Slices
+from MedAILib.results import Classification
+from MedAILib.scene.classification import ClassificationOutputs, is_saliency, write_classification
+from MedAILib.scene.classification_inputs import box_of_segment, covariates_from_table, frames_from_sequence
+from MedAILib.scene.detections import write_detections
+from MedAILib.scene.origin import find_origin, origin_of
+from MedAILib.scene.position import VIEWS, follow_views, place_on_plot, shown_slice, spots_of, voxel_axis
+from MedAILib.scene.read import geometry_of, require_image, roi_from_node, volume_from_nodes
+from MedAILib.scene.sequences import SequenceRun, sequence_shown_in
+from MedAILib.volume import Volume
+from MedAILib.worker.client import Job, JobState, WorkerClient
+
+WHOLE, ONE_SLICE, EACH_SLICE, REGION, SEGMENT, EACH_FRAME = PARTS = (
+    "the whole image",
+    "one slice",
+    "each slice",
+    "a region of interest",
+    "a segment's region",
+    "each frame of a sequence",
+)
+NO_EXPLANATION = "none"
+# The attribute of a text node that says what stands in the corner of the slice views.
+CORNER_ATTRIBUTE = "MedAI.corner"
+PLOT_SIGNAL = "dataSelected(vtkStringArray*,vtkCollection*)"
+
+
+class MedAIClassify(ScriptedLoadableModule):
+    """What Slicer shows of the module before it is opened."""
+
+    def __init__(self, parent):
+        super().__init__(parent)
+        self.parent.title = _("MedAI Classify")
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Quantification")]
+        self.parent.dependencies = []
+        self.parent.contributors = ["MedAI contributors"]
+        self.parent.helpText = _(
+            "Says what an image, a volume, a slice, a region or a sequence shows, how sure the model is, and which "
+            "voxels speak for the answer; or puts boxes around findings. It runs in a process of its own: the scene "
+            "stays safe whatever happens to the model."
+            "<p>Choose a model and an image, press Apply. The numbers are a table, the voxels a volume over the image. "
+            "A map of voxels says what moved this network, not what a disease looks like.</p>"
+            "<p><b>For research use only. Not a medical device.</b></p>"
+        )
+        self.parent.acknowledgementText = _("MedAI stands on MONAI, Captum, PyTorch and 3D Slicer.")
+
+
+@parameterNodeWrapper
+class MedAIClassifyParameterNode:
+    """What the panel shows, as it is saved with the scene.
+
+    `inputVolume2` and so on are the further channels of a model that wants several. `sliceIndex` is -1 for the slice
+    that is shown; `segment` an ID, `className` empty for the class that is decided for; `leastScorePercent` -1 for the
+    model's own.
+    """
+
+    model: str = ""
+    inputVolume: vtkMRMLScalarVolumeNode
+    inputVolume2: vtkMRMLScalarVolumeNode
+    inputVolume3: vtkMRMLScalarVolumeNode
+    inputVolume4: vtkMRMLScalarVolumeNode
+    inputVolume5: vtkMRMLScalarVolumeNode
+    inputVolume6: vtkMRMLScalarVolumeNode
+    inputVolume7: vtkMRMLScalarVolumeNode
+    inputVolume8: vtkMRMLScalarVolumeNode
+    part: Annotated[str, Choice(list(PARTS))] = WHOLE
+    view: Annotated[str, Choice(list(VIEWS))] = "axial"
+    sliceIndex: Annotated[int, WithinRange(-1, 9999)] = -1
+    roi: vtkMRMLMarkupsROINode
+    segmentation: vtkMRMLSegmentationNode
+    segment: str = ""
+    covariatesTable: vtkMRMLTableNode
+    covariatesRow: Annotated[int, WithinRange(1, 100000)] = 1
+    covariates: str = ""
+    method: Annotated[str, Choice([NO_EXPLANATION, *EXPLANATIONS])] = NO_EXPLANATION
+    className: str = ""
+    smallestML: Annotated[float, WithinRange(0.0, 10000.0)] = 0.0
+    leastScorePercent: Annotated[int, WithinRange(-1, 100)] = -1
+    device: str = "auto"
+    table: bool = True
+    text: bool = True
+    plot: bool = True
+    corner: bool = False
+    opacityPercent: Annotated[int, WithinRange(0, 100)] = 50
+    result: vtkMRMLTableNode
+
+
+class MedAIClassifyWidget(ModelPanel):
+    """The panel of classification and detection: what is looked at, and the answer before the user's eyes."""
+
+    UI = "UI/MedAIClassify.ui"
+
+    def __init__(self, parent=None):
+        self._shownClasses: tuple[str, ...] | None = None
+        self._shownSegments: Any = None
+        self._shownResult: Any = None
+        self._spots: list[Any] = []
+        self._plotViews: list[Any] = []
+        self._cornerText = ""
+        super().__init__(parent)
+
+    def makeLogic(self):
+        return MedAIClassifyLogic()
+
+    def connectOwn(self):
+        self.ui.explainButton.connect("clicked(bool)", self.onExplainButton)
+        self.ui.segmentComboBox.connect("currentIndexChanged(int)", self._onSegmentPicked)
+        self.ui.classComboBox.connect("currentIndexChanged(int)", self._onClassPicked)
+        self.ui.opacitySlider.connect("valueChanged(int)", self._onOpacityChanged)
+        self.ui.resultList.connect("currentRowChanged(int)", self._onSpotPicked)
+
+    def initializeParameterNode(self):
+        super().initializeParameterNode()
+        if not self._parameterNode.model:
+            first = next((model for model in self.logic.models() if model.spec and model.spec.classes), None)
+            if first is not None:
+                self._parameterNode.model = first.name
+        self._followSlices()
+        self._connectPlots()
+        self._restoreCorner()
+
+    def onSceneStartClose(self, caller, event):
+        self._unfollowSlices()
+        super().onSceneStartClose(caller, event)
+        self._writeInCorner("")
+
+    def cleanup(self):
+        for view in self._plotViews:
+            view.disconnect(PLOT_SIGNAL, self._onPlotPicked)
+        self._plotViews = []
+        super().cleanup()
+
+    # What the user does
+
+    def onExplainButton(self):
+        """Show the voxels that speak for the chosen class, of what is chosen now."""
+        self._start(lambda: {**self.arguments(), "explainOnly": True})
+
+    def _onSegmentPicked(self, index):
+        if self._parameterNode and index >= 0:
+            self._parameterNode.segment = self.ui.segmentComboBox.itemData(index)
+
+    def _onClassPicked(self, index):
+        if self._parameterNode and index >= 0:
+            self._parameterNode.className = self.ui.classComboBox.itemData(index)
+
+    def _onOpacityChanged(self, percent):
+        set_overlay_opacity(is_saliency, percent / 100)
+
+    def _onSpotPicked(self, row):
+        """Go to the place of a finding or a slice."""
+        if 0 <= row < len(self._spots) and self._spots[row].place_ras is not None:
+            jump_to(self._spots[row].place_ras)
+
+    def _onPlotPicked(self, seriesIDs, selections):
+        """Go to the slice of the point that was clicked in a plot."""
+        with slicer.util.tryWithErrorDisplay(_("The slice could not be shown.")):
+            for number in range(seriesIDs.GetNumberOfValues()):
+                seriesNode = slicer.mrmlScene.GetNodeByID(seriesIDs.GetValue(number))
+                points = selections.GetItemAsObject(number)
+                if seriesNode is None or points is None or not points.GetNumberOfValues():
+                    continue
+                place = place_on_plot(seriesNode, points.GetValue(0))
+                if place is not None:
+                    jump_to(place)
+                    return
+
+    # A run
+
+    def arguments(self) -> "dict[str, Any]":
+        """What the panel says, as arguments of the logic; nodes by their ID."""
+        parameters = self._parameterNode
+        found: dict[str, Any] = {
+            "volumeNode": [node.GetID() for node in self._inputNodes()],
+            "model": parameters.model,
+            "device": parameters.device,
+        }
+        if parameters.part == REGION:
+            found["roiNode"] = parameters.roi.GetID() if is_there(parameters.roi) else None
+        classes = self._classes()
+        if classes is None:
+            least = parameters.leastScorePercent
+            return found | {
+                "smallestML": parameters.smallestML,
+                "scoreThreshold": None if least < 0 else least / 100,
+            }
+        if parameters.part in (ONE_SLICE, EACH_SLICE):
+            found["slices"] = self._slices()
+        if parameters.part == SEGMENT:
+            found["segmentationNode"] = parameters.segmentation.GetID()
+            found["segmentID"] = parameters.segment
+        sequenceNode = self._sequenceNode()
+        if sequenceNode is not None and (classes.sequence or parameters.part == EACH_FRAME):
+            found["volumeNode"] = sequenceNode.GetID()
+            found["eachFrame"] = not classes.sequence
+        if classes.covariates:
+            found["covariates"] = covariates_of(parameters.covariates)
+            if is_there(parameters.covariatesTable):
+                found["covariatesTable"] = parameters.covariatesTable.GetID()
+                found["covariatesRow"] = parameters.covariatesRow - 1
+        return found | {
+            "method": None if parameters.method == NO_EXPLANATION else parameters.method,
+            "className": parameters.className or None,
+            "table": parameters.table,
+            "text": parameters.text,
+            "plot": parameters.plot,
+        }
+
+    def begin(self, arguments, **listeners) -> FollowedRun | None:
+        options = dict(arguments)
+        explainOnly = options.pop("explainOnly", False)
+        if self._classes() is None:
+            return self.logic.detectAsync(**options, **listeners)
+        if self._asksForSlices(options):
+            with nobody_waits():
+                way = choose(
+                    _("This model takes single pictures, and the image is a volume. Which of its slices?"),
+                    [_("The slice shown"), _("Each slice")],
+                    _("Don't run"),
+                    _("MedAI: before the run"),
+                )
+            if way is None:
+                return None
+            options["slices"] = self._slices(each=way == 1)
+        if explainOnly:
+            for name in ("table", "text", "plot"):
+                options.pop(name)
+            options["method"] = options["method"] or EXPLANATIONS[0]
+            return self.logic.explainAsync(**options, **listeners)
+        return self.logic.classifyAsync(**options, **listeners)
+
+    def showResults(self, nodes):
+        byClass: dict[str, list[Any]] = {}
+        for node in nodes:
+            byClass.setdefault(node.GetClassName(), []).append(node)
+        volumeNode = self._inputNodes()[0]
+        saliencyNode = next((node for node in nodes if is_saliency(node)), None)
+        if saliencyNode is not None:
+            show_overlay(volumeNode, saliencyNode, self._parameterNode.opacityPercent / 100)
+        else:
+            show_image(volumeNode)
+        tableNode = next((node for node in byClass.get("vtkMRMLTableNode", []) if spots_of(node)), None)
+        charts = byClass.get("vtkMRMLPlotChartNode", [])
+        if tableNode is not None:
+            self._parameterNode.result = tableNode
+        if charts and tableNode is not None:
+            show_plot_and_table(charts[0], tableNode)
+        elif charts:
+            show_plot(charts[0])
+        elif tableNode is not None:
+            show_table(tableNode)
+        self._followSlices()
+        self._connectPlots()
+        self._say(self._summary(nodes, tableNode, saliencyNode))
+        self._log(_("Done: {names}").format(names=", ".join(node.GetName() for node in nodes)))
+        for textNode in byClass.get("vtkMRMLTextNode", []):
+            self._log(textNode.GetText())
+            if self._parameterNode.corner:
+                textNode.SetAttribute(CORNER_ATTRIBUTE, textNode.GetText().split("\n")[1])
+        self._restoreCorner()
+
+    def _summary(self, nodes, tableNode, saliencyNode) -> str:
+        if tableNode is not None:
+            spots = spots_of(tableNode)
+            return (
+                spots[0].text
+                if len(spots) == 1
+                else _("Done: {count} rows in {name}.").format(count=len(spots), name=tableNode.GetName())
+            )
+        if saliencyNode is not None:
+            return _("Done: {name} is shown over the image.").format(name=saliencyNode.GetName())
+        if self._classes() is None:
+            return _("Done, but nothing was found. Does the image show what the model is for?")
+        return _("Done: {names}").format(names=", ".join(node.GetName() for node in nodes))
+
+    # What the panel shows
+
+    def inputNames(self, spec):
+        """A picture in colour is one image, though it has three channels."""
+        if spec.classes is not None and spec.classes.dimensions == 2 and len(spec.channels) == 3:
+            return (_("Picture"),)
+        return spec.channels
+
+    def inputsDependOn(self):
+        parameters, classes = self._parameterNode, self._classes()
+        return parameters.part, classes, self._modelName(), self._sequenceNode() is not None
+
+    def showInputs(self):
+        ui, classes, part = self.ui, self._classes(), self._parameterNode.part
+        self._show_rows(part in (ONE_SLICE, EACH_SLICE) or self._pictures(), ui.viewLabel, ui.viewComboBox)
+        self._show_rows(part == ONE_SLICE, ui.sliceIndexLabel, ui.sliceIndexSpinBox)
+        self._show_rows(part == REGION, ui.roiLabel, ui.roiSelector)
+        segment = (ui.segmentationLabel, ui.segmentationSelector, ui.segmentLabel, ui.segmentComboBox)
+        self._show_rows(part == SEGMENT, *segment)
+        wants = classes is not None and bool(classes.covariates)
+        typed = (ui.covariatesLabel, ui.covariatesLineEdit, ui.covariatesTableLabel, ui.covariatesTableSelector)
+        self._show_rows(wants, *typed, ui.covariatesRowLabel, ui.covariatesRowSpinBox)
+        if wants:
+            ui.covariatesLineEdit.placeholderText = ", ".join(f"{x.name}=…" for x in classes.covariates)
+        ui.explanationCollapsibleButton.visible = classes is not None
+        boxes = (ui.smallestLabel, ui.smallestSpinBox, ui.leastScoreLabel, ui.leastScoreSpinBox)
+        self._show_rows(classes is None, *boxes)
+        for box in (ui.tableCheckBox, ui.textCheckBox, ui.plotCheckBox, ui.cornerCheckBox):
+            box.visible = classes is not None
+
+    def ownHindrance(self):
+        parameters, classes = self._parameterNode, self._classes()
+        if parameters.part == REGION and not is_there(parameters.roi):
+            return _("Choose a region of interest.")
+        if classes is None:
+            if parameters.part in (ONE_SLICE, EACH_SLICE, SEGMENT, EACH_FRAME):
+                return _("This model finds things in the whole image or in a region of interest; choose one of these.")
+            return ""
+        if parameters.part == SEGMENT and not (is_there(parameters.segmentation) and parameters.segment):
+            return _("Choose a segmentation and one of its segments.")
+        if parameters.part == EACH_FRAME and self._sequenceNode() is None:
+            return _("The image is not shown from a sequence; choose one that is.")
+        return ""
+
+    def updateOwn(self, running):
+        if self._parameterNode is None:
+            self.ui.explainButton.enabled = False
+            return
+        self._fillClasses()
+        self._fillSegments()
+        self._fillSpots()
+        self.ui.explainButton.enabled = bool(self.ui.applyButton.enabled) and self._classes() is not None
+
+    def _classes(self):
+        """What the chosen model decides between; None for one that finds things."""
+        model = self._picker.current()
+        return model.spec.classes if model is not None and model.spec is not None else None
+
+    def _pictures(self) -> bool:
+        classes = self._classes()
+        return classes is not None and classes.dimensions == 2
+
+    def _sequenceNode(self):
+        """The sequence that the first image is shown from; else None."""
+        node = self._parameterNode.inputVolume
+        return sequence_shown_in(node) if is_there(node) else None
+
+    def _slices(self, each=None):
+        """The slice that was chosen or is shown, or each of them, as an argument of the logic."""
+        parameters, node = self._parameterNode, self._parameterNode.inputVolume
+        require_image(node)
+        axis = voxel_axis(geometry_of(node), parameters.view)
+        if each if each is not None else parameters.part == EACH_SLICE:
+            return axis
+        index = parameters.sliceIndex if each is None else -1
+        shown = shown_slice(node, axis) if index < 0 else index
+        if shown is None:
+            raise InputError(f"No slice view shows {node.GetName()}; say which slice is meant.")
+        return axis, shown
+
+    def _asksForSlices(self, arguments) -> bool:
+        """Whether a model of pictures is given a volume, and nothing says which of its slices."""
+        classes, node = self._classes(), self._parameterNode.inputVolume
+        if arguments.get("slices") is not None or isinstance(arguments["volumeNode"], str) or not is_there(node):
+            return False
+        require_image(node)
+        return classes.dimensions == 2 and not classes.sequence and 1 not in geometry_of(node).shape_kji
+
+    def _fillClasses(self):
+        classes = self._classes()
+        names = classes.names if classes is not None else ()
+        combo = self.ui.classComboBox
+        if names != self._shownClasses:
+            self._shownClasses = names
+            combo.blockSignals(True)
+            combo.clear()
+            combo.addItem(_("The one decided for"), "")
+            for name in names:
+                combo.addItem(name, name)
+            combo.blockSignals(False)
+        if self._parameterNode.className not in ("", *names):
+            self._parameterNode.className = ""
+        combo.currentIndex = max(combo.findData(self._parameterNode.className), 0)
+
+    def _fillSegments(self):
+        node, combo = self._parameterNode.segmentation, self.ui.segmentComboBox
+        segmentation = node.GetSegmentation() if is_there(node) else None
+        ids = [] if segmentation is None else list(segmentation.GetSegmentIDs())
+        segments = [] if segmentation is None else [(x, segmentation.GetSegment(x).GetName()) for x in ids]
+        if segments != self._shownSegments:
+            self._shownSegments = segments
+            combo.blockSignals(True)
+            combo.clear()
+            for segmentID, name in segments:
+                combo.addItem(name, segmentID)
+            combo.blockSignals(False)
+        if segments and self._parameterNode.segment not in ids:
+            self._parameterNode.segment = ids[0]
+        combo.currentIndex = combo.findData(self._parameterNode.segment)
+
+    def _fillSpots(self):
+        """The rows of the chosen result; choosing one goes to its place."""
+        node = self._parameterNode.result
+        spots = spots_of(node) if is_there(node) and node.GetTable() is not None else []
+        if spots == self._shownResult:
+            return
+        self._shownResult = self._spots = spots
+        self.ui.resultList.blockSignals(True)
+        self.ui.resultList.clear()
+        for spot in spots:
+            self.ui.resultList.addItem(spot.text)
+        self.ui.resultList.blockSignals(False)
+
+    def _followSlices(self):
+        """Keep the lines of plots where the slice views are."""
+        for sliceNode in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+            if not self.hasObserver(sliceNode, vtk.vtkCommand.ModifiedEvent, self._onSliceMoved):
+                self.addObserver(sliceNode, vtk.vtkCommand.ModifiedEvent, self._onSliceMoved)
+        follow_views(slicer.mrmlScene)
+
+    def _unfollowSlices(self):
+        for sliceNode in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+            if self.hasObserver(sliceNode, vtk.vtkCommand.ModifiedEvent, self._onSliceMoved):
+                self.removeObserver(sliceNode, vtk.vtkCommand.ModifiedEvent, self._onSliceMoved)
+
+    def _onSliceMoved(self, caller, event):
+        follow_views(slicer.mrmlScene)
+
+    def _connectPlots(self):
+        """Hear clicks in the plot views, of which a new layout may have more."""
+        for view in plot_views():
+            if view not in self._plotViews:
+                view.connect(PLOT_SIGNAL, self._onPlotPicked)
+                self._plotViews.append(view)
+
+    def _restoreCorner(self):
+        """What the last result with a note for the corner says, while the panel asks for it."""
+        notes = [node.GetAttribute(CORNER_ATTRIBUTE) for node in slicer.util.getNodesByClass("vtkMRMLTextNode")]
+        known = [note for note in notes if note]
+        self._writeInCorner(known[-1] if known and self._parameterNode.corner else "")
+
+    def _writeInCorner(self, text):
+        """Write into the views' corner, and take back no more than what was written here."""
+        if text != self._cornerText:
+            self._cornerText = text
+            write_in_corner(text)
+
+    @staticmethod
+    def _show_rows(shown, *widgets):
+        for widget in widgets:
+            widget.visible = shown
+
+
+class MedAIClassifyLogic(ModelLogic):
+    """Takes nodes to the worker and its answers to the scene; needs no panel.
+
+    Args:
+        client: runs the models; None takes the worker that all of MedAI's modules share.
+
+    Example::
+
+        logic = slicer.util.getModuleLogic("MedAIClassify")
+        tableNode, textNode = logic.classify(volumeNode, model="breast_ultrasound")
+        saliencyNode = logic.explain(volumeNode, model="breast_ultrasound", className="malignant")[0]
+        tableNode, *roiNodes = logic.detect(volumeNode, model="hippocampus")
+    """
+
+    TASKS = ("classification", "detection", "segmentation")
+
+    def getParameterNode(self):
+        return self.wrapped(MedAIClassifyParameterNode)
+
+    def classify(self, volumeNode, model, device="auto", **options):
+        """Say what an image shows, and wait for the answer.
+
+        Args:
+            volumeNode: a scalar or vector volume node or its ID, a list of them (one per channel in the model's order),
+                or a sequence of volumes.
+            model: a model's name, or the path of a bundle.
+            device: "auto", "cpu", "cuda" or "cuda:1".
+            options: what is looked at: `slices`, ("K", 12) for one slice across a voxel axis or "K" for each;
+                `roiNode`, a markups ROI node or its ID; `segmentationNode` and `segmentID`, whose box is looked at;
+                `eachFrame`, to classify each frame of a sequence by itself. Numbers beside the image: `covariates`, a
+                dict, and `covariatesTable` with `covariatesRow` (from 0), where the dict has precedence. Explanation:
+                `method`, one of `request.EXPLANATIONS`, and `className`, None for the class decided for. Nodes to
+                make: `table`, `text`, `plot` (all True).
+
+        Returns:
+            The new nodes: table, text, those of the plot, the saliency's colours and volume, as far as there are.
+
+        Raises:
+            MedAIError: the input, an option or the model is at fault, or the worker was lost; or the image was
+                removed in the meantime. Nothing has been added to the scene then.
+        """
+        return self._runToEnd(_ClassifyRun(volumeNode, model, device, **options))
+
+    def classifyAsync(
+        self,
+        volumeNode,
+        model,
+        device="auto",
+        *,
+        onDone=print,
+        onError=None,
+        onProgress=None,
+        onWarnings=None,
+        **options,
+    ) -> FollowedRun | None:
+        """Begin to classify, and return at once.
+
+        Args:
+            volumeNode: as for `classify`.
+            model: as for `classify`.
+            device: as for `classify`.
+            onDone: called with the new nodes once they are in the scene.
+            onError: called with what went wrong; None writes it to the log.
+            onProgress: called with each new state.
+            onWarnings: called before the run with what speaks against it, if anything does; returns whether to run
+                all the same. None writes it to the log, and runs.
+            options: as for `classify`.
+
+        Returns:
+            The run: `poll()` says how it stands, `cancel()` stops it. None where `onWarnings` was against it.
+
+        Raises:
+            MedAIError: the input or an option is at fault.
+        """
+        run = _ClassifyRun(volumeNode, model, device, **options)
+        return self._begin(run, listening(onDone, onError, onProgress), onWarnings)
+
+    def explain(self, volumeNode, model, className=None, method="grad-cam", device="auto", **options):
+        """Show which voxels speak for a class, and wait for it; nothing but the map is added.
+
+        Args:
+            volumeNode: as for `classify`.
+            model: as for `classify`.
+            className: the class; None for the one decided for.
+            method: one of `request.EXPLANATIONS`.
+            device: as for `classify`.
+            options: what is looked at, and covariates, as for `classify`.
+
+        Returns:
+            The saliency's volume node, then its colour node.
+
+        Raises:
+            MedAIError: as `classify`.
+        """
+        return self._runToEnd(_ExplainRun(volumeNode, model, device, className=className, method=method, **options))
+
+    def explainAsync(
+        self,
+        volumeNode,
+        model,
+        className=None,
+        method="grad-cam",
+        device="auto",
+        *,
+        onDone=print,
+        onError=None,
+        onProgress=None,
+        onWarnings=None,
+        **options,
+    ) -> FollowedRun | None:
+        """Begin to explain, and return at once; arguments as for `explain`, listeners as for `classifyAsync`."""
+        run = _ExplainRun(volumeNode, model, device, className=className, method=method, **options)
+        return self._begin(run, listening(onDone, onError, onProgress), onWarnings)
+
+    def detect(self, volumeNode, model, device="auto", **options):
+        """Put boxes around findings, and wait for them; the model detects, or it segments.
+
+        Args:
+            volumeNode: a volume node or its ID, or a list of them.
+            model: a model's name, or the path of a bundle.
+            device: as for `classify`.
+            options: `roiNode`, inside of whose box alone is looked; `smallestML`, the least volume of a finding;
+                `scoreThreshold` and `overlapLimit`, 0 to 1, None for the model's own.
+
+        Returns:
+            The table node, then a markups ROI node for each finding, the surest first.
+
+        Raises:
+            MedAIError: as `classify`.
+        """
+        return self._runToEnd(_DetectRun(volumeNode, model, device, **options))
+
+    def detectAsync(
+        self,
+        volumeNode,
+        model,
+        device="auto",
+        *,
+        onDone=print,
+        onError=None,
+        onProgress=None,
+        onWarnings=None,
+        **options,
+    ) -> FollowedRun | None:
+        """Begin to look for findings, and return at once; arguments as for `detect` and `classifyAsync`."""
+        run = _DetectRun(volumeNode, model, device, **options)
+        return self._begin(run, listening(onDone, onError, onProgress), onWarnings)
+
+
+class _ImageRun:
+    """What one run needs of the scene: read at its beginning, found again at its end, never kept by pointer."""
+
+    request: RunRequest
+
+    def __init__(self, volumeNode):
+        nodes = nodes_of(volumeNode, _("image"))
+        self._frames = SequenceRun(nodes[0]) if len(nodes) == 1 and _is_sequence(nodes[0]) else None
+        if self._frames is not None:
+            self._source = self._frames.shown_volume()
+            self._volume: Volume | None = frames_from_sequence(sequence_shown_in(self._source))
+        else:
+            self._source = nodes[0]
+            self._volume = volume_from_nodes(nodes)
+            self._origin = origin_of(nodes[0])
+        self._scene = self._source.GetScene()
+
+    @property
+    def volume(self) -> Volume:
+        """The image, until it is submitted."""
+        assert self._volume is not None
+        return self._volume
+
+    def submit(self, client: WorkerClient) -> Job:
+        """Hand the image over; the job lets it go when it ends."""
+        self._source = None
+        volume, self._volume = self.volume, None
+        return client.submit(self.request, volume)
+
+    def obstacle(self) -> MedAIError | None:
+        """Why the result has no place any more."""
+        try:
+            self._place()
+        except MedAIError as error:
+            return error
+        return None
+
+    def _place(self):
+        """The node that the result belongs to."""
+        if self._frames is None:
+            return find_origin(self._scene, self._origin)
+        self._frames.check()
+        return self._frames.shown_volume()
+
+
+class _ClassifyRun(_ImageRun):
+    """A classification, from its options to its nodes."""
+
+    def __init__(
+        self,
+        volumeNode,
+        model,
+        device,
+        *,
+        slices=None,
+        roiNode=None,
+        segmentationNode=None,
+        segmentID=None,
+        eachFrame=False,
+        covariates=None,
+        covariatesTable=None,
+        covariatesRow=0,
+        method=None,
+        className=None,
+        table=True,
+        text=True,
+        plot=True,
+        note=True,
+        trustCode="",
+    ):
+        super().__init__(volumeNode)
+        numbers = dict(covariates or {})
+        if covariatesTable is not None:
+            wanted = [x for x in _covariates_of_model(model) if x not in numbers]
+            numbers |= covariates_from_table(node_of(covariatesTable, _("table")), wanted, covariatesRow)
+        box = None
+        if segmentationNode is not None:
+            if not segmentID:
+                raise InputError("A segmentation was given, but not which of its segments; give segmentID too.")
+            box = box_of_segment(node_of(segmentationNode, _("segmentation")), segmentID, self._source)
+        options = ClassifyOptions(
+            roi=None if roiNode is None else roi_from_node(node_of(roiNode, _("region of interest")), self._source),
+            box_kji=box,
+            slices=_slices_of(slices),
+            each_frame=eachFrame,
+            covariates=numbers,
+            explain=Explain(method, className) if method else None,
+        )
+        self.request = RunRequest(model, device, options, trustCode)
+        self._outputs = ClassificationOutputs(table, text, plot, note)
+
+    def arrive(self, result: Classification) -> Arrival:
+        """Put the answer into the scene; returns the new nodes.
+
+        Raises:
+            InputError: there is no place for it any more.
+        """
+        yield JobState("running", _("Placing the results"))
+        return write_classification(result, self._place(), outputs=self._outputs)
+
+
+class _ExplainRun(_ClassifyRun):
+    """The map of a classification alone."""
+
+    def __init__(self, volumeNode, model, device, **options):
+        super().__init__(volumeNode, model, device, table=False, text=False, plot=False, note=False, **options)
+
+    def arrive(self, result: Classification) -> Arrival:
+        nodes = yield from super().arrive(result)
+        return nodes[::-1]
+
+
+class _DetectRun(_ImageRun):
+    """A search for findings, from its options to its nodes."""
+
+    def __init__(
+        self,
+        volumeNode,
+        model,
+        device,
+        *,
+        roiNode=None,
+        smallestML=0.0,
+        scoreThreshold=None,
+        overlapLimit=None,
+        trustCode="",
+    ):
+        super().__init__(volumeNode)
+        if self._frames is not None:
+            raise InputError("Findings are looked for in single images; choose a frame of the sequence.")
+        roi = None if roiNode is None else roi_from_node(node_of(roiNode, _("region of interest")), self._source)
+        options = DetectOptions(roi, smallestML, scoreThreshold, overlapLimit)
+        self.request = RunRequest(model, device, options, trustCode)
+
+    def arrive(self, result: Detections) -> Arrival:
+        """Put the findings into the scene; returns the new nodes.
+
+        Raises:
+            InputError: there is no place for them any more.
+        """
+        yield JobState("running", _("Placing the results"))
+        return write_detections(result, self._place())
+
+
+def _is_sequence(node) -> bool:
+    return node.IsA("vtkMRMLSequenceNode") or node.IsA("vtkMRMLSequenceBrowserNode")
+
+
+def _slices_of(slices) -> Slices | None:
+    """("K", 12) is one slice, "K" each of them."""
+    if slices is None:
+        return None
+    return Slices(slices) if isinstance(slices, str) else Slices(*slices)
+
+
+def _covariates_of_model(model) -> "list[str]":
+    classes = read_spec(find_model(model)).classes
+    return [covariate.name for covariate in classes.covariates] if classes is not None else []
+
+
+class MedAIClassifyTest(ScriptedLoadableModuleTest):
+    """Runs inside of Slicer: Reload and Test in developer mode, or ctest after a build."""
+
+    def setUp(self):
+        slicer.mrmlScene.Clear()
+        self.logic = MedAIClassifyLogic()
+        self.addCleanup(self.logic.close)
+
+    def runTest(self):
+        self.setUp()
+        try:
+            self.test_findingsLieOnTheirVolume()
+        finally:
+            self.doCleanups()
+
+    def test_findingsLieOnTheirVolume(self):
+        """The built-in segmentation model gives boxes, a region node for each row of their table."""
+        self.delayDisplay("Looking for findings with the built-in model")
+        volumeNode = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Ramp")
+        ramp = np.arange(36 * 48 * 40, dtype=np.float32).reshape(36, 48, 40)  # K, J, I
+        slicer.util.updateVolumeFromArray(volumeNode, ramp)
+        tableNode, *roiNodes = self.logic.detect(volumeNode, model="hippocampus", device="cpu")
+        self.assertEqual(tableNode.GetTable().GetNumberOfRows(), len(roiNodes))
+        self.assertIsNotNone(tableNode.GetAttribute("MedAI.sha256"))
+        self.delayDisplay("Test passed")

@@ -1,0 +1,71 @@
+"""`medai train` for a task of the kind "classification"."""
+
+import argparse
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from MedAILib.bundle_plan import plan_of
+from MedAILib.config import Config
+from MedAILib.errors import InputError
+from MedAILib.progress import Progress
+from MedAILib.training.classification import Bench
+from MedAILib.training.classification_card import ClassifierRecord, write_classifier_card
+from MedAILib.training.classification_export import inference, metadata
+from MedAILib.training.classification_task import ClassificationTask
+from MedAILib.training.cross_validation import Calibration, ClassData, split_folds, train_classifier
+from MedAILib.training.export import Contents, licence_text, write_model
+from MedAILib.training.labelled_images import check_images, find_labelled_images, numbered, part_of, require_classes
+from MedAILib.training.prepared_images import prepare_images
+
+
+def run_train_classifier(
+    options: argparse.Namespace, task: ClassificationTask, device: torch.device, machine: str, progress: Progress
+) -> None:
+    """Train a classifier, choose its threshold and temperature, and write it as a bundle.
+
+    Raises:
+        MedAIError: the data or the output folder is at fault, or a checkpoint is of another training.
+        Cancelled: by `progress`; `--resume` goes on from the last whole epoch.
+    """
+    if options.fold is not None:
+        raise InputError(f"The task {task.name} runs all its {task.folds} folds by itself; leave --fold out.")
+    if options.epochs:
+        task = replace(task, epochs=options.epochs, distil_epochs=options.epochs)
+    data = read_data(task, options.data, progress)
+    split_folds(task, data)  # what is too few for them is said before the training starts
+    folder: Path = options.output
+    bench = Bench(folder.with_name(folder.name + ".training"), str(device), options.resume, "")
+    trained = train_classifier(task, data, bench, progress)
+    command = f"medai train {options.task} --data {shlex.quote(options.data.name)} -o {shlex.quote(folder.name)}"
+    command += f" --epochs {options.epochs}" if options.epochs else ""
+    configs = {"metadata": metadata(task, trained.calibration), "inference": inference(task)}
+    card = write_classifier_card(ClassifierRecord(task, data, trained, command, machine))
+    weights = {key: value.half() if value.is_floating_point() else value for key, value in trained.weights.items()}
+    write_model(Contents(configs, card, licence_text(task), weights), folder)
+
+
+def read_data(task: ClassificationTask, path: Path, progress: Progress) -> ClassData:
+    """The images that a task learns from, checked and as the network sees them.
+
+    Raises:
+        InputError: the data is at fault; the sentence names the file.
+    """
+    images = find_labelled_images(path)
+    pool = part_of(images, task.pool)
+    if not pool:
+        raise InputError(f"{path} has no images for {' or '.join(task.pool)}, which the task {task.name} learns from.")
+    every = numbered(images, task.labels)  # a wrong label is said wherever it is
+    check_images(images, every, task.names, len(task.size), progress)
+    numbers = numbered(pool, task.labels)
+    require_classes(numbers, task.names, str(path), least=max(2, task.folds))
+    plan = plan_of(
+        Path(task.name),
+        Path(task.name),
+        metadata(task, Calibration(1.0, 0.5, None)),
+        Config(inference(task), Path(task.name), {"bundle_root": "."}),
+        Path(task.name),
+    )
+    return prepare_images(task, pool, numbers, plan.preprocessing)

@@ -1,0 +1,189 @@
+"""`medai train` for segmentation: examine the data, plan or read the task, train one fold or all, validate."""
+
+import argparse
+import json
+import shlex
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from MedAILib.errors import InputError
+from MedAILib.models.bundle import BundleModel
+from MedAILib.models.store import find_model
+from MedAILib.output import whole_file
+from MedAILib.progress import Progress
+from MedAILib.request import RunOptions
+from MedAILib.training.card import TrainingRecord, write_card
+from MedAILib.training.cases import Split, split_cases
+from MedAILib.training.data_folder import DataFolder, open_folder, prescribed_split, split_faults
+from MedAILib.training.evaluate import Evaluation, evaluate_segmentation
+from MedAILib.training.examine import CaseFacts, digest_of, examine_cases, groups_of, require_sound
+from MedAILib.training.export import Bundle, write_bundle
+from MedAILib.training.folds import merged, write_ensemble
+from MedAILib.training.overrides import read_settings, require_sense, wishes_of, with_settings
+from MedAILib.training.plan import CPU, GPU, balanced_weights, plan_task, told_choices
+from MedAILib.training.precision import training_type
+from MedAILib.training.report import write_evaluation
+from MedAILib.training.samples_picture import write_samples
+from MedAILib.training.segmentation import TrainingRun, train_segmentation
+from MedAILib.training.task import TASKS, SegmentationTask, read_task
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What all folds of one training share."""
+
+    options: argparse.Namespace
+    task: SegmentationTask
+    data: DataFolder
+    facts: tuple[CaseFacts, ...]
+    groups: dict[str, str]
+    device: torch.device
+    machine: str
+
+
+def _segmentation(name: str) -> SegmentationTask:
+    """A task of this kind; `medai train` has sent the others elsewhere."""
+    task = read_task(name)
+    assert isinstance(task, SegmentationTask)
+    return task
+
+
+def run_train_segmentation(options: argparse.Namespace, device: torch.device, machine: str, progress: Progress) -> None:
+    """Train a segmentation task, write the model as a bundle, and validate what was written.
+
+    The task that was trained stands in `<bundle>.training/task.json`, to be edited and given back. `--fold all` gives
+    a bundle for each fold in the output folder, which is an ensemble of them, and a report over all cases.
+
+    Raises:
+        MedAIError: the task, the data, an option or the output folder is at fault.
+        Cancelled: by `progress`; `--resume` goes on from the last whole epoch.
+    """
+    if options.fold not in (None, "all") and not options.fold.isdecimal():
+        raise InputError(f"--fold {options.fold} is none; give a number from 0, or all.")
+    settings = read_settings([*options.set, *([f"epochs={options.epochs}"] if options.epochs is not None else [])])
+    if not is_planned(options.task) and "memory_gb" in settings:
+        raise InputError("memory_gb is for planning; the task given has its patch and batch already.")
+    given = None if is_planned(options.task) else with_settings(_segmentation(options.task), settings)
+    data = open_folder(options.data)
+    labels = data.labels if given is None else {int(x["value"]): str(x["name"]) for x in given.labels}
+    examined = examine_cases(data.cases, labels, progress, None if given is None else len(given.channels))
+    patients_of = groups_of(examined.facts, data.patients)
+    digests = {fact.case.name: fact.image_sha256 for fact in examined.facts}
+    sides = [] if data.faults or examined.faults else split_faults(data, patients_of, digests)
+    require_sound(examined, progress, [*data.faults, *sides])
+    if len(set(patients_of.values())) < 2 and not data.splits:
+        raise InputError(
+            f"All cases in {options.data} are of one patient, so that nothing is left to validate on; add another's."
+        )
+    task = given or _plan(options, data, examined.facts, settings, device)
+    if data.splits:
+        task = replace(task, folds=len(data.splits))
+    if task.loss == "weighted_ce" and not task.class_weights:
+        task = replace(task, class_weights=balanced_weights(examined.facts, task.classes))
+        progress.warn(f"class_weights are {task.class_weights}: one over the root of each class's share of the voxels")
+    require_sense(task)
+    bench = Bench(options, task, data, examined.facts, patients_of, device, machine)
+    for fold in range(task.folds) if options.fold == "all" else [int(options.fold or 0)]:
+        _split(bench, fold)  # a fold that there is not is told before anything is written
+    if not options.resume:
+        _write_task(task, _training_folder(options.output) / "task.json")
+    if options.plan_only:
+        return
+    if options.show_augmentation is not None:
+        write_samples(task, data.cases, options.show_augmentation, progress)
+        return
+    if options.fold == "all":
+        _train_all(bench, progress)
+    else:
+        _train_fold(bench, int(options.fold or 0), options.output, progress)
+
+
+def is_planned(name: str) -> bool:
+    """Whether a task is planned from the data: one that is no file, of a name that no task has."""
+    return not name.endswith(".json") and not (TASKS / f"{name}.json").is_file()
+
+
+def _plan(
+    options: argparse.Namespace,
+    data: DataFolder,
+    facts: tuple[CaseFacts, ...],
+    settings: dict[str, Any],
+    device: torch.device,
+) -> SegmentationTask:
+    """Plan a task, tell every choice on standard output, and apply what the user decided."""
+    name = options.output.resolve().name if options.task == "segmentation" else options.task
+    wishes = wishes_of(settings)
+    task, choices = plan_task(name, data, facts, CPU if device.type == "cpu" else GPU, wishes)
+    done = ("patch", *(["network"] if isinstance(settings.get("network"), str) else []))  # by the plan itself
+    taken = {key: value for key, value in settings.items() if key not in done}
+    task = with_settings(task, taken)
+    if not options.quiet:
+        shown = [replace(c, value=taken[c.key], reason="asked for by --set") if c.key in taken else c for c in choices]
+        print(f"The task '{name}' was planned from {len(facts)} cases:\n{told_choices(shown)}", flush=True)
+    return task
+
+
+def _write_task(task: SegmentationTask, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as part:
+        text = json.dumps({"kind": "segmentation", **asdict(task)}, indent=2, ensure_ascii=False)
+        part.write_text(text + "\n", encoding="utf-8")
+
+
+def _training_folder(bundle: Path) -> Path:
+    return bundle.with_name(bundle.name + ".training")
+
+
+def _split(bench: Bench, fold: int) -> Split:
+    if bench.data.splits:
+        return prescribed_split(bench.data, fold)
+    return split_cases(bench.data.cases, bench.task.folds, fold, bench.task.seed, bench.groups)
+
+
+def _train_fold(bench: Bench, fold: int, folder: Path, progress: Progress) -> Evaluation:
+    """Train one fold, write its bundle, and validate that on the cases kept aside."""
+    options, task = bench.options, bench.task
+    split = _split(bench, fold)
+    initial = None if options.initial is None else find_model(str(options.initial))
+    place = _training_folder(options.output)
+    place = place / f"fold_{fold}" if options.fold == "all" else place
+    resume = options.resume and (options.fold != "all" or (place / "started.json").is_file())
+    run = TrainingRun(place, task.epochs, str(bench.device), resume, initial, digest_of(bench.facts), bench.groups)
+    weights = train_segmentation(task, split, run, progress)
+    half = training_type(task.precision, bench.device) != torch.float32
+    record = TrainingRecord(
+        task, split, _command(options, task), task.epochs, fold, bench.machine, half, initial.name if initial else ""
+    )
+    bundle = Bundle(task, weights, write_card(record, None))
+    write_bundle(bundle, folder)
+    labels = {int(label["value"]): str(label["name"]) for label in task.labels}
+    evaluation = evaluate_segmentation(
+        BundleModel(folder, bench.device), split.validation, labels, progress, RunOptions()
+    )
+    write_bundle(replace(bundle, card=write_card(record, evaluation)), folder)
+    write_evaluation(evaluation, place / "validation", _command(options, task))
+    return evaluation
+
+
+def _train_all(bench: Bench, progress: Progress) -> None:
+    """Train all folds; the output folder is the ensemble of their bundles."""
+    folder: Path = bench.options.output
+    place = _training_folder(folder)
+    evaluations, members = [], []
+    for fold in range(bench.task.folds):
+        members.append(place / f"fold_{fold}" / "bundle")
+        evaluations.append(_train_fold(bench, fold, members[-1], progress))
+    whole = merged(evaluations)
+    write_evaluation(whole, place / "cross_validation", _command(bench.options, bench.task))
+    write_ensemble(bench.task, members, whole, folder)
+
+
+def _command(options: argparse.Namespace, task: SegmentationTask) -> str:
+    """The command line that repeats this training."""
+    words = ["medai", "train", str(options.task), "--data", options.data.name, "-o", options.output.name]
+    words += ["--fold", options.fold or "0", "--epochs", str(task.epochs)]
+    words += [word for pair in options.set for word in ("--set", pair)]
+    return shlex.join(words + (["--initial", options.initial.name] if options.initial else []))

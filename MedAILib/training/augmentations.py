@@ -1,0 +1,117 @@
+"""The augmentations that a segmentation task may name, each as MONAI's transform (ghosts are our own)."""
+
+import math
+from typing import Any
+
+from monai.transforms import (
+    CenterSpatialCropd,
+    Rand3DElasticd,
+    RandAdjustContrastd,
+    RandAffined,
+    RandBiasFieldd,
+    RandFlipd,
+    RandGaussianNoised,
+    RandGaussianSmoothd,
+    RandKSpaceSpikeNoised,
+    RandScaleIntensityd,
+    RandScaleIntensityFixedMeand,
+    RandSimulateLowResolutiond,
+    Transform,
+)
+
+from MedAILib.errors import InputError
+from MedAILib.training.ghosting import RandGhostingd
+from MedAILib.training.recipe import PARAMETERS
+from MedAILib.training.task import SegmentationTask
+
+BOTH = ("image", "label")
+AFFINE = ("rotation", "scaling", "translation")
+
+
+def require_known(recipe: dict[str, dict[str, Any]]) -> None:
+    """Raise `InputError` where a recipe names an augmentation, or a parameter of one, that there is not."""
+    for name, found in recipe.items():
+        if name not in PARAMETERS:
+            raise InputError(f"There is no augmentation '{name}'; known are {', '.join(PARAMETERS)}.")
+        if not isinstance(found, dict) or found.keys() - PARAMETERS[name].keys():
+            raise InputError(
+                f"The augmentation '{name}' has the parameters {', '.join(PARAMETERS[name])} and no other."
+            )
+        if not 0 <= found.get("prob", 0) <= 1:
+            raise InputError(f"The augmentation '{name}' has the probability {found['prob']}; give one from 0 to 1.")
+
+
+def spatial_changes(task: SegmentationTask, size: list[int] | None) -> list[Transform]:
+    """What moves voxels, image and label alike; with `size` the result is the middle of that size."""
+    recipe = filled(task)
+    steps: list[Transform] = []
+    if chosen := {name: recipe[name] for name in AFFINE if name in recipe}:
+        steps.append(
+            RandAffined(
+                BOTH,
+                spatial_size=size,
+                prob=max(found["prob"] for found in chosen.values()),
+                rotate_range=[math.radians(x) for x in chosen["rotation"]["degrees"]] if "rotation" in chosen else None,
+                scale_range=[tuple(chosen["scaling"]["range"])] * 3 if "scaling" in chosen else None,
+                translate_range=chosen["translation"]["voxels"] if "translation" in chosen else None,
+                mode=("bilinear", "nearest"),
+                padding_mode="zeros",
+            )
+        )
+    elif size is not None:
+        steps.append(CenterSpatialCropd(BOTH, roi_size=size))
+    if found := recipe.get("elastic"):
+        steps.append(
+            Rand3DElasticd(
+                BOTH,
+                sigma_range=tuple(found["sigma"]),
+                magnitude_range=tuple(found["magnitude"]),
+                prob=found["prob"],
+                mode=("bilinear", "nearest"),
+                padding_mode="zeros",
+            )
+        )
+    return steps
+
+
+def flips(task: SegmentationTask) -> list[Transform]:
+    """Mirroring along each of the task's axes."""
+    found = filled(task).get("flip")
+    return [RandFlipd(BOTH, prob=found["prob"], spatial_axis=axis) for axis in task.mirror_axes] if found else []
+
+
+def value_changes(task: SegmentationTask) -> list[Transform]:
+    """What changes the image's values; the artefacts of a scanner come before noise and blur."""
+    steps: list[Transform] = []
+    for name, a in filled(task).items():
+        prob = a["prob"]
+        match name:
+            case "bias_field":
+                steps.append(RandBiasFieldd("image", coeff_range=tuple(a["coefficients"]), prob=prob))
+            case "ghosting":
+                steps.append(RandGhostingd("image", prob, tuple(a["ghosts"]), tuple(a["strength"])))
+            case "spike":
+                steps.append(RandKSpaceSpikeNoised("image", prob=prob, channel_wise=False))
+            case "noise":
+                steps.append(RandGaussianNoised("image", prob=prob, std=a["std"]))
+            case "blur":
+                sigma = tuple(a["sigma"])
+                steps.append(RandGaussianSmoothd("image", prob=prob, sigma_x=sigma, sigma_y=sigma, sigma_z=sigma))
+            case "brightness":
+                steps.append(RandScaleIntensityd("image", prob=prob, factors=a["factor"]))
+            case "contrast":
+                steps.append(
+                    RandScaleIntensityFixedMeand("image", prob=prob, factors=tuple(a["factor"]), preserve_range=True)
+                )
+            case "low_resolution":
+                steps.append(RandSimulateLowResolutiond("image", prob=prob, zoom_range=tuple(a["zoom"])))
+            case "gamma":
+                gamma: dict[str, Any] = {"gamma": tuple(a["range"]), "retain_stats": True}
+                steps.append(RandAdjustContrastd("image", prob=a["inverted_prob"], invert_image=True, **gamma))
+                steps.append(RandAdjustContrastd("image", prob=prob, **gamma))
+    return steps
+
+
+def filled(task: SegmentationTask) -> dict[str, dict[str, Any]]:
+    """The task's augmentations in the order in which they are done, parameters that it leaves out added."""
+    return {name: usual | task.augmentation[name] for name, usual in PARAMETERS.items() if name in task.augmentation}

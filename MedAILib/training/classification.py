@@ -1,0 +1,280 @@
+"""Training of one classification network: MONAI's trainer, averaged weights, resumable at each epoch.
+
+Which networks there are, and on which images each learns, is `cross_validation`'s business.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from monai.engines import SupervisedTrainer
+from monai.losses import FocalLoss
+from monai.utils import set_determinism
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Sampler, TensorDataset
+
+from MedAILib.errors import InputError, ModelError
+from MedAILib.models.networks import build_network
+from MedAILib.models.weights import load_weights, save_checkpoint
+from MedAILib.progress import Progress
+from MedAILib.training.augment_images import Augmentation
+from MedAILib.training.classification_task import ClassificationTask
+from MedAILib.training.segmentation import AutocastInferer
+
+WARM_UP = 0.15  # share of the steps in which the learning rate rises
+TEACHERS_AT_ONCE = 2
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one network is to learn.
+
+    Args:
+        name: of its checkpoint, and for people.
+        network: its description, `_target_` and arguments.
+        images: (N, C, X, Y[, Z]), normalised.
+        targets: (N, classes), 1 for the image's class; for a distilled network only what its teachers say counts.
+        epochs: how often it sees the images.
+        seed: decides its first weights, the order of images and their changes.
+        teachers: networks whose mean probabilities it learns; none: it learns the targets.
+        judged: images and targets (M, ...) that it does not learn from; where they are given, the weights of the epoch
+            that surprised them least are taken, not the last one's.
+    """
+
+    name: str
+    network: dict[str, Any]
+    images: Tensor
+    targets: Tensor
+    epochs: int
+    seed: int
+    teachers: tuple[nn.Module, ...] = ()
+    judged: tuple[Tensor, Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where networks are trained.
+
+    Args:
+        folder: gets a checkpoint for each network.
+        device: such as "cpu".
+        resume: take what stands there already, and go on.
+        stamp: tells one task and its data from another; a checkpoint of another stamp is not taken.
+    """
+
+    folder: Path
+    device: str
+    resume: bool
+    stamp: str
+
+
+class SeededOrder(Sampler[int]):
+    """A shuffled order for each epoch, decided by seed and epoch alone."""
+
+    def __init__(self, length: int, seed: int, epoch: int) -> None:
+        self.length, self.seed, self.epoch = length, seed, epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + 1000 * self.epoch)
+        self.epoch += 1
+        yield from torch.randperm(self.length, generator=generator).tolist()
+
+
+class TargetLoss(nn.Module):
+    """Cross-entropy or focal loss (`ClassificationTask.loss`) of scores (B, N) against shares of classes (B, N)."""
+
+    def __init__(self, task: ClassificationTask, weights: Tensor | None) -> None:
+        super().__init__()
+        self.smoothing, self.classes = task.label_smoothing, len(task.names)
+        self.loss: nn.Module = (
+            FocalLoss(use_softmax=True, weight=weights) if task.loss == "focal" else nn.CrossEntropyLoss(weight=weights)
+        )
+
+    def forward(self, scores: Tensor, targets: Tensor) -> Tensor:
+        smooth = targets * (1 - self.smoothing) + self.smoothing / self.classes
+        found: Tensor = self.loss(scores, smooth)
+        return found
+
+
+def class_weights(task: ClassificationTask, targets: Tensor) -> Tensor | None:
+    """A weight for each class, of mean 1 over the images (N, classes); None where all count alike."""
+    if task.class_weights == "none":
+        return None
+    if isinstance(task.class_weights, list):
+        return torch.tensor(task.class_weights, dtype=torch.float32)
+    counts = targets.sum(dim=0)
+    return len(targets) / (targets.shape[1] * counts.clamp_min(1))
+
+
+def train_network(task: ClassificationTask, lesson: Lesson, bench: Bench, progress: Progress) -> nn.Module:
+    """Train one network and return it with its averaged weights, ready to be asked.
+
+    Raises:
+        InputError: the checkpoint to resume from is of another task or other data.
+        ModelError: the loss is not finite any more; the sentence says in which epoch.
+        Cancelled: by `progress`, between two batches.
+    """
+    set_determinism(lesson.seed)
+    network = new_network(lesson.network).to(bench.device)
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(task.ema_decay), use_buffers=True)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=task.learning_rate, weight_decay=task.weight_decay)
+    batch = min(task.batch, len(lesson.images))
+    length = len(lesson.images) // batch
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, task.learning_rate, total_steps=lesson.epochs * length + 1, pct_start=WARM_UP
+    )
+    parts: dict[str, Any] = {"network": network, "average": average, "optimizer": optimizer, "schedule": schedule}
+    path = bench.folder / f"{lesson.name.replace(' ', '_')}.pt"
+    stamp = f"{bench.stamp} {len(lesson.teachers)} {lesson.epochs}" + (" best" if lesson.judged else "")
+    epoch = _resumed(parts, path, stamp) if bench.resume and path.is_file() else 0
+    if epoch < lesson.epochs:
+        order = SeededOrder(len(lesson.images), lesson.seed, epoch)
+        loader = DataLoader(
+            TensorDataset(lesson.images, lesson.targets), batch, sampler=order, drop_last=True, num_workers=0
+        )
+        _run(task, lesson, bench, parts, _Course(path, epoch, stamp, loader), progress)
+    done: nn.Module = average.module
+    if lesson.judged:
+        done.load_state_dict(load_weights(path)["best"])
+    return done.eval().requires_grad_(False)
+
+
+def new_network(description: dict[str, Any]) -> nn.Module:
+    """A network of a task's description, laid out as the processor likes it best."""
+    network = build_network(description["_target_"], {k: v for k, v in description.items() if k != "_target_"})
+    flat = any(isinstance(part, nn.Conv2d) for part in network.modules())
+    return network.to(memory_format=torch.channels_last) if flat else network  # type: ignore[call-overload]
+
+
+@torch.inference_mode()
+def scores_of(network: nn.Module, images: Tensor, device: str) -> Tensor:
+    """The network's output (N, classes) for images (N, C, X, Y[, Z]), in full precision."""
+    network.eval()
+    return torch.cat([network(part.to(device)).float().cpu() for part in images.split(64)])
+
+
+@dataclass(frozen=True)
+class _Course:
+    path: Path
+    epoch: int
+    stamp: str
+    loader: DataLoader[tuple[Tensor, ...]]
+
+
+def _run(
+    task: ClassificationTask,
+    lesson: Lesson,
+    bench: Bench,
+    parts: dict[str, Any],
+    course: _Course,
+    progress: Progress,
+) -> None:
+    change = Augmentation(task.augmentation)
+    device = torch.device(bench.device)
+    weights = None if lesson.teachers else class_weights(task, lesson.targets)
+    loss = (
+        nn.CrossEntropyLoss() if lesson.teachers else TargetLoss(task, None if weights is None else weights.to(device))
+    )
+    choice = torch.Generator()
+    flip = task.augmentation.get("flip", [])
+
+    def prepared(batch: Sequence[Tensor], where: Any, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        images, targets = change.mixed(change(batch[0].to(where)), batch[1].to(where))
+        if lesson.teachers:
+            targets = _taught(lesson.teachers, images, flip, choice)
+        return images, targets
+
+    trainer = SupervisedTrainer(
+        device=device,
+        max_epochs=lesson.epochs,
+        train_data_loader=course.loader,
+        network=parts["network"],
+        optimizer=parts["optimizer"],
+        loss_function=loss,
+        inferer=AutocastInferer(torch.bfloat16),
+        prepare_batch=prepared,
+        decollate=False,
+    )
+    length = len(course.loader)
+    trainer.state.epoch, trainer.state.epoch_length = course.epoch, length
+    trainer.state.iteration = course.epoch * length
+    losses: list[float] = []
+    best: dict[str, Any] = _best_so_far(course) if lesson.judged else {}
+
+    @trainer.on(Events.EPOCH_STARTED)
+    def reseed() -> None:
+        seed = lesson.seed + 1000 * trainer.state.epoch
+        change.reseed(seed)
+        choice.manual_seed(seed)
+        torch.manual_seed(seed)  # of dropout
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def watch() -> None:
+        found = float(trainer.state.output["loss"].detach())
+        if not math.isfinite(found):
+            raise ModelError(
+                f"Training stopped: the loss of {lesson.name} is no finite number in epoch {trainer.state.epoch}."
+            )
+        losses.append(found)
+        parts["schedule"].step()
+        parts["average"].update_parameters(parts["network"])
+        mean = sum(losses[-length:]) / len(losses[-length:])
+        text = f"{lesson.name}, epoch {trainer.state.epoch} of {lesson.epochs}, loss {mean:.3f}"
+        progress.step(trainer.state.iteration, lesson.epochs * length, text[0].upper() + text[1:])
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def keep() -> None:
+        if lesson.judged:
+            scores = scores_of(parts["average"].module, lesson.judged[0], bench.device)
+            surprise = float(nn.functional.cross_entropy(scores, lesson.judged[1]))
+            if surprise < best.get("surprise", math.inf):
+                state = {key: value.clone() for key, value in parts["average"].module.state_dict().items()}
+                best.update(surprise=surprise, best=state)
+        states = {name: part.state_dict() for name, part in parts.items()}
+        save_checkpoint({"epoch": trainer.state.epoch, "stamp": course.stamp, **best, **states}, course.path)
+
+    trainer.run()
+
+
+@torch.no_grad()
+def _taught(teachers: Sequence[nn.Module], images: Tensor, flip: Sequence[int], choice: torch.Generator) -> Tensor:
+    """Mean probabilities (B, classes) of some teachers, each of which sees the images as they are or mirrored.
+
+    Over the epochs that amounts to the mean of all teachers over all mirrored copies.
+    """
+    chosen = torch.randperm(len(teachers), generator=choice)[:TEACHERS_AT_ONCE].tolist()
+    total = torch.zeros(1, device=images.device)
+    for number in chosen:
+        axes = [2 + axis for axis in flip if float(torch.rand(1, generator=choice)) < 0.5]
+        with torch.autocast(images.device.type, torch.bfloat16):
+            found = teachers[number](images.flip(axes) if axes else images)
+        total = total + found.float().softmax(dim=1)
+    return total / len(chosen)
+
+
+def _best_so_far(course: _Course) -> dict[str, Any]:
+    """Surprise and weights of the best epoch before this run; nothing where it starts anew."""
+    if not course.epoch:
+        return {}
+    checkpoint = load_weights(course.path)
+    return {key: checkpoint[key] for key in ("surprise", "best")}
+
+
+def _resumed(parts: dict[str, Any], path: Path, stamp: str) -> int:
+    checkpoint = load_weights(path)
+    if checkpoint.get("stamp") != stamp:
+        raise InputError(f"{path} is of another training: resume with the task and the data it was started with.")
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(checkpoint[name])
+        return int(checkpoint["epoch"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path} is of another training: resume with the task it was started with.") from error

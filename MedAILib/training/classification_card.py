@@ -1,0 +1,208 @@
+"""The model card that a training writes of the classifier that came out of it."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from MedAILib.training.classification_measures import MEASURES, RESAMPLES, measure, with_intervals
+from MedAILib.training.classification_task import AUGMENTATIONS, ClassificationTask
+from MedAILib.training.cross_validation import ClassData, Judged, Trained
+
+
+@dataclass(frozen=True)
+class ClassifierRecord:
+    """What a card says of how a classifier came about."""
+
+    task: ClassificationTask
+    data: ClassData
+    trained: Trained
+    command: str
+    machine: str
+
+
+def write_classifier_card(record: ClassifierRecord) -> str:
+    """Markdown of a model card: what it is, its data, its training, its figures on images unseen, its limits."""
+    task, chosen = record.task, record.trained.calibration
+    strange = (
+        f"Where the energy of its scores is above {chosen.strange_above:g}, a limit that {task.strange_quantile:.0%} "
+        f'of the images it was trained or validated on keep, the answer is "not sure". '
+        f"{task.strange_validated_on}"
+        if chosen.strange_above is not None
+        else "It has no score of how unlike its training data an image is."
+    )
+    decision = (
+        f"`{task.names[1]}` from a probability of {chosen.threshold:g} on, else `{task.names[0]}`"
+        if task.decision == "binary"
+        else "the class of the largest probability"
+    )
+    limits = "\n".join(f"- {text}" for text in task.warnings)
+    references = "\n".join(f"- {text}" for text in task.references)
+    return f"""# {task.title}
+
+{task.description}.
+
+**{task.intended_use}**
+
+## Input and output
+
+{", ".join(task.channels)}; {"a picture" if len(task.size) == 2 else "a volume"} of any size, resampled to
+{_times(task.size)} by area and normalised to mean 0 and standard deviation 1. Decides for {decision}.
+Scores are divided by a temperature of {chosen.temperature:g}. {strange}
+
+| class | labels in the data | images |
+|---|---|---|
+{_class_rows(record)}
+
+## Limits
+
+{limits}
+
+## Data
+
+{task.data_source}. {_parts(record.data)}. Licence of the weights, as derived from the data: {task.licence}.
+
+## Training
+
+```
+{record.command}
+```
+
+{_how(task)}
+
+Seed {task.seed}. Machine: {record.machine}.
+
+## Validation
+
+{_validation(record)}
+
+## References
+
+{references}
+"""
+
+
+def seed_range(judged: Judged) -> dict[str, tuple[float, float, float]]:
+    """Mean, smallest and largest accuracy and AUC of the single networks, a value for each seed."""
+    found = [_measured(judged.numbers, scores) for scores in judged.single]
+    return {
+        key: (
+            float(np.mean([x[key] for x in found])),
+            min(x[key] for x in found),
+            max(x[key] for x in found),
+        )
+        for key in ("accuracy", "auc")
+    }
+
+
+def _class_rows(record: ClassifierRecord) -> str:
+    task, counts = record.task, Counter(record.data.numbers.tolist())
+    return "\n".join(
+        f"| {name} | {', '.join(task.labels[name])} | {counts[number]} |" for number, name in enumerate(task.names)
+    )
+
+
+def _parts(data: ClassData) -> str:
+    counts = Counter(data.splits)
+    if set(counts) == {""}:
+        return f"{len(data.names)} images"
+    return ", ".join(f"{count} images of the part '{part}'" for part, count in counts.items())
+
+
+def _how(task: ClassificationTask) -> str:
+    changes = ", ".join(f"{key} {value} ({AUGMENTATIONS[key]})" for key, value in task.augmentation.items() if value)
+    smooth = f", label smoothing {task.label_smoothing:g}" if task.label_smoothing else ""
+    text = (
+        f"{task.network['_target_']}, {task.epochs} epochs in batches of {task.batch}, AdamW with a learning rate of "
+        f"{task.learning_rate:g} that rises and falls once and a weight decay of {task.weight_decay:g}, "
+        f"{task.loss}{smooth}, classes weighted: {task.class_weights}, moving average of the weights "
+        f"({task.ema_decay:g}), bfloat16. Augmentation: {changes or 'none'}."
+    )
+    if task.choice == "best":
+        text += " The weights of each network are of the epoch with the least log loss on the images kept from it."
+    several = f"\n\n{task.networks} network{'s'[: task.networks > 1]} for each of {task.folds} folds. "
+    if task.shipped:
+        text += (
+            f"{several}Shipped are {task.shipped} of these: the answer is the mean of the probabilities that each "
+            "gives for the image and its mirror image. Stock MONAI runs them where MedAI is installed beside it, which "
+            "has the network class that takes the mean."
+        )
+    elif task.networks * task.folds > 1:
+        text += (
+            f"{several}Distillation: one "
+            f"network of the same shape learns, for {task.distil_epochs} epochs, the mean probabilities that all of "
+            "these give for augmented images; it alone is shipped."
+        )
+    return text
+
+
+def _validation(record: ClassifierRecord) -> str:
+    task, judged, chosen = record.task, record.trained.judged, record.trained.calibration
+    where = (
+        f"{len(judged.numbers)} images, each judged by the networks ({task.networks}, averaged) that have not learnt "
+        f"from it: {task.folds}-fold cross-validation, stratified, inside of {' and '.join(task.pool)}, over "
+        f"mirrored copies. {_shipped(task)}"
+        if task.folds > 1
+        else f"{len(judged.numbers)} images of the validation part; the networks learnt from the training part alone"
+    )
+    likely = softmax(judged.scores / chosen.temperature, axis=1)
+    found = with_intervals(judged.numbers, likely, _decided(likely, task, chosen.threshold))
+    rows = [f"| {MEASURES[key]} | {x.value:.3f} | {x.low:.3f} to {x.high:.3f} |" for key, x in found.items()]
+    seeds = seed_range(judged)
+    table: list[dict[str, Any]] = [
+        {
+            "who": f"one network alone, mean of {len(judged.single)} (lowest to highest)",
+            **{key: f"{mean:.3f} ({low:.3f} to {high:.3f})" for key, (mean, low, high) in seeds.items()},
+        }
+    ]
+    several = f"{task.networks} networks averaged" if task.networks > 1 else "the same, over mirrored copies"
+    who = several if task.folds > 1 else "the shipped network"
+    numbers = {key: f"{found[key].value:.3f} ({found[key].low:.3f} to {found[key].high:.3f})" for key in seeds}
+    table.append({"who": f"{who}, at the chosen threshold (95 % interval)", **numbers})
+    compared = "\n".join(f"| {row['who']} | {row['accuracy']} | {row['auc']} |" for row in (*table, *task.comparison))
+    return "\n".join(
+        [
+            f"{where}. Temperature and threshold were chosen on the same images, two numbers from "
+            f"{len(judged.numbers)}; intervals are of {RESAMPLES} resamples of the images. The test part of the data "
+            "took no part in anything here.",
+            "",
+            "| measure | value | 95 % interval |",
+            "|---|---|---|",
+            *rows,
+            "",
+            "Beside others, where nothing else is said at a threshold of 0.5:",
+            "",
+            "| | accuracy | AUC |",
+            "|---|---|---|",
+            compared,
+        ]
+    )
+
+
+def _shipped(task: ClassificationTask) -> str:
+    if task.shipped:
+        return (
+            f"What is shipped is the mean of {task.shipped} of the networks of all folds; for each of these images "
+            "some of them have learnt from it, so that they can't be judged on it together"
+        )
+    return (
+        "The shipped network, which learns to give such means, has learnt from all of these images by way of all "
+        "folds' networks and can't be judged on them itself"
+    )
+
+
+def _decided(likely: NDArray[np.float64], task: ClassificationTask, threshold: float) -> NDArray[np.int64]:
+    if task.decision == "binary":
+        return (likely[:, 1] >= threshold).astype(np.int64)
+    return np.asarray(likely.argmax(axis=1), dtype=np.int64)
+
+
+def _measured(numbers: NDArray[np.int64], scores: NDArray[np.float64]) -> dict[str, float]:
+    return measure(numbers, softmax(scores, axis=1), np.asarray(scores.argmax(axis=1), dtype=np.int64))
+
+
+def _times(numbers: list[int]) -> str:
+    return " x ".join(str(number) for number in numbers)

@@ -1,0 +1,142 @@
+"""How well probabilities of classes agree with the truth, by scikit-learn and MONAI, with bootstrap intervals."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from monai.metrics import calibration_binning
+from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+
+RESAMPLES = 1000
+SEED = 12345
+BINS = 10
+MEASURES = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "auc": "Area under the ROC curve",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "precision": "Precision",
+    "f1": "F1",
+    "ece": "Expected calibration error",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One figure and the 95 % interval that resampling the cases gives; NaN where there is nothing to measure."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One tenth of the probability: the mean of what was said, the share that was true, and how many cases."""
+
+    said: float
+    true: float
+    cases: int
+
+
+def measure(numbers: NDArray[np.int64], likely: NDArray[np.float64], decided: NDArray[np.int64]) -> dict[str, float]:
+    """Every one of `MEASURES`, of all classes together.
+
+    Of two classes the second is the one to be found: sensitivity, specificity, precision, F1 and AUC are its own. Of
+    more they are means over the classes that there are cases of, each against the rest.
+
+    Args:
+        numbers: (M,), true classes.
+        likely: (M, N), probabilities.
+        decided: (M,), decided classes.
+    """
+    each = per_class(numbers, likely, decided)
+    there = [entry for entry in each if entry["cases"]]
+    shown = each[1:] if len(each) == 2 else there
+    return {
+        "accuracy": float(np.mean(numbers == decided)),
+        "balanced_accuracy": _mean([entry["sensitivity"] for entry in there]),
+        **{
+            key: _mean([entry[key] for entry in shown])
+            for key in ("auc", "sensitivity", "specificity", "precision", "f1")
+        },
+        "ece": calibration_error(numbers, likely),
+    }
+
+
+def per_class(
+    numbers: NDArray[np.int64], likely: NDArray[np.float64], decided: NDArray[np.int64]
+) -> list[dict[str, float]]:
+    """For each class against all others: cases, sensitivity, specificity, precision, F1, AUC (NaN where undefined)."""
+    count = likely.shape[1]
+    precision, recall, f1, cases = precision_recall_fscore_support(
+        numbers, decided, labels=np.arange(count), zero_division=np.nan
+    )
+    found: list[dict[str, float]] = []
+    for number in range(count):
+        truth = numbers == number
+        both = 0 < truth.sum() < len(truth)
+        found.append(
+            {
+                "cases": int(cases[number]),
+                "sensitivity": float(recall[number]),
+                "specificity": float(np.mean(decided[~truth] != number)) if not truth.all() else math.nan,
+                "precision": float(precision[number]),
+                "f1": float(f1[number]),
+                # Of two classes both have the same.
+                "auc": found[0]["auc"]
+                if count == 2 and found
+                else float(roc_auc_score(truth, likely[:, number]))
+                if both
+                else math.nan,
+            }
+        )
+    return found
+
+
+def calibration_bins(numbers: NDArray[np.int64], likely: NDArray[np.float64]) -> list[Bin]:
+    """The tenths of the probability that hold any case.
+
+    Of two classes the probability is the second one's; of more it is the likeliest one's.
+    """
+    binary = likely.shape[1] == 2
+    sure = likely[:, 1] if binary else likely.max(axis=1)
+    true = (numbers == 1) if binary else (numbers == likely.argmax(axis=1))
+    said, share, cases = calibration_binning(
+        torch.from_numpy(sure)[None, None], torch.from_numpy(true.astype(np.float64))[None, None], BINS
+    )
+    rows = zip(said.ravel().tolist(), share.ravel().tolist(), cases.ravel().tolist(), strict=True)
+    return [Bin(p, t, int(n)) for p, t, n in rows if n]
+
+
+def calibration_error(numbers: NDArray[np.int64], likely: NDArray[np.float64]) -> float:
+    """Expected calibration error: how far what was said and what was true are apart, over ten bins."""
+    return sum(abs(x.said - x.true) * x.cases for x in calibration_bins(numbers, likely)) / len(numbers)
+
+
+def with_intervals(
+    numbers: NDArray[np.int64], likely: NDArray[np.float64], decided: NDArray[np.int64]
+) -> dict[str, Measured]:
+    """`measure` with percentile bootstrap intervals: 1000 resamples of the cases, seeded."""
+    drawn = np.random.default_rng(SEED).integers(len(numbers), size=(RESAMPLES, len(numbers)))
+    again = [measure(numbers[row], likely[row], decided[row]) for row in drawn]
+    return {
+        key: Measured(value, *_interval(np.array([entry[key] for entry in again])))
+        for key, value in measure(numbers, likely, decided).items()
+    }
+
+
+def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    told = values[np.isfinite(values)]
+    if not told.size:
+        return math.nan, math.nan
+    low, high = np.percentile(told, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _mean(values: list[float]) -> float:
+    told = [value for value in values if math.isfinite(value)]
+    return float(np.mean(told)) if told else math.nan

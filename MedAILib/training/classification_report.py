@@ -1,0 +1,194 @@
+"""A classifier's evaluation on disk: `summary.json`, `cases.csv`, and `report.html` for people."""
+
+import csv
+import io
+import json
+import math
+from html import escape
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from MedAILib.training.classification_measures import MEASURES, RESAMPLES, Measured
+from MedAILib.training.classification_plots import calibration_plot, confusion_plot, picture_plot, roc_plot
+from MedAILib.training.evaluate_classifier import ClassifierEvaluation, summary
+from MedAILib.training.plots import STYLE
+from MedAILib.training.report import CSS, figure_html, png_data, write_together
+
+
+def write_classifier_evaluation(evaluation: ClassifierEvaluation, folder: Path, command: str = "") -> None:
+    """Write `summary.json`, `cases.csv` and `report.html` into a folder, all of them or none.
+
+    Args:
+        evaluation: what to write.
+        folder: made if it is absent; other files in it are left alone.
+        command: what the user typed, for the report.
+
+    Raises:
+        OutputError: the folder or a file can't be written.
+    """
+    write_together(
+        {
+            "summary.json": json.dumps(summary(evaluation), indent=2, allow_nan=False, ensure_ascii=False) + "\n",
+            "cases.csv": _table(evaluation),
+            "report.html": classifier_report(evaluation, command),
+        },
+        folder,
+    )
+
+
+def classifier_report(evaluation: ClassifierEvaluation, command: str = "") -> str:
+    """The report as one HTML page that needs nothing else: plots and pictures are in it."""
+    spec, count = evaluation.spec, len(evaluation.cases)
+    title = f"{spec.title or spec.name} on {count} image{'s' if count != 1 else ''}"
+    with matplotlib.rc_context(STYLE):
+        plots = "".join(
+            figure_html(plot(evaluation), caption)
+            for plot, caption in (
+                (roc_plot, "ROC: sensitivity against false alarms over all thresholds."),
+                (confusion_plot, "Decisions: images of each true class (rows), and their share of it."),
+                (calibration_plot, "Calibration: what was said and what was true; larger dots have more images."),
+            )
+        )
+        worst = _worst(evaluation)
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title><style>{CSS}</style></head><body><main>
+<header><p class="over">MedAI evaluation report</p><h1>{escape(title)}</h1>{_lead(evaluation)}</header>
+<section><h2>Results</h2>{_results(evaluation)}{_unsure(evaluation)}</section>
+<section><h2>Each class</h2>{_each(evaluation)}</section>
+<section><h2>Plots</h2><div class="pictures">{plots}</div></section>
+{worst}<section><h2>Model and data</h2>{_facts(evaluation, command)}</section>
+<section class="notes"><h2>How to read the figures</h2>{_notes(evaluation)}</section>
+<footer>For research use only. Not a medical device.</footer>
+</main></body></html>
+"""
+
+
+def _table(evaluation: ClassifierEvaluation) -> str:
+    """A row per image."""
+    names = evaluation.classes.names
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    shares = [f"probability {name}" for name in names]
+    rows.writerow(["case", "reference", "predicted", "correct", *shares, "not_sure", "strangeness", "seconds", "file"])
+    for case in evaluation.cases:
+        rows.writerow(
+            [
+                case.image.name,
+                names[case.number],
+                names[case.decided],
+                int(case.number == case.decided),
+                *(format(value, ".6g") for value in case.likely),
+                case.unsure,
+                "" if case.strangeness is None else format(case.strangeness, ".6g"),
+                format(case.seconds, ".4f"),
+                case.image.source,
+            ]
+        )
+    return text.getvalue()
+
+
+def _lead(evaluation: ClassifierEvaluation) -> str:
+    found = [
+        f"{name} <b>{_number(evaluation.measured[key].value)}</b> ({_interval(evaluation.measured[key])})"
+        for key, name in (("accuracy", "Accuracy"), ("auc", "AUC"))
+    ]
+    return f'<p class="lead">{", ".join(found)}.</p>'
+
+
+def _results(evaluation: ClassifierEvaluation) -> str:
+    rows = "".join(
+        f"<tr><th>{MEASURES[key]}</th><td><b>{_number(found.value)}</b></td><td>{_interval(found)}</td></tr>"
+        for key, found in evaluation.measured.items()
+    )
+    head = "<tr><th>Measure</th><th>Value</th><th>95 % interval</th></tr>"
+    return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+
+
+def _each(evaluation: ClassifierEvaluation) -> str:
+    keys = ("sensitivity", "specificity", "precision", "f1", "auc")
+    head = "".join(f"<th>{'AUC' if key == 'auc' else MEASURES[key]}</th>" for key in keys)
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th><td>{int(found['cases'])}</td>"
+        + "".join(f"<td>{_number(found[key])}</td>" for key in keys)
+        + "</tr>"
+        for name, found in zip(evaluation.classes.names, evaluation.each, strict=True)
+    )
+    return f"<table><thead><tr><th>Class</th><th>Images</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _unsure(evaluation: ClassifierEvaluation) -> str:
+    unsure = [case for case in evaluation.cases if case.unsure]
+    if not unsure:
+        return ""
+    right = sum(case.number == case.decided for case in unsure)
+    listed = ", ".join(case.image.name for case in unsure[:5]) + (", …" if len(unsure) > 5 else "")
+    return (
+        f'<p class="warning">The model is not sure of {len(unsure)} of {len(evaluation.cases)} ({escape(listed)}); '
+        f"the decision it leans to counts above, and is right for {right} of them.</p>"
+    )
+
+
+def _worst(evaluation: ClassifierEvaluation) -> str:
+    """The section of pictures; nothing where every decision was right."""
+    names = evaluation.classes.names
+    cells = "".join(
+        f'<figure><img alt="{escape(case.image.name)}" src="{png_data(picture_plot(picture))}"><figcaption>'
+        f"<b>{escape(case.image.name)}</b><br>true: {escape(names[case.number])}, {case.likely[case.number]:.1%}<br>"
+        f"decided: {escape(names[case.decided])}, {case.likely[case.decided]:.1%}</figcaption></figure>"
+        for case, picture in evaluation.worst
+    )
+    return cells and f'<section><h2>The most wrong decisions</h2><div class="pictures">{cells}</div></section>\n'
+
+
+def _facts(evaluation: ClassifierEvaluation, command: str) -> str:
+    seconds = [case.seconds for case in evaluation.cases]
+    known = evaluation.provenance
+    sources = sorted({str(case.image.source.resolve().parent) for case in evaluation.cases})
+    started = evaluation.started
+    facts = {
+        "Model": f"{evaluation.spec.name}, version {evaluation.spec.version}",
+        "SHA-256": known.get("sha256", ""),
+        "Data": sources[0] + (f" and {len(sources) - 1} more folders" if len(sources) > 1 else ""),
+        "Part": evaluation.part,
+        "Images": str(len(seconds)),
+        "Command": command,
+        "Started": f"{started.day} {started:%B %Y, %H:%M} UTC",
+        "Device": known.get("device", ""),
+        "Time per image": f"median {1000 * np.median(seconds):.1f} ms, longest {1000 * max(seconds):.1f} ms",
+        "Software": ", ".join(f"{key} {known[key]}" for key in ("medai", "torch", "monai", "python") if key in known),
+    }
+    rows = "".join(
+        f"<dt>{key}</dt><dd{' class=code' if key in ('SHA-256', 'Data', 'Command') else ''}>{escape(value)}</dd>"
+        for key, value in facts.items()
+        if value
+    )
+    return f"<dl>{rows}</dl>"
+
+
+def _notes(evaluation: ClassifierEvaluation) -> str:
+    names = evaluation.classes.names
+    if len(names) == 2:
+        whose = (
+            f"are of <i>{escape(names[1])}</i>, decided for from a probability of "
+            f"{evaluation.classes.thresholds[1]:g} on"
+        )
+    else:
+        whose = "are means over the classes, each against all others"
+    return f"""
+<p><b>Sensitivity, specificity, precision, F1 and the AUC</b> {whose}.</p>
+<p><b>Expected calibration error</b>: how far the probability said and the share that was true are apart, over ten
+bins; 0 is calibrated.</p>
+<p><b>95 % interval</b>: percentile bootstrap, {RESAMPLES} resamples of the images, seeded; it tells how far a figure
+could be off by the choice of images alone, not what another hospital would give.</p>
+"""
+
+
+def _interval(found: Measured) -> str:
+    return f"{_number(found.low)} to {_number(found.high)}"
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"

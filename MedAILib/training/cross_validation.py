@@ -1,0 +1,228 @@
+"""From labelled images to one network: folds, several networks for each, one that learns from all, its calibration.
+
+Each choice that is left (temperature, threshold, what is too strange) is made on images that the networks which judge
+them have not learnt from.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp, softmax
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from torch import Tensor, nn
+
+from MedAILib.errors import InputError
+from MedAILib.models.mean_classifier import MeanClassifier
+from MedAILib.progress import Progress
+from MedAILib.training.classification import Bench, Lesson, scores_of, train_network
+from MedAILib.training.classification_task import ClassificationTask
+
+# What of a task decides every network's weights; how many there are and how long they learn is each one's own.
+DECISIVE = (
+    *("network", "student", "folds", "seed", "batch", "learning_rate", "weight_decay", "ema_decay"),
+    *("loss", "class_weights", "label_smoothing", "augmentation"),
+)
+THRESHOLDS = np.linspace(0.2, 0.8, 121)
+SMOOTHED = 0.06  # thresholds this far apart share their accuracy, so that no single image decides
+
+
+@dataclass(frozen=True, eq=False)
+class ClassData:
+    """Images ready for the network, and what they show.
+
+    Args:
+        images: (N, C, X, Y[, Z]), normalised.
+        numbers: (N,), the class of each.
+        names: (N,), how reports call each.
+        splits: (N,), "train", "val", or "" each.
+        patients: (N,), or "" where that is not told.
+    """
+
+    images: Tensor
+    numbers: NDArray[np.int64]
+    names: tuple[str, ...]
+    splits: tuple[str, ...]
+    patients: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Scores of images by networks that have not learnt from them.
+
+    Args:
+        numbers: (M,), the true classes.
+        scores: (M, N), in cross-validation the logarithm of the mean probabilities of the fold's networks, which the
+            shipped network learns to give; without it the shipped network's own.
+        single: a (M, N) for each seed: one network of the fold alone.
+    """
+
+    numbers: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    single: tuple[NDArray[np.float64], ...]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was chosen on judged images: scores are divided by `temperature`; `threshold` is the second class's."""
+
+    temperature: float
+    threshold: float
+    strange_above: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained classifier: its weights by name, what networks like it say of images unseen, its calibration."""
+
+    weights: dict[str, Tensor]
+    judged: Judged
+    calibration: Calibration
+
+
+def train_classifier(task: ClassificationTask, data: ClassData, bench: Bench, progress: Progress) -> Trained:
+    """Train what the task asks for.
+
+    Raises:
+        InputError: too few images or patients for the folds; a checkpoint of another training.
+        ModelError: a loss that is no number.
+        Cancelled: by `progress`; every whole epoch stands in the bench's folder.
+    """
+    bench = replace(bench, stamp=stamp(task, data))
+    folds = split_folds(task, data)
+    networks: list[nn.Module] = []
+    scores: list[list[Tensor]] = []
+    for number, (learn, judge) in enumerate(folds):
+        for member in range(task.networks):
+            lesson = _lesson(task, data, learn, f"fold {number} network {member}", number * 100 + member)
+            if task.choice == "best":
+                lesson = replace(lesson, judged=(data.images[judge], _targets(task, data, judge)))
+            networks.append(train_network(task, lesson, bench, progress))
+        scores.append([_likely(x, data.images[judge], task, bench) for x in networks[-task.networks :]])
+    numbers = np.concatenate([data.numbers[judge] for _, judge in folds])
+    judged = _judged(numbers, scores)
+    final = networks[0]
+    if task.shipped:
+        final = MeanClassifier(_in_turn(task, networks)[: task.shipped], task.augmentation.get("flip", ()))
+    elif len(networks) > 1:
+        pool = folds[0][0] if len(folds) == 1 else np.arange(len(data.numbers))
+        lesson = _lesson(task, data, pool, "final network", len(folds) * 100, tuple(networks))
+        final = train_network(task, lesson, bench, progress)
+    seen = folds[0][1] if len(folds) == 1 else np.arange(len(data.numbers))
+    shown = scores_of(final, data.images[seen], bench.device).double().numpy()
+    if len(folds) == 1:  # it has not learnt from the validation part
+        judged = replace(judged, scores=shown)
+    weights = {key: value.detach().cpu().contiguous() for key, value in final.state_dict().items()}
+    return Trained(weights, judged, calibrate(task, judged, shown))
+
+
+def _in_turn(task: ClassificationTask, networks: Sequence[nn.Module]) -> list[nn.Module]:
+    """The first network of each fold, then the second of each, and so on."""
+    return [network for first in range(task.networks) for network in networks[first :: task.networks]]
+
+
+def split_folds(task: ClassificationTask, data: ClassData) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """For each fold the places of the images to learn from and to judge by; patients stay together.
+
+    Raises:
+        InputError: too few images of a class, or a part of the data without images.
+    """
+    if task.folds == 1:
+        parts = [np.flatnonzero(np.array(data.splits) == part) for part in ("train", "val")]
+        for name, part in zip(("train", "val"), parts, strict=True):
+            if len(set(data.numbers[part].tolist())) < len(task.names):
+                raise InputError(f"The part '{name}' of the data lacks images of some class; the task needs all there.")
+        return [(parts[0], parts[1])]
+    least = min(int((data.numbers == number).sum()) for number in range(len(task.names)))
+    if least < task.folds:
+        raise InputError(f"{least} images of the rarest class are too few for {task.folds} folds.")
+    told = any(data.patients)
+    if told and len(set(data.patients)) < task.folds:
+        raise InputError(f"{len(set(data.patients))} patients are too few for {task.folds} folds.")
+    kind = StratifiedGroupKFold if told else StratifiedKFold
+    dealt = kind(task.folds, shuffle=True, random_state=task.seed)
+    groups = np.array([patient or name for patient, name in zip(data.patients, data.names, strict=True)])
+    return [(learn, judge) for learn, judge in dealt.split(data.numbers, data.numbers, groups if told else None)]
+
+
+def calibrate(task: ClassificationTask, judged: Judged, shown: NDArray[np.float64]) -> Calibration:
+    """Temperature of the least log loss, threshold, and the energy above which an image is strange.
+
+    Args:
+        task: says how.
+        judged: what temperature and threshold are chosen on.
+        shown: (M, N), the shipped network's own scores, whose energies the last is a quantile of.
+    """
+    temperature = best_temperature(judged.scores, judged.numbers)
+    threshold = 0.5
+    if task.decision == "binary" and task.threshold == "accuracy":
+        threshold = best_threshold(softmax(judged.scores / temperature, axis=1)[:, 1], judged.numbers)
+    strange = None
+    if task.strange_quantile:
+        strange = float(np.quantile(-logsumexp(shown, axis=1), task.strange_quantile))
+    return Calibration(round(temperature, 4), threshold, None if strange is None else round(strange, 4))
+
+
+def best_temperature(scores: NDArray[np.float64], numbers: NDArray[np.int64]) -> float:
+    """The temperature, 0.05 to 20, at which the true classes (M,) are least surprising to scores (M, N)."""
+
+    def surprise(log_temperature: float) -> float:
+        divided = scores / np.exp(log_temperature)
+        return float(np.mean(logsumexp(divided, axis=1) - divided[np.arange(len(numbers)), numbers]))
+
+    return float(np.exp(minimize_scalar(surprise, bounds=np.log((0.05, 20)), method="bounded").x))
+
+
+def best_threshold(likely: NDArray[np.float64], numbers: NDArray[np.int64]) -> float:
+    """The threshold of the most right decisions, its neighbours' taken into account."""
+    right = np.array([np.mean((likely >= threshold) == numbers) for threshold in THRESHOLDS])
+    near = np.abs(THRESHOLDS[:, None] - THRESHOLDS) <= SMOOTHED
+    smooth = (near @ right) / near.sum(axis=1)
+    best = np.flatnonzero(smooth >= smooth.max() - 1e-9)
+    return round(float(THRESHOLDS[best].mean()), 3)
+
+
+def stamp(task: ClassificationTask, data: ClassData) -> str:
+    """Tells this training from any other; what is only written, or chosen after it, may change."""
+    decisive = {key: value for key, value in asdict(task).items() if key in DECISIVE}
+    told = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode())
+    told.update(np.ascontiguousarray(data.images.numpy()).tobytes() + data.numbers.tobytes())
+    return told.hexdigest()
+
+
+def _lesson(
+    task: ClassificationTask,
+    data: ClassData,
+    places: NDArray[np.int64],
+    name: str,
+    number: int,
+    teachers: tuple[nn.Module, ...] = (),
+) -> Lesson:
+    targets = _targets(task, data, places)
+    network: dict[str, Any] = task.network | (task.student if teachers else {})
+    epochs = task.distil_epochs if teachers else task.epochs
+    return Lesson(name, network, data.images[places], targets, epochs, task.seed + 100_000 * number, teachers)
+
+
+def _targets(task: ClassificationTask, data: ClassData, places: NDArray[np.int64]) -> Tensor:
+    return torch.nn.functional.one_hot(torch.from_numpy(data.numbers[places]), len(task.names)).float()
+
+
+def _likely(network: nn.Module, images: Tensor, task: ClassificationTask, bench: Bench) -> Tensor:
+    """Logarithm (N, classes) of the mean probabilities over mirrored copies, which is what is taught."""
+    copies = [images, *(images.flip(2 + axis) for axis in task.augmentation.get("flip", ()))]
+    each = [scores_of(network, copy, bench.device).double().softmax(dim=1) for copy in copies]
+    return torch.stack(each).mean(dim=0).clamp_min(1e-12).log()
+
+
+def _judged(numbers: NDArray[np.int64], scores: Sequence[Sequence[Tensor]]) -> Judged:
+    """What the networks of all folds say, from each fold's list of its networks' scores."""
+    single = tuple(torch.cat(parts).double().numpy() for parts in zip(*scores, strict=True))
+    likely = np.mean([softmax(found, axis=1) for found in single], axis=0)
+    return Judged(numbers, np.log(np.clip(likely, 1e-12, 1)), single)

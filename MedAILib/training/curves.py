@@ -1,0 +1,70 @@
+"""Loss curves of a training as a picture and a table; TensorBoard's files where its writer is installed."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from MedAILib.output import whole_file
+from MedAILib.training.plots import ACCENT, INK, REFERENCE, STYLE
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch: mean loss, learning rate at its end, mean Dice on the cases that decide when to stop (else 0)."""
+
+    loss: float
+    rate: float
+    dice: float
+
+
+def write_curves(epochs: Sequence[EpochRecord], folder: Path) -> None:
+    """Write `losses.csv` and `losses.png`.
+
+    Raises:
+        OutputError: a file can't be written.
+    """
+    with whole_file(folder / "losses.csv") as part, part.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["epoch", "loss", "learning_rate", "dice"])
+        rows.writerows([n, f"{e.loss:.6g}", f"{e.rate:.6g}", f"{e.dice:.6g}"] for n, e in enumerate(epochs, start=1))
+    with matplotlib.rc_context(STYLE), whole_file(folder / "losses.png") as part:
+        draw_curves(epochs).savefig(part, dpi=150)
+
+
+def draw_curves(epochs: Sequence[EpochRecord]) -> Figure:
+    """The loss by epoch, with the Dice of those that decide when to stop, and the learning rate below."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    numbers = range(1, len(epochs) + 1)
+    style: dict[str, Any] = {"marker": "o", "markersize": 3} if len(epochs) < 30 else {}
+    upper.plot(numbers, [epoch.loss for epoch in epochs], color=ACCENT, linewidth=1.4, label="training loss", **style)
+    upper.set_ylabel("Loss")
+    upper.grid(axis="y", color="#e6e8eb", linewidth=0.6)
+    if any(epoch.dice for epoch in epochs):
+        right = upper.twinx()
+        right.plot(numbers, [e.dice for e in epochs], color=REFERENCE, linewidth=1.4, label="Dice, kept aside", **style)
+        right.set_ylabel("Dice")
+        right.set_ylim(0, 1)
+        right.spines["right"].set_visible(True)
+        upper.legend(handles=[*upper.lines, *right.lines], frameon=False, loc="center right")
+    lower.plot(numbers, [epoch.rate for epoch in epochs], color=INK, linewidth=1, **style)
+    lower.set_ylabel("Learning rate")
+    lower.set_ylim(bottom=0)
+    lower.set_xlabel("Epoch")
+    lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def board_writer(folder: Path, step: int) -> Any | None:
+    """A writer of TensorBoard's files that goes on after `step`; None where tensorboardX is not installed."""
+    try:
+        from tensorboardX import SummaryWriter  # noqa: PLC0415  an extra, slow to import
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)

@@ -1,0 +1,177 @@
+"""What a data folder says of itself beside its images: channels, label names, patients, splits."""
+
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from MedAILib.errors import InputError, MedAIError
+from MedAILib.training.cases import Case, Fault, Split, read_labels, scan_folder
+from MedAILib.training.examine import examine_case
+
+SUBJECT = re.compile(r"(sub-[A-Za-z0-9]+)[_.]")
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """A folder of labelled images.
+
+    Args:
+        folder: where it is.
+        cases: those that are whole.
+        faults: what is wrong with the others.
+        channels: names in order; None: not told.
+        labels: names by value, background left out; None: not told.
+        patients: by case name, as far as told.
+        splits: names of (training, validation) cases that the data prescribes, fold by fold.
+    """
+
+    folder: Path
+    cases: tuple[Case, ...]
+    faults: tuple[Fault, ...]
+    channels: tuple[str, ...] | None
+    labels: dict[int, str] | None
+    patients: dict[str, str]
+    splits: tuple[tuple[frozenset[str], frozenset[str]], ...]
+
+
+def open_folder(folder: Path) -> DataFolder:
+    """Read what a data folder holds, no image yet.
+
+    `dataset.json` (decathlon, nnU-Net) names channels and labels; `patients.csv` has the columns case and patient, and
+    without it BIDS names (`sub-07_…`) tell patients; `splits_final.json` (nnU-Net) prescribes the folds.
+
+    Raises:
+        InputError: there are no images and labels, or one of these files can't be read.
+    """
+    channels = _channels(folder / "dataset.json")
+    found = scan_folder(folder, None if channels is None else _per_case(folder, len(channels)))
+    names = {case.name for case in found.cases}
+    return DataFolder(
+        folder,
+        found.cases,
+        found.faults,
+        channels,
+        read_labels(folder) if (folder / "dataset.json").is_file() else None,
+        _patients(folder / "patients.csv", names),
+        _splits(folder / "splits_final.json", names),
+    )
+
+
+def prescribed_split(data: DataFolder, fold: int) -> Split:
+    """The split that the data prescribes.
+
+    Raises:
+        InputError: there is no such fold.
+    """
+    if not 0 <= fold < len(data.splits):
+        raise InputError(f"There is no fold {fold}: {data.folder / 'splits_final.json'} has {len(data.splits)}.")
+    training, validation = data.splits[fold]
+    return Split(
+        tuple(case for case in data.cases if case.name in training),
+        tuple(case for case in data.cases if case.name in validation),
+    )
+
+
+def split_faults(data: DataFolder, groups: Mapping[str, str], digests: Mapping[str, str]) -> list[Fault]:
+    """Patients and images that stand on both sides of a prescribed split, or in the test folder too.
+
+    Args:
+        data: the folder.
+        groups: what cases share, by name (`examine.groups_of`).
+        digests: each case's image's SHA-256.
+    """
+    faults = []
+    for number, (training, validation) in enumerate(data.splits):
+        known = {groups[name]: name for name in training}
+        for name in sorted(validation):
+            if (other := known.get(groups[name])) is not None:
+                what = "the same image" if digests[name] == digests[other] else "of the same patient"
+                text = f"{other} and {name} are {what}, one for training and one for validation in fold {number}"
+                faults.append(Fault(name, f"{text}; mend {data.folder / 'splits_final.json'}."))
+    return faults + _test_faults(data, digests)
+
+
+def _test_faults(data: DataFolder, digests: Mapping[str, str]) -> list[Fault]:
+    """Images that also lie among those kept for testing."""
+    images, labels = data.folder / "imagesTs", data.folder / "labelsTs"
+    if not (images.is_dir() and labels.is_dir()):
+        return []
+    names = {digest: name for name, digest in digests.items()}
+    faults = []
+    for label in sorted(labels.iterdir()):
+        for case in _cases_of(images, label, data):
+            try:
+                same = names.get(examine_case(case).image_sha256)
+            except MedAIError:
+                continue  # a test case that can't be read is no concern of the training
+            if same is not None:
+                text = f"{case.images[0]} is the same image as {same}, which is for training; remove one of them."
+                faults.append(Fault(case.name, text))
+    return faults
+
+
+def _cases_of(images: Path, label: Path, data: DataFolder) -> Sequence[Case]:
+    stem = label.name.partition(".")[0]
+    files = tuple(sorted(path for path in images.iterdir() if path.name.partition(".")[0].startswith(stem)))
+    whole = bool(data.cases) and len(files) == len(data.cases[0].images)
+    return [Case(stem, files, label)] if whole and not label.name.startswith(".") else []
+
+
+def _per_case(folder: Path, channels: int) -> int | None:
+    """How many files a case has: several channels may be one file's fourth dimension, as in the decathlon."""
+    images = next((folder / name for name in ("imagesTr", "images") if (folder / name).is_dir()), folder)
+    numbered = any(re.search(r"_\d{4}\.", path.name) for path in images.iterdir()) if images.is_dir() else False
+    return channels if numbered and channels > 1 else None
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} can't be read as JSON: {error}.") from error
+
+
+def _channels(path: Path) -> tuple[str, ...] | None:
+    if not path.is_file():
+        return None
+    content = _read_json(path)
+    named = content.get("channel_names", content.get("modality")) if isinstance(content, dict) else None
+    if named is None:
+        return None
+    if not isinstance(named, dict) or not named:
+        raise InputError(f"{path}: 'channel_names' is no list of channels by number.")
+    return tuple(str(named[key]) for key in sorted(named, key=lambda key: (len(key), key)))
+
+
+def _patients(path: Path, names: set[str]) -> dict[str, str]:
+    if not path.is_file():
+        return {name: match[1] for name in names if (match := SUBJECT.match(name + "_"))}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+        told = {row["case"].strip(): row["patient"].strip() for row in rows}
+    except (OSError, UnicodeDecodeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path} can't be read: it needs the columns case and patient.") from error
+    if missing := sorted(names - told.keys()):
+        raise InputError(f"{path} names no patient for {', '.join(missing[:5])}; add a line for each case.")
+    return {name: told[name] for name in names}
+
+
+def _splits(path: Path, names: set[str]) -> tuple[tuple[frozenset[str], frozenset[str]], ...]:
+    if not path.is_file():
+        return ()
+    content = _read_json(path)
+    try:
+        splits = tuple((frozenset(entry["train"]), frozenset(entry["val"])) for entry in content)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path} is no list of folds with 'train' and 'val'.") from error
+    for training, validation in splits:
+        if unknown := sorted((training | validation) - names):
+            raise InputError(f"{path} names {', '.join(map(str, unknown[:5]))}, which {path.parent} has not.")
+        if both := sorted(training & validation):
+            raise InputError(f"{path} has {', '.join(both[:5])} both for training and for validation; choose one.")
+    return splits
