@@ -13,8 +13,14 @@ from MedAILib.training.generation_task import GenerationTask
 SAMPLES = 10
 
 
-def metadata(task: GenerationTask) -> dict[str, Any]:
-    """The bundle's `metadata.json`, of MONAI's schema, and MedAI's own entry "medai"."""
+def metadata(task: GenerationTask, part: str, count: int) -> dict[str, Any]:
+    """The bundle's `metadata.json`, of MONAI's schema, and MedAI's own entry "medai".
+
+    Args:
+        task: what was learnt; of a task of one label, every picture made has it.
+        part: of the data that was learnt from; empty where it has no parts.
+        count: how many pictures were learnt from.
+    """
     whole = {"dtype": "float32", "is_patch_data": False}
     latent = {"type": "tuples", "format": "latent", "num_channels": 0, "spatial_shape": [task.latent]}
     picture = {"type": "image", "format": "magnitude", "num_channels": 1, "spatial_shape": [task.size, task.size]}
@@ -44,7 +50,10 @@ def metadata(task: GenerationTask) -> dict[str, Any]:
                 | {"modality": task.modality, "value_range": [0, 1], "channel_def": {"0": "image"}},
             },
         },
-        "medai": {"warnings": task.warnings},
+        "medai": {
+            "generation": {"label": task.label, "part": part, "pictures": count},
+            "warnings": task.warnings,
+        },
     }
 
 
