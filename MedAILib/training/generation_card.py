@@ -125,12 +125,12 @@ A DCGAN: seed {task.seed}, {task.epochs} epochs in batches of {task.batch}, Adam
 
 | measure | value |
 |---|---|
-| maximum mean discrepancy, made from real pictures (0: the same distribution; an estimate, which may fall below) | {figures["mmd"]:.4f} |
+| maximum mean discrepancy, made from real pictures (0: the same distribution) | {figures["mmd"]:.4f} |
 | the same, one half of the real pictures from the other | {figures["mmd_real"]:.4f} |
 | structural similarity of two made pictures, mean | {figures["alike_made"]:.3f} |
 | structural similarity of two real pictures, mean | {figures["alike_real"]:.3f} |
 
-The real pictures are those it learnt from.
+The real pictures are those it learnt from. The discrepancy is an estimate that may fall below 0.
 
 ## As augmentation
 
