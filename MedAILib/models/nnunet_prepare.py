@@ -147,11 +147,10 @@ def _stepped(plan: NnunetPlan, spacing: tuple[float, ...], wanted: tuple[float, 
 
 def _box(mask: NDArray[np.bool_]) -> Box:
     """The smallest box that holds a mask (X, Y, Z); all of it where it is empty."""
-    plane, line = mask.any(axis=0), mask.any(axis=2).any(axis=1)
-    if not line.any():
-        return slice(0, mask.shape[0]), slice(0, mask.shape[1]), slice(0, mask.shape[2])
-    x, y, z = (np.flatnonzero(one)[[0, -1]] for one in (line, plane.any(axis=1), plane.any(axis=0)))
-    return slice(int(x[0]), int(x[1]) + 1), slice(int(y[0]), int(y[1]) + 1), slice(int(z[0]), int(z[1]) + 1)
+    lines = [np.asarray(np.any(mask, axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+    ends = [np.flatnonzero(line)[[0, -1]] if line.any() else (0, len(line) - 1) for line in lines]
+    x, y, z = (slice(int(first), int(last) + 1) for first, last in ends)
+    return x, y, z
 
 
 def _normalized(
