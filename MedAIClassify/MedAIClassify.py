@@ -4,6 +4,7 @@ The work is done in MedAILib; this process never imports PyTorch.
 """
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -173,10 +174,13 @@ class MedAIClassifyWidget(ModelPanel):
         self._writeInCorner("")
 
     def cleanup(self):
-        for view in self._plotViews:
-            view.disconnect(PLOT_SIGNAL, self._onPlotPicked)
-        self._plotViews = []
+        views, self._plotViews = self._plotViews, []
         super().cleanup()
+        for view in views:
+            with suppress(
+                ValueError
+            ):  # what Qt has destroyed already: Slicer quits, its window goes before its modules
+                view.disconnect(PLOT_SIGNAL, self._onPlotPicked)
 
     # What the user does
 

@@ -243,6 +243,21 @@ def test_answer_is_written_into_the_slice_views_where_that_is_asked_for_and_stay
     assert not view.cornerAnnotation().GetText(vtk.vtkCornerAnnotation.LowerEdge)
 
 
+def test_a_panel_that_outlives_the_plot_views_still_leaves_the_worker(session, client, volumes, monkeypatch) -> None:
+    session.add_volume()
+    widget = open_with(session, client, volumes)
+    view = session.app.layoutManager().plotWidget(0).plotView()
+
+    def destroyed(*arguments: object) -> None:
+        raise ValueError("Trying to call 'disconnect' on a destroyed qMRMLPlotView object")
+
+    monkeypatch.setattr(type(view), "disconnect", destroyed)
+    left = []
+    monkeypatch.setattr(widget.logic, "close", lambda: left.append(True))
+    widget.cleanup()
+    assert left == [True]
+
+
 def test_saved_scene_restores_what_the_panel_showed(session, client, volumes) -> None:
     session.add_volume("T1")
     widget = open_with(session, client, volumes, method="shap", className="disc", part="each slice", opacityPercent=70)
