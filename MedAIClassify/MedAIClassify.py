@@ -177,9 +177,7 @@ class MedAIClassifyWidget(ModelPanel):
         views, self._plotViews = self._plotViews, []
         super().cleanup()
         for view in views:
-            with suppress(
-                ValueError
-            ):  # what Qt has destroyed already: Slicer quits, its window goes before its modules
+            with suppress(ValueError):  # destroyed already: when Slicer quits, its window goes first
                 view.disconnect(PLOT_SIGNAL, self._onPlotPicked)
 
     # What the user does

@@ -1,6 +1,7 @@
 """The command line: what the words mean, and how each ending is told; the work is in `commands`."""
 
 import argparse
+import errno
 import os
 import re
 import signal
@@ -19,6 +20,17 @@ from MedAILib.version import VERSION
 
 # argparse takes -2.7e-05 for an option; scripts write numbers so.
 _NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+# What files and folders can be refused for, wherever a command comes upon it; no other error of the system is the
+# user's to mend.
+_OF_THE_SURROUNDINGS = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.ELOOP,
+}
 NOTICE = "For research use only. Not a medical device."
 
 
@@ -57,6 +69,12 @@ def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> i
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone
         return 0
+    except OSError as error:
+        if error.filename is None or error.errno not in _OF_THE_SURROUNDINGS:
+            raise
+        _end(progress)
+        print(f"medai: {error.filename} can't be used: {error.strerror}; choose another place.", file=sys.stderr)
+        return 2
     _end(progress)
     return 0
 

@@ -120,6 +120,20 @@ def is_folder(target: Path) -> bool:
         raise cannot_write(target, error) from error
 
 
+def require_writable(folder: Path) -> None:
+    """Find out before the work whether a folder can be written to, or made; nothing is made.
+
+    Raises:
+        OutputError: it can't.
+    """
+    try:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
 def _writable_place(target: Path) -> Path:
     """The file that `target` names, links followed.
 

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -435,6 +436,40 @@ def test_a_folder_without_permission_is_refused(place: Path, capsys: pytest.Capt
     refused(capsys, "can't be written", "l.nii.gz")
 
 
+WITHOUT_PRIVILEGES = """
+import ctypes, sys
+if sys.platform == "linux":  # root too is refused then what others are
+    library = ctypes.CDLL(None, use_errno=True)
+    assert library.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()) == 0
+from MedAILib.cli import main
+for words in sys.argv[1].split(";"):
+    print(main(words.split()), file=sys.stderr)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities of Linux")
+def test_folders_without_permission_are_one_sentence_each(place: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    if os.geteuid() == 0:
+        os.chown(secret, 65534, 65534)
+    secret.chmod(0o000 if os.geteuid() else 0o700)
+    scan, model = place / "scan.nii.gz", place / "threshold"
+    calls = (
+        f"segment {scan} -m {model} -o {secret}/l.nii.gz --quiet",
+        f"segment {secret} -m {model} -o {tmp_path}/l.nii.gz --quiet",
+        f"evaluate -m {model} --data {secret} -o {tmp_path}/report",
+        f"train hippocampus --data {secret} -o {secret}/model",
+    )
+    command = [sys.executable, "-W", "ignore", "-c", WITHOUT_PRIVILEGES, ";".join(calls)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    secret.chmod(0o700)
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2 * len(calls) and lines[1::2] == ["2"] * len(calls), done.stderr
+    assert all(line.startswith("medai: ") and "secret" in line and "ermission" in line for line in lines[::2])
+    assert names(tmp_path) == ["secret"] and names(secret) == []
+
+
 def test_a_write_protected_file_is_left_alone(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "l.nii.gz"
     out.write_bytes(b"precious")
@@ -495,6 +530,17 @@ def test_an_evaluation_writes_its_report(place: Path, tmp_path: Path) -> None:
     only.write_text("case_1", encoding="utf-8")
     assert medai(*words, "--only", only) == 0
     assert len(json.loads((report / "summary.json").read_text(encoding="utf-8"))["metric_per_case"]) == 1
+    (tmp_path / "data" / "dataset.json").unlink()  # then the labels are what the model calls them
+    assert medai(*words, "--only", only) == 0
+    assert json.loads((report / "summary.json").read_text(encoding="utf-8"))["mean"]["1"]["Dice"] == 1
+
+
+def test_a_report_without_a_place_is_refused_before_the_work(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    assert medai("evaluate", "-m", place / "threshold", "--data", tmp_path, "-o", tmp_path / "file" / "report") == 2
+    refused(capsys, "is a file; choose another name", "report")
 
 
 def test_the_demo_finds_both_hippocampi(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

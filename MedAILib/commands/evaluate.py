@@ -7,6 +7,7 @@ from MedAILib.errors import InputError
 from MedAILib.models.classifier import ClassifierModel
 from MedAILib.models.open import open_model
 from MedAILib.models.store import find_model
+from MedAILib.output import require_writable
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.training.cases import Case, find_cases, read_labels
@@ -25,6 +26,7 @@ def run_evaluate(options: argparse.Namespace, progress: Progress) -> None:
         MedAIError: the model, the data or the report's folder is at fault.
         Cancelled: by `progress`; an older report stays as it was.
     """
+    require_writable(options.output)
     model = open_model(find_model(options.model), options.device, options.trust_code)
     if isinstance(model, ClassifierModel):
         _classifier(model, options, progress)
@@ -32,7 +34,10 @@ def run_evaluate(options: argparse.Namespace, progress: Progress) -> None:
     if options.split:
         raise InputError("--split chooses a part of labelled images for classification; leave it out.")
     cases = _chosen(options, find_cases(options.data, len(model.spec.channels)))
-    labels = read_labels(options.data)
+    if (options.data / "dataset.json").exists():
+        labels = read_labels(options.data)
+    else:  # nobody says otherwise
+        labels = {label.value: label.name for label in model.spec.labels}
     evaluation = evaluate_segmentation(model, cases, labels, progress, RunOptions(mirror=options.mirror))
     comparison = _comparison(evaluation, cases, labels, options, progress)
     write_evaluation(evaluation, options.output, _command(options), comparison)

@@ -73,6 +73,10 @@ def choose_series(folder: Path, uid: str | None, progress: Progress) -> Series:
 
 
 def _find_series(folder: Path, progress: Progress) -> tuple[Series, ...]:
+    try:
+        next(folder.iterdir(), None)  # rglob passes over what it may not look into
+    except OSError as error:
+        raise InputError(f"{folder} can't be read: {error.strerror or error}.") from error
     headers: dict[str, list[tuple[Path, pydicom.Dataset]]] = defaultdict(list)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     seen = set()
