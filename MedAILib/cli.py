@@ -265,7 +265,7 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--data", required=True, type=Path, metavar="DIR", help="images and labels: a folder, .npz or .csv"
     )
     command.add_argument("-o", "--output", required=True, type=Path, metavar="BUNDLE", help="folder of the new model")
-    command.add_argument("--fold", default="0", metavar="K", help="which part of the cases to validate on, or: all")
+    command.add_argument("--fold", metavar="K", help="which part of the cases to validate on (default: 0), or: all")
     command.add_argument("--epochs", type=int, metavar="N", help="instead of the task's number")
     command.add_argument("--resume", action="store_true", help="go on from the last epoch that was finished")
     command.add_argument(
@@ -284,6 +284,7 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--data", required=True, type=Path, metavar="DIR", help="images and labels: a folder, .npz or .csv"
     )
     command.add_argument("-o", "--output", required=True, type=Path, metavar="REPORT_DIR", help="folder for the report")
+    command.add_argument("--compare", metavar="MODEL", help="also run this model, and test the paired differences")
     command.add_argument("--only", type=Path, metavar="FILE", help="text file with the names of the cases to take")
     command.add_argument("--mirror", action="store_true", help="average over mirrored copies, as the model allows")
     command.add_argument("--split", choices=("train", "val", "test"), help="which part; by default test, else val")

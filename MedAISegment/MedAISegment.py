@@ -264,7 +264,7 @@ class MedAISegmentLogic(ModelLogic):
                 `labelMap`, `probabilities`, `surfaces`, `uncertainty` (each voxel's entropy), `table` (all False but
                 `table`), which nodes to make besides the segmentation; `mirror`, to average over mirrored copies as
                 the model allows; `overlap` of windows, 0 to below 1, None for the model's own; `postprocess` (True), to
-                clean up as the model asks; `precision` of the network, "auto", "float32" or "half" (on an NVIDIA GPU);
+                clean up as the model asks; `precision` of the network, "auto", "float32" or "half" (where possible);
                 `segmentationNode`, one that takes the new segments beside those that it has; `trustCode`, the SHA-256
                 of a model that you allow to execute code of its own.
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from MedAILib.cli import main
 from MedAILib.progress import Progress
+from MedAILib.training.cases import split_cases
 from MedAILib.training.data_folder import open_folder
 from MedAILib.training.examine import examine_cases
 from MedAILib.training.overrides import read_settings, with_settings
@@ -50,3 +51,7 @@ def small(data: Path, *settings: str, **wishes: Any) -> SegmentationTask:
 
 def train(*arguments: Any) -> int:
     return main(["train", *map(str, arguments), "--device", "cpu", "--quiet"])
+
+
+def split_of(task: SegmentationTask, data: Path) -> Any:
+    return split_cases(open_folder(data).cases, task.folds, 0, task.seed)

@@ -57,6 +57,7 @@ def small_task(**changes: object) -> dict[str, object]:
             "network": network,
             "folds": 2,
             "networks": 1,
+            "shipped": 0,
             "epochs": 12,
             "distil_epochs": 12,
             "batch": 8,

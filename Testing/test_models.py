@@ -222,7 +222,6 @@ def classes_that_disagree(bundle: Path) -> None:
         (lambda b: pre(b, "Orientationd", axcodes="RAS", labels=[["R", "L"], ["P", "A"], ["I", "S"]]), "letters"),
         (lambda b: pre(b, "DivisiblePadd", k=0), "at least 1"),
         (lambda b: pre(b, "CropForegroundd", source_key="label"), "another entry"),
-        (lambda b: post(b, "Invertd", "Activationsd", "AsDiscreted"), "in this order"),
         (lambda b: post(b, "AsDiscreted", "Activationsd"), "in this order"),
         (lambda b: post(b, "FillHolesd", "AsDiscreted", "Invertd"), "in this order"),
         (lambda b: post(b, "Invertd", "AsDiscreted", "Invertd"), "in this order"),

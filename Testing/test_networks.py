@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from MedAILib.errors import ModelError
+from MedAILib.config_values import Component
+from MedAILib.errors import ModelError, SpecError
 from MedAILib.models.networks import build_network, sketched
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -47,3 +48,20 @@ def test_a_network_of_any_size_is_sketched_without_its_memory() -> None:
     assert sum(p.numel() for p in net.parameters()) > 10**11
     with sketched(), pytest.raises(ModelError, match="SwinUNETR can't be built"):
         build_network("SwinUNETR", {"in_channels": 1, "out_channels": 2, "window_size": 2_000})
+
+
+def test_a_mean_of_classifiers_says_what_its_members_say_on_average_over_mirrored_copies() -> None:
+    member = {"_target_": "resnet10", "spatial_dims": 2, "n_input_channels": 1, "num_classes": 2, "conv1_t_size": 3}
+    described = [Component("resnet10", {key: value for key, value in member.items() if key != "_target_"})] * 3
+    network = build_network("MeanClassifier", {"members": described, "mirrors": [0]}).eval()
+    image = torch.rand(2, 1, 24, 24)
+    with torch.inference_mode():
+        likely = [member(copy).softmax(dim=1) for member in network.members for copy in (image, image.flip(2))]
+        assert torch.allclose(network(image).softmax(dim=1), torch.stack(likely).mean(dim=0), atol=1e-6)
+        energies = [member(copy).logsumexp(1) for member in network.members for copy in (image, image.flip(2))]
+        assert torch.allclose(network(image).logsumexp(1), torch.stack(energies).mean(0), atol=1e-5)
+
+
+def test_a_mean_of_what_is_no_network_is_refused() -> None:
+    with pytest.raises(SpecError, match="no networks"):
+        build_network("MeanClassifier", {"members": ["resnet10"]})

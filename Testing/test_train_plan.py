@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 from balls import SILENT, planned, train, write_cases
 
-from MedAILib.cli import main
+from MedAILib.cli import build_parser, main
 from MedAILib.errors import InputError
 from MedAILib.files.images import read_image
 from MedAILib.training.architectures import levels_for
@@ -103,6 +103,13 @@ def test_each_choice_is_told_with_its_reason_and_can_be_edited_and_given_back(
     assert task.patch == [16, 16, 16]
     assert train(path, "--data", data, "-o", tmp_path / "n", "--plan-only", "--set", "epochs=3") == 0
     assert read_task(str(tmp_path / "n.training" / "task.json")) == replace(task, epochs=3)
+
+
+def test_class_weights_come_from_the_voxels_of_each_class(data: Path, tmp_path: Path) -> None:
+    words = ["--plan-only", "--set", "loss=weighted_ce"]
+    assert train("balls", "--data", data, "-o", tmp_path / "m", *words) == 0
+    background, cap, bowl = read_task(str(tmp_path / "m.training" / "task.json")).class_weights
+    assert background < 0.5 and min(cap, bowl) > 1
 
 
 @pytest.mark.parametrize(
@@ -241,3 +248,11 @@ def test_channels_nrrd_and_dicom_are_found(tmp_path: Path, shared_data: Path) ->
     folder = open_folder(mixed)
     examined = examine_cases(folder.cases, None, SILENT)
     assert not examined.faults and examined.facts[0].voxels.keys() == {0, 1}
+
+
+def test_every_command_in_the_documentation_is_one() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    commands = [line.partition("#")[0] for line in text.splitlines() if line.startswith(("medai train", "medai eval"))]
+    assert len(commands) == 4
+    for command in commands:
+        build_parser().parse_args(command.split()[1:])

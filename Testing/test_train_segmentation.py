@@ -1,70 +1,24 @@
-"""Segmentation trained with any network and option, stopped at any moment and gone on with."""
+"""Segmentation trained with each option."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import nibabel
-import numpy as np
 import pytest
 import torch
-from balls import SILENT, small, train, write_cases
-from monai.bundle import ConfigWorkflow
+from balls import SILENT, small, split_of, train, write_cases
 
-from MedAILib.errors import InputError, MedAIError
-from MedAILib.files.images import read_image
-from MedAILib.models.open import open_model
 from MedAILib.models.weights import load_weights
-from MedAILib.request import RunOptions
-from MedAILib.training.architectures import NETWORKS
 from MedAILib.training.augment import fixed_steps, random_steps
-from MedAILib.training.cases import split_cases
 from MedAILib.training.data_folder import open_folder
 from MedAILib.training.overrides import read_settings, with_settings
 from MedAILib.training.recipe import PARAMETERS
 from MedAILib.training.segmentation import TrainingRun, train_segmentation
-from MedAILib.training.task import SegmentationTask
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return write_cases(tmp_path / "data")
-
-
-# --- training
-
-
-@pytest.mark.parametrize("network", NETWORKS)
-def test_each_network_trains_and_runs_alike_here_and_in_stock_monai(network: str, data: Path, tmp_path: Path) -> None:
-    patch = [32, 32, 32] if network == "SwinUNETR" else [16, 16, 16]
-    task = small(data, network=network, patch=patch)
-    if network == "SwinUNETR":
-        task = replace(task, network=task.network | {"feature_size": 12, "depths": [1, 1, 1, 1]})
-    path = tmp_path / "task.json"
-    path.write_text(json.dumps({"kind": "segmentation", **task.__dict__}), encoding="utf-8")
-    bundle = tmp_path / "model"
-    assert train(path, "--data", data, "-o", bundle, "--epochs", 1) == 0
-    images = tmp_path / "images"
-    images.mkdir()
-    (images / "a.nii.gz").write_bytes((data / "imagesTr" / "case_0.nii.gz").read_bytes())
-    workflow = ConfigWorkflow(
-        config_file=str(bundle / "configs" / "inference.json"),
-        workflow_type="infer",
-        logging_file=False,
-        bundle_root=str(bundle),
-        dataset_dir=str(images),
-        output_dir=str(images / "out"),
-    )
-    workflow.initialize()
-    workflow.run()
-    theirs = np.asarray(nibabel.load(images / "out" / "a_seg.nii.gz").dataobj).squeeze().transpose(2, 1, 0)
-    ours = open_model(bundle, "cpu").run(read_image(images / "a.nii.gz"), RunOptions(), SILENT).layers[0]
-    assert (ours == theirs).mean() >= 0.999
 
 
 @pytest.mark.parametrize(
@@ -81,10 +35,6 @@ def test_each_option_trains_to_finite_weights(settings: list[str], data: Path, t
     weights = train_segmentation(task, split_of(task, data), TrainingRun(tmp_path / "t", 2), SILENT)
     assert all(bool(torch.isfinite(value).all()) for value in weights.values())
     assert (tmp_path / "t" / "losses.png").stat().st_size > 5000
-
-
-def split_of(task: SegmentationTask, data: Path) -> Any:
-    return split_cases(open_folder(data).cases, task.folds, 0, task.seed)
 
 
 def test_training_stops_when_nothing_is_gained_and_keeps_the_best(data: Path, tmp_path: Path) -> None:
@@ -125,79 +75,3 @@ def test_each_augmentation_changes_samples_and_nothing_but_structures_is_in_labe
 def test_the_picture_of_samples_is_drawn(data: Path, tmp_path: Path) -> None:
     assert train("balls", "--data", data, "-o", tmp_path / "m", "--show-augmentation", tmp_path / "a.png") == 0
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG" and not (tmp_path / "m").exists()
-
-
-def test_a_resume_of_another_config_names_what_differs(data: Path, tmp_path: Path) -> None:
-    task = small(data, patch=[16, 16, 16])
-    split = split_of(task, data)
-    train_segmentation(task, split, TrainingRun(tmp_path / "t", 1), SILENT)
-    with pytest.raises(InputError, match="another training: loss differ"):
-        other = replace(task, loss="dice_focal")
-        train_segmentation(other, split, TrainingRun(tmp_path / "t", 1, resume=True), SILENT)
-    with pytest.raises(InputError, match="data differ"):
-        train_segmentation(task, split, TrainingRun(tmp_path / "t", 1, resume=True, data_sha256="x"), SILENT)
-
-
-def test_a_disk_that_fills_is_told_and_the_last_checkpoint_stays(data: Path, tmp_path: Path) -> None:
-    task = small(data, patch=[16, 16, 16])
-    split = split_of(task, data)
-    run = TrainingRun(tmp_path / "t", 2)
-    train_segmentation(task, split, run, SILENT)
-    before = (tmp_path / "t" / "checkpoint.pt").read_bytes()
-    import resource
-
-    from MedAILib.training.checkpoint import keep
-
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-    try:
-        with pytest.raises(MedAIError, match=r"free some space|raise the limit"):
-            keep({"network": {"weight": torch.zeros(100_000)}}, run.folder)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, old)
-    assert (tmp_path / "t" / "checkpoint.pt").read_bytes() == before
-
-
-def test_a_training_killed_at_any_moment_goes_on_to_the_same_weights(data: Path, tmp_path: Path) -> None:
-    task = with_settings(small(data, patch=[16, 16, 16]), read_settings(["augmentation=+elastic,+bias_field"]))
-    split = split_of(task, data)
-    whole = train_segmentation(task, split, TrainingRun(tmp_path / "whole", 4), SILENT)
-    (tmp_path / "task.json").write_text(json.dumps({"kind": "segmentation", **task.__dict__}), encoding="utf-8")
-    code = (
-        "import sys; from pathlib import Path; from MedAILib.progress import Progress\n"
-        "from MedAILib.training.task import read_task; from MedAILib.training.data_folder import open_folder\n"
-        "from MedAILib.training.cases import split_cases\n"
-        "from MedAILib.training.segmentation import TrainingRun, train_segmentation\n"
-        "class P(Progress):\n    def step(self, done, total, text=''): print(text, flush=True)\n"
-        "task = read_task(sys.argv[1])\n"
-        "split = split_cases(open_folder(Path(sys.argv[2])).cases, task.folds, 0, task.seed)\n"
-        "train_segmentation(task, split, TrainingRun(Path(sys.argv[3]), 4, resume=sys.argv[4] == 'r'), P())\n"
-    )
-    parts = tmp_path / "parts"
-    for number, moment in enumerate(("Epoch 1", "Epoch 3")):  # killed in the first and in a later epoch
-        mode = "r" if number else "n"
-        words = [sys.executable, "-c", code, str(tmp_path / "task.json"), str(data), str(parts), mode]
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        assert any(line.startswith(moment) for line in process.stdout)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-    resumed = train_segmentation(task, split, TrainingRun(parts, 4, resume=True), SILENT)
-    assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
-
-
-def test_all_folds_give_an_ensemble_and_a_report_over_every_case(data: Path, tmp_path: Path) -> None:
-    path = tmp_path / "task.json"
-    task = with_settings(small(data, patch=[16, 16, 16]), read_settings(["folds=2"]))
-    path.write_text(json.dumps({"kind": "segmentation", **task.__dict__}), encoding="utf-8")
-    assert train(path, "--data", data, "-o", tmp_path / "m", "--epochs", 1, "--fold", "all") == 0
-    summary = json.loads((tmp_path / "m.training" / "cross_validation" / "summary.json").read_text())
-    assert len(summary["metric_per_case"]) == 6
-    model = open_model(tmp_path / "m", "cpu")
-    assert model.run(read_image(data / "imagesTr" / "case_0.nii.gz"), RunOptions(), SILENT).layers.any() in (
-        True,
-        False,
-    )

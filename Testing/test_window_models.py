@@ -1,5 +1,6 @@
 """Models that come into MedAISegment's panel: offered, asked for, fetched by a process of their own, cancelled."""
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 from bundles import configs, network_entry, write_configs
 from model_server import ModelServer, serving
 
-from MedAILib.store.catalogue import catalogue
+from MedAILib.store.catalogue import CATALOGUE, catalogue
 from MedAILib.store.record import installed_models
 
 pytest.importorskip("PySide6.QtUiTools", reason="PySide6 or a library of its is not here", exc_type=ImportError)
@@ -50,11 +51,16 @@ def test_models_of_the_catalogue_are_offered_with_licence_and_size(session) -> N
     assert (widget.ui.applyButton.enabled, "Get this model" in widget.ui.applyButton.toolTip) == (False, True)
 
 
-def test_model_that_does_not_run_says_why_and_is_not_offered_to_get(session) -> None:
-    entry = next(x for x in catalogue().values() if x.runs is False and x.task == "segmentation")
+def test_model_that_does_not_run_says_why_and_is_not_offered_to_get(session, tmp_path, monkeypatch) -> None:
+    listed = json.loads(CATALOGUE.read_text(encoding="utf-8"))
+    row = next(row for row in listed["models"] if row["name"] == OFFERED)
+    row |= {"runs": False, "why": "Needs scripts/net.py for its network."}
+    monkeypatch.setattr("MedAILib.store.catalogue.CATALOGUE", tmp_path / "catalogue.json")
+    (tmp_path / "catalogue.json").write_text(json.dumps(listed), encoding="utf-8")
+    entry = catalogue()[OFFERED]
     widget = session.open()
     widget._parameterNode.model = entry.name
-    assert entry.why.split()[0] in widget.ui.modelDetails.toPlainText()
+    assert entry.why in widget.ui.modelDetails.toPlainText()
     assert not widget.ui.getModelButton.enabled
 
 

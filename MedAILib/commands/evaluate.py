@@ -11,7 +11,8 @@ from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.training.cases import Case, find_cases, read_labels
 from MedAILib.training.classification_report import write_classifier_evaluation
-from MedAILib.training.evaluate import evaluate_segmentation
+from MedAILib.training.compare_models import Comparison, compare_models
+from MedAILib.training.evaluate import Evaluation, evaluate_segmentation
 from MedAILib.training.evaluate_classifier import evaluate_classifier
 from MedAILib.training.labelled_images import LabelledImage, find_labelled_images, part_of
 from MedAILib.training.report import write_evaluation
@@ -33,12 +34,28 @@ def run_evaluate(options: argparse.Namespace, progress: Progress) -> None:
     cases = _chosen(options, find_cases(options.data, len(model.spec.channels)))
     labels = read_labels(options.data)
     evaluation = evaluate_segmentation(model, cases, labels, progress, RunOptions(mirror=options.mirror))
-    write_evaluation(evaluation, options.output, _command(options))
+    comparison = _comparison(evaluation, cases, labels, options, progress)
+    write_evaluation(evaluation, options.output, _command(options), comparison)
+
+
+def _comparison(
+    evaluation: Evaluation,
+    cases: tuple[Case, ...],
+    labels: dict[int, str],
+    options: argparse.Namespace,
+    progress: Progress,
+) -> Comparison | None:
+    """The model that `--compare` names, on the same cases; None without it."""
+    if options.compare is None:
+        return None
+    other = open_model(find_model(options.compare), options.device, options.trust_code)
+    run = RunOptions(mirror=options.mirror)
+    return compare_models(evaluation, evaluate_segmentation(other, cases, labels, progress, run))
 
 
 def _classifier(model: ClassifierModel, options: argparse.Namespace, progress: Progress) -> None:
-    if options.mirror:
-        raise InputError("--mirror is for segmentation; leave it out.")
+    if options.mirror or options.compare is not None:
+        raise InputError("--mirror and --compare are for segmentation; leave them out.")
     images = find_labelled_images(options.data)
     split = options.split or _part_to_judge_by(images)
     part = part_of(images, (split,)) if split else images
@@ -61,6 +78,7 @@ def _command(options: argparse.Namespace) -> str:
     words = ["medai", "evaluate", "-m", options.model, "--data", options.data, "-o", options.output]
     words += ["--device", options.device, *(["--only", options.only] if options.only else [])]
     words += ["--split", options.split] if options.split else []
+    words += ["--compare", options.compare] if options.compare else []
     return shlex.join(str(word) for word in [*words, *(["--mirror"] if options.mirror else [])])
 
 

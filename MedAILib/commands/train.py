@@ -24,7 +24,8 @@ def run_train(options: argparse.Namespace, progress: Progress) -> None:
         MedAIError: the task, the data or the output folder is at fault.
         Cancelled: by `progress`; `--resume` goes on from the last whole epoch.
     """
-    require_place(options.output)
+    if options.fold != "all" or not (options.output / "medai.json").is_file():  # an ensemble takes its own place
+        require_place(options.output)
     device = find_device(options.device)
     task = read_task(options.task) if is_task(options.task) else None
     if isinstance(task, ClassificationTask):

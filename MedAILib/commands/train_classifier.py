@@ -30,7 +30,7 @@ def run_train_classifier(
         MedAIError: the data or the output folder is at fault, or a checkpoint is of another training.
         Cancelled: by `progress`; `--resume` goes on from the last whole epoch.
     """
-    if options.fold != "0":
+    if options.fold is not None:
         raise InputError(f"The task {task.name} runs all its {task.folds} folds by itself; leave --fold out.")
     if options.epochs:
         task = replace(task, epochs=options.epochs, distil_epochs=options.epochs)

@@ -23,7 +23,7 @@ from MedAILib.training.examine import CaseFacts, digest_of, examine_cases, group
 from MedAILib.training.export import Bundle, write_bundle
 from MedAILib.training.folds import merged, write_ensemble
 from MedAILib.training.overrides import read_settings, require_sense, wishes_of, with_settings
-from MedAILib.training.plan import CPU, GPU, plan_task, told_choices
+from MedAILib.training.plan import CPU, GPU, balanced_weights, plan_task, told_choices
 from MedAILib.training.precision import training_type
 from MedAILib.training.report import write_evaluation
 from MedAILib.training.samples_picture import write_samples
@@ -61,8 +61,12 @@ def run_train_segmentation(options: argparse.Namespace, device: torch.device, ma
         MedAIError: the task, the data, an option or the output folder is at fault.
         Cancelled: by `progress`; `--resume` goes on from the last whole epoch.
     """
+    if options.fold not in (None, "all") and not options.fold.isdecimal():
+        raise InputError(f"--fold {options.fold} is none; give a number from 0, or all.")
     settings = read_settings([*options.set, *([f"epochs={options.epochs}"] if options.epochs is not None else [])])
-    given = None if _planned(options.task) else with_settings(_segmentation(options.task), settings)
+    if not is_planned(options.task) and "memory_gb" in settings:
+        raise InputError("memory_gb is for planning; the task given has its patch and batch already.")
+    given = None if is_planned(options.task) else with_settings(_segmentation(options.task), settings)
     data = open_folder(options.data)
     labels = data.labels if given is None else {int(x["value"]): str(x["name"]) for x in given.labels}
     examined = examine_cases(data.cases, labels, progress, None if given is None else len(given.channels))
@@ -77,8 +81,15 @@ def run_train_segmentation(options: argparse.Namespace, device: torch.device, ma
     task = given or _plan(options, data, examined.facts, settings, device)
     if data.splits:
         task = replace(task, folds=len(data.splits))
+    if task.loss == "weighted_ce" and not task.class_weights:
+        task = replace(task, class_weights=balanced_weights(examined.facts, task.classes))
+        progress.warn(f"class_weights are {task.class_weights}: one over the root of each class's share of the voxels")
+    require_sense(task)
     bench = Bench(options, task, data, examined.facts, patients_of, device, machine)
-    _write_task(task, _training_folder(options.output) / "task.json")
+    for fold in range(task.folds) if options.fold == "all" else [int(options.fold or 0)]:
+        _split(bench, fold)  # a fold that there is not is told before anything is written
+    if not options.resume:
+        _write_task(task, _training_folder(options.output) / "task.json")
     if options.plan_only:
         return
     if options.show_augmentation is not None:
@@ -86,13 +97,11 @@ def run_train_segmentation(options: argparse.Namespace, device: torch.device, ma
         return
     if options.fold == "all":
         _train_all(bench, progress)
-    elif options.fold.isdecimal():
-        _train_fold(bench, int(options.fold), options.output, progress)
     else:
-        raise InputError(f"--fold {options.fold} is none; give 0 to {task.folds - 1}, or all.")
+        _train_fold(bench, int(options.fold or 0), options.output, progress)
 
 
-def _planned(name: str) -> bool:
+def is_planned(name: str) -> bool:
     """Whether a task is planned from the data: one that is no file, of a name that no task has."""
     return not name.endswith(".json") and not (TASKS / f"{name}.json").is_file()
 
@@ -108,7 +117,8 @@ def _plan(
     name = options.output.resolve().name if options.task == "segmentation" else options.task
     wishes = wishes_of(settings)
     task, choices = plan_task(name, data, facts, CPU if device.type == "cpu" else GPU, wishes)
-    taken = {key: value for key, value in settings.items() if key not in ("patch", "network")}
+    done = ("patch", *(["network"] if isinstance(settings.get("network"), str) else []))  # by the plan itself
+    taken = {key: value for key, value in settings.items() if key not in done}
     task = with_settings(task, taken)
     if not options.quiet:
         shown = [replace(c, value=taken[c.key], reason="asked for by --set") if c.key in taken else c for c in choices]
@@ -117,7 +127,6 @@ def _plan(
 
 
 def _write_task(task: SegmentationTask, path: Path) -> None:
-    require_sense(task)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:
         text = json.dumps({"kind": "segmentation", **asdict(task)}, indent=2, ensure_ascii=False)
@@ -175,6 +184,6 @@ def _train_all(bench: Bench, progress: Progress) -> None:
 def _command(options: argparse.Namespace, task: SegmentationTask) -> str:
     """The command line that repeats this training."""
     words = ["medai", "train", str(options.task), "--data", options.data.name, "-o", options.output.name]
-    words += ["--fold", str(options.fold), "--epochs", str(task.epochs)]
+    words += ["--fold", options.fold or "0", "--epochs", str(task.epochs)]
     words += [word for pair in options.set for word in ("--set", pair)]
     return shlex.join(words + (["--initial", options.initial.name] if options.initial else []))

@@ -6,6 +6,8 @@ from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 
 HALF, FULL = "float16", "float32"
+# Half precision of some processors, by an engine whose name says so.
+ON_CPU = "bfloat16"
 
 
 def number_format(device: torch.device, options: RunOptions, usual: str = FULL) -> str:
@@ -19,6 +21,11 @@ def number_format(device: torch.device, options: RunOptions, usual: str = FULL) 
     if device.type != "cuda":
         return FULL
     return {"auto": usual, "float32": FULL, "half": HALF}[options.precision]
+
+
+def computed_in(number: str, engine: str) -> str:
+    """What a network computed in, for provenance: the engine's own format where its name has one."""
+    return ON_CPU if ON_CPU in engine else number
 
 
 def casting(device: torch.device, number: str) -> torch.autocast:

@@ -58,8 +58,8 @@ class Decision:
 
     @property
     def by_largest(self) -> bool:
-        """Whether the largest value of all wins, on the input's grid."""
-        return self.threshold is None and self.priority is None and not self.first
+        """Whether the largest value of all wins, each between two voxels along every axis of the input."""
+        return self.threshold is None and self.priority is None and not self.first and not self.covering
 
     @property
     def likelihood(self) -> str:

@@ -15,7 +15,7 @@ from MedAILib.bundle_plan import BundlePlan
 from MedAILib.bundle_spec import IN_CHANNELS, OUT_CHANNELS, bundle_spec, output_names
 from MedAILib.errors import InputError, SpecError, UntrustedCodeError
 from MedAILib.inference.memory import is_out_of_memory
-from MedAILib.inference.precision import number_format
+from MedAILib.inference.precision import computed_in, number_format
 from MedAILib.inference.restore import Decision
 from MedAILib.inference.segment import Recipe, Segmented, segment
 from MedAILib.models.engines import Engines
@@ -141,7 +141,7 @@ class BundleModel:
             "device": str(done.device) if done.device.type == "cpu" else torch.cuda.get_device_name(done.device),
             "memory": "; ".join(done.gave_way) or "enough",
             **{f"option.{key}": str(value) for key, value in said.items()},
-            "precision": number_format(done.device, options),
+            "precision": computed_in(number_format(done.device, options), done.engine.get("engine", "")),
             "accumulation": done.accumulation,
             **done.engine,
             "medai": VERSION,

@@ -11,7 +11,7 @@ import torch
 from MedAILib.errors import InputError
 from MedAILib.inference.ladder import CPU, or_on_cpu
 from MedAILib.inference.memory import is_out_of_memory
-from MedAILib.inference.precision import HALF, number_format
+from MedAILib.inference.precision import HALF, computed_in, number_format
 from MedAILib.inference.prepare import require_usable
 from MedAILib.inference.restore import Restored
 from MedAILib.inference.segment import pasted
@@ -81,12 +81,13 @@ class NnunetModel:
         if not restored.layers.any():
             progress.warn(f"The model found nothing in {volume.name}: everything is background.")
         names = self._plan.output_names if options.probabilities else ()
+        number = number_format(CPU if gave_way else self._device, options, HALF)
         more = {
             "sha256": self._sha256,
             "nnunet.configuration": self._plan.results.configuration,
             "nnunet.folds": ", ".join(path.parent.name for path in self._plan.results.checkpoints),
             "nnunet.parity": str(self._parity),
-            "precision": number_format(CPU if gave_way else self._device, options, HALF),
+            "precision": computed_in(number, done.said.get("engine", "")),
             **done.said,
             "memory": "; ".join(gave_way) or "enough",
             "dynamic-network-architectures": version("dynamic-network-architectures"),

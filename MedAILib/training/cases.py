@@ -63,7 +63,8 @@ def scan_folder(folder: Path, channels: int | None = None) -> Found:
 
     The folder holds `images` and `labels`, or `imagesTr` and `labelsTr` (Medical Segmentation Decathlon, nnU-Net). An
     image has the label's name (a file, or a folder with one DICOM series), or that and `_0000`, `_0001`, … for each
-    channel (nnU-Net). The files of one case may have different endings.
+    channel (nnU-Net); or all channels are one file's fourth dimension (decathlon). The files of one case may
+    have different endings.
 
     Args:
         folder: the data.
@@ -85,7 +86,7 @@ def scan_folder(folder: Path, channels: int | None = None) -> Found:
         name = _stem(label)
         files = _images_of(there, name, channels)
         count = channels or max(len(files), 1)
-        if len(files) < count:
+        if len(files) < count and files != (there.get(name),):  # one file may hold all channels
             wanted = images / (f"{name}_{len(files):04d}" if files or count > 1 else name)
             faults.append(
                 Fault(label.name, f"The label {label} has no image: {wanted}.nii.gz (or the like) is absent.")

@@ -75,7 +75,6 @@ class ClassificationTask:
     orientation: str
     network: dict[str, Any]
     student: dict[str, Any]
-    shipped: int
     pool: list[str]
     folds: int
     networks: int
@@ -95,6 +94,7 @@ class ClassificationTask:
     strange_quantile: float
     strange_validated_on: str
     comparison: list[dict[str, Any]]
+    shipped: int = 0
 
     def __post_init__(self) -> None:
         weights = self.class_weights

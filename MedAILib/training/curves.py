@@ -1,8 +1,6 @@
 """Loss curves of a training as a picture and a table; TensorBoard's files where its writer is installed."""
 
 import csv
-import importlib
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +63,8 @@ def draw_curves(epochs: Sequence[EpochRecord]) -> Figure:
 
 def board_writer(folder: Path, step: int) -> Any | None:
     """A writer of TensorBoard's files that goes on after `step`; None where tensorboardX is not installed."""
-    if importlib.util.find_spec("tensorboardX") is None:
+    try:
+        from tensorboardX import SummaryWriter  # noqa: PLC0415  an extra, slow to import
+    except ImportError:
         return None
-    writer = importlib.import_module("tensorboardX").SummaryWriter
-    return writer(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)

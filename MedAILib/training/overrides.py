@@ -89,8 +89,6 @@ def with_settings(task: SegmentationTask, settings: dict[str, Any]) -> Segmentat
         changes["augmentation"] = recipe_of(changes["augmentation"], task.augmentation)
     if "intensity" in changes:
         changes["intensity"] = intensity_entries(changes["intensity"])
-    if changes.get("loss") == "weighted_ce" and not task.class_weights:
-        changes.setdefault("class_weights", [0.2, *[1.0] * len(task.labels)])
     if changes.get("sampling") not in (None, task.sampling):
         changes.setdefault("sampling_ratios", [])
     changed = replace(task, **changes)

@@ -181,6 +181,13 @@ ASKED = "asked for by --set"
 SAMPLING = "images are larger than the patch: a third of the patches lies around a voxel of a structure, each alike"
 
 
+def balanced_weights(facts: Sequence[CaseFacts], classes: int) -> list[float]:
+    """Weights of classes, background first: one over the root of each class's share of the voxels, 1 on average."""
+    counts = np.array([sum(fact.voxels.get(value, 0) for fact in facts) for value in range(classes)], dtype=np.float64)
+    weights = 1 / np.sqrt(np.maximum(counts, 1) / counts.sum())
+    return [round(float(weight), 4) for weight in weights / weights.mean()]
+
+
 def told_choices(choices: Sequence[Choice]) -> str:
     """A table of what was chosen and why, for a terminal."""
     wide = max(len(choice.key) for choice in choices)

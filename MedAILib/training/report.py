@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from MedAILib.output import cannot_write, whole_files
+from MedAILib.training.compare_models import Comparison, comparison_html, comparison_json
 from MedAILib.training.evaluate import (
     MEASURES,
     RESAMPLES,
@@ -38,7 +39,9 @@ from MedAILib.training.plots import (
 )
 
 
-def write_evaluation(evaluation: Evaluation, folder: Path, command: str = "") -> None:
+def write_evaluation(
+    evaluation: Evaluation, folder: Path, command: str = "", comparison: Comparison | None = None
+) -> None:
     """Write an evaluation's three files; the folder is made if it is absent, other files in it are left alone.
 
     All three are complete beside their places before the first takes its place, so a failure or a cancelled run leaves
@@ -48,14 +51,17 @@ def write_evaluation(evaluation: Evaluation, folder: Path, command: str = "") ->
         evaluation: what to write.
         folder: gets `summary.json`, `cases.csv` and `report.html`.
         command: what the user typed, for the report.
+        comparison: with a second model on the same cases.
 
     Raises:
         OutputError: the folder or a file can't be written.
     """
+    compared = {} if comparison is None else {"comparison": comparison_json(comparison)}
     contents = {
-        "summary.json": json.dumps(summary(evaluation), indent=2, allow_nan=False, ensure_ascii=False) + "\n",
+        "summary.json": json.dumps(summary(evaluation) | compared, indent=2, allow_nan=False, ensure_ascii=False)
+        + "\n",
         "cases.csv": _table(evaluation),
-        "report.html": report(evaluation, command),
+        "report.html": report(evaluation, command, comparison),
     }
     write_together(contents, folder)
 
@@ -80,7 +86,7 @@ def write_together(contents: dict[str, str], folder: Path) -> None:
                 parent.rmdir()
 
 
-def report(evaluation: Evaluation, command: str = "") -> str:
+def report(evaluation: Evaluation, command: str = "", comparison: Comparison | None = None) -> str:
     """The report as one HTML page that needs nothing else: plots and pictures are in it."""
     spec = evaluation.spec
     count = len(evaluation.cases)
@@ -97,7 +103,7 @@ def report(evaluation: Evaluation, command: str = "") -> str:
 <title>{escape(title)}</title><style>{CSS}</style></head><body><main>
 <header><p class="over">MedAI evaluation report</p><h1>{escape(title)}</h1>{_lead(evaluation)}</header>
 <section><h2>Results</h2>{_headline_table(evaluation)}{_missed(evaluation)}</section>
-<section><h2>Distribution</h2>{boxes}</section>
+{"" if comparison is None else comparison_html(comparison)}<section><h2>Distribution</h2>{boxes}</section>
 <section><h2>Volumes</h2>{volumes}</section>
 {_worst(evaluation)}<section><h2>Model and data</h2>{_facts(evaluation, command)}</section>
 <section class="notes"><h2>How to read the figures</h2>{NOTES}</section>
@@ -296,6 +302,8 @@ tbody tr.first>*{border-top:1px solid #d5d9de;padding-top:9px}
 thead+tbody tr.first:first-child>*{border-top:0}
 tbody{border-bottom:1px solid #d5d9de}
 td:last-child,th:last-child{padding-right:0}
+.narrow{font-size:12.5px}.narrow th,.narrow td{padding-right:7px}.narrow thead th{white-space:normal}
+.note{margin:8px 0 0;font-size:12.5px;color:#4d5661}
 .warning{border-left:3px solid #c9510c;margin:14px 0 0;padding:2px 0 2px 12px;font-size:14px}
 figure{margin:0;break-inside:avoid}
 figure img{width:100%;display:block}

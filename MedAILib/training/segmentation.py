@@ -1,6 +1,7 @@
 """Training of a segmentation network: MONAI's trainer, deep supervision, averaged weights, resumable at each epoch."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ class Course:
             load_initial(self.network, run.initial, progress)
         freeze_stages(self.network, str(task.network["_target_"]), task.frozen_stages)
         self.network.to(self.device)
-        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(task.ema_decay))
+        self.average = AveragedModel(self.network, multi_avg_fn=moving_average(task.ema_decay))
         learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(learning, lr=task.learning_rate, weight_decay=task.weight_decay)
         self.records: list[EpochRecord] = []
@@ -166,6 +167,19 @@ def train_segmentation(task: SegmentationTask, split: Split, run: TrainingRun, p
     if not course.over:
         _go_on(course, learnt, watched)
     return course.weights
+
+
+def moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """An exponential moving average for `AveragedModel` that forgets faster at first, (1 + n) / (10 + n) after n steps.
+
+    So that after few steps it is not mostly the weights that training began with.
+    """
+
+    def update(averaged: Any, current: Any, count: Any) -> None:
+        steps = int(count)
+        get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))(averaged, current, count)
+
+    return update
 
 
 def falling(schedule: str, done: float) -> float:
