@@ -72,6 +72,7 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
             overlap=_overlap(plan),
             findings=_findings(plan, outputs, own) if task == "detection" else (),
             finding_codes=_finding_codes(plan, outputs, own) if task == "detection" else (),
+            finding_labels=_finding_labels(plan, outputs, own) if task == "detection" else (),
         )
     except (LookupError, TypeError, AttributeError, StopIteration, ValueError, ArithmeticError) as error:
         if isinstance(error, SpecError):
@@ -217,6 +218,12 @@ def _finding_codes(plan: BundlePlan, outputs: dict[str, Any], own: dict[str, Any
     if unknown := sorted(set(told) - set(names)):
         raise SpecError(f"The model {plan.folder.name} has a code for '{unknown[0]}', which is none of its classes.")
     return tuple(Code(*told[name]) if name in told else None for name in names) if told else ()
+
+
+def _finding_labels(plan: BundlePlan, outputs: dict[str, Any], own: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
+    """What data may call each class, from the entry "labels" beside the classes' names: lists of texts by name."""
+    told, names = own.get("detection", {}).get("labels") or {}, _findings(plan, outputs, own)
+    return tuple(tuple(str(text) for text in told.get(name, ())) for name in names) if told else ()
 
 
 def _require_channels(plan: BundlePlan, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:

@@ -120,6 +120,7 @@ class ModelSpec:
         classes: what a classifier decides between; None for other tasks.
         findings: the classes of what a detector finds; empty for other tasks.
         finding_codes: a terminology's code of each of them, None for those that have none; empty where none has one.
+        finding_labels: what data may call each of them, beside its name; empty where that is not told.
         obstacle: why it can't be run, in a sentence, as far as its description tells; empty where nothing is known.
 
     Raises:
@@ -153,6 +154,7 @@ class ModelSpec:
     overlap: float = 0.0
     findings: tuple[str, ...] = ()
     finding_codes: tuple[Code | None, ...] = ()
+    finding_labels: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.channels:

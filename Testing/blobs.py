@@ -13,7 +13,7 @@ SHAPE = (48, 48, 48)
 
 
 def blob_volume(random: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """An image (I, J, K) and its label map: two or three balls of 10 to 14 voxels, rods and specks around them."""
+    """An image (I, J, K) and its label map: one or two balls of 13 to 18 voxels, rods and specks around them."""
     image = random.normal(0, 0.25, SHAPE)
     labels = np.zeros(SHAPE, np.uint8)
     grid = np.stack(np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij")).astype(float)
@@ -27,8 +27,8 @@ def blob_volume(random: np.random.Generator) -> tuple[NDArray[np.float32], NDArr
                 return center
         return None
 
-    for _ in range(random.integers(2, 4)):
-        radius = float(random.uniform(5, 7))
+    for _ in range(random.integers(1, 3)):
+        radius = float(random.uniform(6.5, 9))
         if (center := place(radius)) is not None:
             inside = np.linalg.norm(grid - center.reshape(3, 1, 1, 1), axis=0) <= radius
             image[inside] += 2
@@ -61,7 +61,10 @@ def blob_folder(folder: Path, count: int, seed: int, kind: str = "labels") -> Pa
             nibabel.save(nibabel.Nifti1Image(labels, affine), folder / "labels" / f"{name}.nii.gz")
         else:
             boxes[name] = world_boxes(labels, affine)
-    if kind == "boxes.json":
+    if kind == "labels":
+        told = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "ball": 1}}
+        (folder / "dataset.json").write_text(json.dumps(told), encoding="utf-8")
+    elif kind == "boxes.json":
         (folder / kind).write_text(json.dumps(boxes), encoding="utf-8")
     elif kind == "boxes.csv":
         with (folder / kind).open("w", encoding="utf-8", newline="") as file:

@@ -5,15 +5,18 @@ import shlex
 
 from MedAILib.errors import InputError
 from MedAILib.models.classifier import ClassifierModel
-from MedAILib.models.open import open_model
+from MedAILib.models.open import OpenedModel, open_model
 from MedAILib.models.store import find_model
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
+from MedAILib.training.boxed_images import find_boxed_cases, label_names
 from MedAILib.training.cases import Case, find_cases, read_labels
 from MedAILib.training.classification_report import write_classifier_evaluation
 from MedAILib.training.compare_models import Comparison, compare_models
+from MedAILib.training.detection_report import write_detector_evaluation
 from MedAILib.training.evaluate import Evaluation, evaluate_segmentation
 from MedAILib.training.evaluate_classifier import evaluate_classifier
+from MedAILib.training.evaluate_detector import evaluate_detector
 from MedAILib.training.labelled_images import LabelledImage, find_labelled_images, part_of
 from MedAILib.training.report import write_evaluation
 
@@ -28,6 +31,9 @@ def run_evaluate(options: argparse.Namespace, progress: Progress) -> None:
     model = open_model(find_model(options.model), options.device, options.trust_code)
     if isinstance(model, ClassifierModel):
         _classifier(model, options, progress)
+        return
+    if model.spec.task == "detection":
+        _detector(model, options, progress)
         return
     if options.split:
         raise InputError("--split chooses a part of labelled images for classification; leave it out.")
@@ -65,6 +71,18 @@ def _classifier(model: ClassifierModel, options: argparse.Namespace, progress: P
     chosen = tuple(image for image in part if image.name in names)
     evaluation = evaluate_classifier(model, chosen, progress, split)
     write_classifier_evaluation(evaluation, options.output, _command(options))
+
+
+def _detector(model: OpenedModel, options: argparse.Namespace, progress: Progress) -> None:
+    if options.mirror or options.compare is not None or options.split:
+        raise InputError("--mirror, --compare and --split are not for detectors; leave them out.")
+    spec = model.spec
+    cases = find_boxed_cases(options.data, len(spec.channels))
+    told = spec.finding_labels or tuple((str(number),) for number in range(1, len(spec.findings) + 1))
+    names = label_names(options.data, dict(zip(spec.findings, told, strict=True)))
+    chosen = _named(options, [case.name for case in cases])
+    evaluation = evaluate_detector(model, [case for case in cases if case.name in chosen], names, progress)
+    write_detector_evaluation(evaluation, options.output, _command(options))
 
 
 def _part_to_judge_by(images: tuple[LabelledImage, ...]) -> str:

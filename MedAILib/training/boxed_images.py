@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from MedAILib.inference.components import component_boxes
 from MedAILib.progress import Progress
 from MedAILib.results import Label, Segmentation
 from MedAILib.training.cases import Case, find_cases, images_by_name, read_labels
+from MedAILib.training.examine import label_values
 from MedAILib.volume import Volume
 
 LISTS = ("boxes.csv", "boxes.json")
@@ -88,33 +90,52 @@ def find_boxed_cases(folder: Path, channels: int = 1) -> tuple[BoxedCase, ...]:
     return tuple(BoxedCase(name, files, tuple(boxes.get(name, ()))) for name, files in images.items())
 
 
+def channels_there(folder: Path) -> int:
+    """How many files each image of a folder has, by the ends of their names: _0000, _0001, ...; else one."""
+    images = next((folder / name for name in ("imagesTr", "images") if (folder / name).is_dir()), None)
+    ends = [] if images is None else [re.search(r"_(\d{4})\.", path.name) for path in images.iterdir()]
+    return 1 + max((int(end[1]) for end in ends if end), default=0) if ends and all(ends) else 1
+
+
 def label_names(folder: Path, names: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Which class each of a folder's labels stands for, by what the classes may be called there.
 
-    A label map's values are called as `dataset.json` names them, where there is one.
+    A label map's values are what `dataset.json` calls them, where there is one; a value that it calls by no class's
+    name stands for none.
 
     Raises:
         InputError: `dataset.json` can't be read.
     """
     known = {text.strip().lower(): name for name, texts in names.items() for text in (name, *texts)}
     if (folder / "dataset.json").is_file():
-        told = {str(value): known.get(text.strip().lower()) for value, text in read_labels(folder).items()}
-        known |= {value: name for value, name in told.items() if name is not None}
+        for value, text in read_labels(folder).items():
+            name = known.get(text.strip().lower())
+            if name is None:
+                known.pop(str(value), None)
+            else:
+                known[str(value)] = name
     return known
 
 
-def labels_there(cases: Iterable[BoxedCase]) -> tuple[str, ...]:
-    """Every label that the cases have, sorted: texts of lists, values of label maps.
+def labels_there(folder: Path, cases: Iterable[BoxedCase]) -> dict[str, tuple[str, ...]]:
+    """Every class that the cases have, sorted, and what they call it: texts of lists, values of label maps.
 
     Raises:
-        InputError: a label map can't be read.
+        InputError: a label map, or `dataset.json`, can't be read.
     """
     found: set[str] = set()
     for case in cases:
-        found |= {box.label for box in case.boxes}
+        found |= {box.label.strip() for box in case.boxes}
         if case.label is not None:
-            found |= {str(int(value)) for value in np.unique(read_image(case.label).data) if value}
-    return tuple(sorted(found, key=lambda text: (len(text), text)))
+            values = np.unique(label_values(as_case(case), None, read_image(case.label)))
+            found |= {str(int(value)) for value in values if value}
+    named = read_labels(folder) if (folder / "dataset.json").is_file() else {}
+    classes: dict[str, tuple[str, ...]] = {}
+    for text in sorted(found, key=lambda x: (len(x), x)):
+        told = named.get(int(text)) if text.isdecimal() else text
+        name = told or f"class {text}"
+        classes[name] = (*classes.get(name, ()), *dict.fromkeys((name, text)))
+    return classes
 
 
 def read_boxed(case: BoxedCase, names: Mapping[str, str]) -> BoxedImage:
@@ -131,19 +152,11 @@ def read_boxed(case: BoxedCase, names: Mapping[str, str]) -> BoxedImage:
     volume = read_channels(list(case.images), None, Progress())
     if case.label is None:
         return BoxedImage(case, volume, tuple(_on_grid(box, volume, names) for box in case.boxes))
-    labels = read_image(case.label)
-    if not labels.geometry.same_grid_as(volume.geometry):
-        raise InputError(f"{case.label} is on another grid than {case.images[0]}; resample it to the image's.")
-    values = np.unique(labels.data)
-    if not np.array_equal(values, values.astype(np.uint16)):
-        raise InputError(f"{case.label} is no label map: it has values that are no whole numbers from 0 to 65535.")
-    every = [int(value) for value in values if value]
-    unknown = [value for value in every if str(value) not in names]
-    if unknown:
+    values = label_values(as_case(case), volume, read_image(case.label))
+    every = [int(value) for value in np.unique(values) if value]
+    if unknown := [value for value in every if str(value) not in names]:
         raise InputError(f"{case.label} has the value {unknown[0]}, which is none of the classes {_classes(names)}.")
-    parts = component_boxes(
-        Segmentation(labels.data.astype(np.uint16), tuple(Label(v, str(v)) for v in every), labels.geometry)
-    )
+    parts = component_boxes(Segmentation(values[None], tuple(Label(v, str(v)) for v in every), volume.geometry))
     boxes = tuple(Box(names[box.label], box.score, box.low_ijk, box.high_ijk) for box in parts.boxes)
     return BoxedImage(case, volume, boxes)
 
@@ -224,6 +237,6 @@ def _box(label: str, center: Any, size: Any, along_world: bool, told_in: str) ->
     return WorldBox(label, (r, a, s), (edges[0], edges[1], edges[2]), along_world, told_in)
 
 
-def as_cases(cases: Iterable[BoxedCase]) -> tuple[Case, ...]:
-    """The same cases, for what deals them out by their names."""
-    return tuple(Case(case.name, case.images, case.label or case.images[0]) for case in cases)
+def as_case(case: BoxedCase) -> Case:
+    """The same case, for what deals cases out by their names or looks at their label maps."""
+    return Case(case.name, case.images, case.label or case.images[0])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +10,29 @@ import torch
 from ignite.engine import Events
 from monai.apps.detection.networks.retinanet_detector import RetinaNetDetector
 from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents
+from monai.handlers import TensorBoardStatsHandler
 from monai.inferers import SimpleInferer
 from monai.losses import BoxGIoULoss, FocalLoss
 from monai.utils import set_determinism
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from MedAILib.errors import InputError, ModelError
 from MedAILib.models.bundle import bundle_network
 from MedAILib.models.detector import build_anchors
 from MedAILib.progress import Progress
 from MedAILib.training.checkpoint import begin, identity_of, keep, require_room
-from MedAILib.training.curves import EpochRecord, write_curves
+from MedAILib.training.curves import EpochRecord, board_writer, write_curves
 from MedAILib.training.detection_data import Batches, Sample, plan_of_task
 from MedAILib.training.detection_task import DetectionTask
-from MedAILib.training.segmentation import falling
+from MedAILib.training.initial import load_initial
+from MedAILib.training.samples import seed_of
+from MedAILib.training.segmentation import TrainingRun, falling, moving_average
 
 BOX, LABEL = "box", "label"
+STEEPEST = 1.0  # norm of the gradients; steeper ones are scaled down to it
+WARM_UP = 0.05  # share of the steps in which the learning rate rises
 
 
 class TaughtDetector(RetinaNetDetector):
@@ -54,18 +61,16 @@ class _Losses(SimpleInferer):
 
 
 def train_detector(
-    task: DetectionTask, samples: Sequence[Sample], folder: Path, device: torch.device, resume: bool, progress: Progress
+    task: DetectionTask, samples: Sequence[Sample], run: TrainingRun, progress: Progress
 ) -> dict[str, Tensor]:
     """Train the task's network and return its averaged weights by name (float32, on the CPU).
 
-    A checkpoint stands in the folder after every epoch; with `resume` the training goes on from it.
+    A checkpoint stands in `run.folder` after every epoch; `run.resume` goes on from it, to the same bits on a CPU.
 
     Args:
-        task: nothing in it is left to be planned.
+        task: nothing in it is left to be planned; its number of epochs holds.
         samples: see `prepare_image`.
-        folder: of the checkpoints and curves.
-        device: where it computes.
-        resume: whether to go on.
+        run: where and how.
         progress: hears of every step.
 
     Raises:
@@ -78,71 +83,87 @@ def train_detector(
     plan = plan_of_task(task)
     assert plan.detection is not None, "a task's own config has a detector"
     network = bundle_network(plan)
-    detector = _taught(task, network, build_anchors(plan.detection.anchors)).to(device)
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(task.ema_decay))
+    if run.initial is not None:
+        load_initial(network, run.initial, progress)
+    detector = _taught(task, network, build_anchors(plan.detection.anchors)).to(torch.device(run.device))
+    average = AveragedModel(network, multi_avg_fn=moving_average(task.ema_decay))
     optimizer = torch.optim.AdamW(network.parameters(), lr=task.learning_rate, weight_decay=task.weight_decay)
-    parts = {"network": network, "average": average, "optimizer": optimizer}
+    parts: dict[str, Any] = {"network": network, "average": average, "optimizer": optimizer}
     records: list[EpochRecord] = []
-    require_room(folder, sum(p.nbytes for p in network.parameters()))
-    state = begin(folder, identity_of(task, images=_fingerprint(samples)), resume)
+    require_room(run.folder, sum(p.nbytes for p in network.parameters()))
+    initial = str(run.initial.resolve()) if run.initial else ""
+    state = begin(run.folder, identity_of(task, initial=initial, data=run.data_sha256), run.resume)
     if state is not None:
         try:
             for name, part in parts.items():
                 part.load_state_dict(state[name])
             records = [EpochRecord(*numbers) for numbers in state["records"]]
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise InputError(f"{folder} is of another training: start anew without --resume.") from error
+            raise InputError(f"{run.folder} is of another training: start anew without --resume.") from error
     if len(records) < task.epochs:
-        _go_on(task, detector, parts, records, samples, folder, progress)
+        _go_on(_Course(task, detector, parts, records, run.folder), samples, progress)
     return {key: value.detach().cpu().clone() for key, value in average.module.state_dict().items()}
 
 
-def _go_on(  # noqa: PLR0917
-    task: DetectionTask,
-    detector: TaughtDetector,
-    parts: dict[str, Any],
-    records: list[EpochRecord],
-    samples: Sequence[Sample],
-    folder: Path,
-    progress: Progress,
-) -> None:
+@dataclass(frozen=True, eq=False)
+class _Course:
+    """One training as it goes: all that a checkpoint holds, and where it is kept."""
+
+    task: DetectionTask
+    detector: TaughtDetector
+    parts: dict[str, Any]
+    records: list[EpochRecord]
+    folder: Path
+
+    def keep(self, loss: float) -> None:
+        """Note an epoch, and keep all on disk."""
+        self.records.append(EpochRecord(loss, float(self.parts["optimizer"].param_groups[0]["lr"]), 0.0))
+        states = {name: part.state_dict() for name, part in self.parts.items()}
+        keep({**states, "records": [[r.loss, r.rate, r.dice] for r in self.records]}, self.folder)
+        write_curves(self.records, self.folder)
+
+
+def _go_on(course: _Course, samples: Sequence[Sample], progress: Progress) -> None:
     """Run the epochs that are left."""
-    done, device, optimizer = len(records), next(detector.parameters()).device, parts["optimizer"]
+    task, detector, parts, done = course.task, course.detector, course.parts, len(course.records)
+    device = next(detector.parameters()).device
     batches = Batches(samples, task, done)
+    length = len(batches)
     trainer = SupervisedTrainer(
         device=device,
         max_epochs=task.epochs,
         train_data_loader=batches,
-        epoch_length=len(batches),
+        epoch_length=length,
         network=detector,
-        optimizer=optimizer,
-        loss_function=lambda losses, _: (
-            losses[detector.cls_key] + task.box_weight * losses[detector.box_reg_key].to(device)
-        ),
+        optimizer=parts["optimizer"],
+        loss_function=lambda losses, _: losses[detector.cls_key] + task.box_weight * losses[detector.box_reg_key],
         prepare_batch=_on_device,
         inferer=_Losses(),
         decollate=False,
     )
-    trainer.state.epoch, trainer.state.iteration = done, done * len(batches)
-    trainer.state.epoch_length = len(batches)
-    steps = task.epochs * len(batches)
+    trainer.state.epoch, trainer.state.iteration, trainer.state.epoch_length = done, done * length, length
+    steps = task.epochs * length
     losses: list[float] = []
 
     @trainer.on(Events.ITERATION_STARTED)
     def before() -> None:
-        share = (trainer.state.iteration - 1) / steps
-        warm = min(1.0, trainer.state.iteration / max(0.05 * steps, 1))
-        for group in optimizer.param_groups:
-            group["lr"] = task.learning_rate * warm * falling("cosine", share)
-        torch.manual_seed(task.seed + trainer.state.iteration)
+        number = trainer.state.iteration
+        warm = min(1.0, number / max(WARM_UP * steps, 1))
+        for group in parts["optimizer"].param_groups:
+            group["lr"] = task.learning_rate * warm * falling("cosine", (number - 1) / steps)
+        torch.manual_seed(seed_of(task.seed, number))
+
+    @trainer.on(IterationEvents.BACKWARD_COMPLETED)
+    def limit() -> None:
+        nn.utils.clip_grad_norm_(parts["network"].parameters(), STEEPEST)
 
     @trainer.on(Events.ITERATION_COMPLETED)
     def after() -> None:
         loss = float(trainer.state.output["loss"].detach())
         if not math.isfinite(loss):
             raise ModelError(
-                f"Training stopped: the loss is no finite number in epoch {trainer.state.epoch}; most likely the "
-                f"learning rate {task.learning_rate:g} is too high; try a tenth of it."
+                f"Training stopped: the loss is no finite number in epoch {trainer.state.epoch}; "
+                f"{_reason(task, samples)}."
             )
         losses.append(loss)
         parts["average"].update_parameters(parts["network"])
@@ -151,13 +172,26 @@ def _go_on(  # noqa: PLR0917
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def note() -> None:
-        records.append(EpochRecord(sum(losses) / len(losses), float(optimizer.param_groups[0]["lr"]), 0.0))
+        course.keep(sum(losses) / len(losses))
         losses.clear()
-        told = {name: part.state_dict() for name, part in parts.items()}
-        keep({**told, "records": [[r.loss, r.rate, r.dice] for r in records]}, folder)
-        write_curves(records, folder)
 
-    trainer.run()
+    board = board_writer(course.folder, trainer.state.iteration)
+    if board is not None:
+        TensorBoardStatsHandler(
+            board, epoch_log=False, output_transform=lambda output: output["loss"], tag_name="loss"
+        ).attach(trainer)
+    try:
+        trainer.run()
+    finally:
+        if board is not None:
+            board.close()
+
+
+def _reason(task: DetectionTask, samples: Sequence[Sample]) -> str:
+    """What most likely made a loss that is no number."""
+    if not all(bool(torch.isfinite(sample["image"]).all()) for sample in samples):
+        return "the prepared images have values that are no numbers; check their intensity steps"
+    return f"most likely the learning rate {task.learning_rate:g} is too high; try a tenth of it"
 
 
 def _taught(task: DetectionTask, network: nn.Module, anchors: Any) -> TaughtDetector:
@@ -184,8 +218,3 @@ def _on_device(batch: list[Sample], device: Any = None, non_blocking: bool = Fal
     images = [sample["image"].to(device) for sample in batch]
     targets = [{BOX: sample[BOX].to(device), LABEL: sample[LABEL].to(device)} for sample in batch]
     return images, targets, (targets,), {}
-
-
-def _fingerprint(samples: Sequence[Sample]) -> list[float]:
-    """What tells one set of images and boxes from another."""
-    return [round(float(s["image"].double().sum() + s[BOX].double().sum()), 6) for s in samples]

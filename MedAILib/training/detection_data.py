@@ -1,8 +1,7 @@
-"""Images with boxes as a detector learns from them: what is planned from them, and how they are prepared and varied."""
+"""Images with boxes as a detector learns from them: how they are prepared and varied."""
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,74 +13,14 @@ from torch import Tensor
 
 from MedAILib.bundle_plan import BundlePlan, plan_of
 from MedAILib.config import Config
-from MedAILib.errors import InputError
 from MedAILib.inference.prepare import prepare
 from MedAILib.models.steps import preprocessing_steps
 from MedAILib.progress import Progress
 from MedAILib.training.boxed_images import BoxedImage
 from MedAILib.training.detection_export import inference, metadata
 from MedAILib.training.detection_task import DetectionTask
-from MedAILib.volume import closest_axes
 
 Sample = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What was planned: a key of the task, its value, and why."""
-
-    key: str
-    value: Any
-    reason: str
-
-
-def plan_detection(
-    task: DetectionTask, labels: Sequence[str], images: Sequence[BoxedImage]
-) -> tuple[DetectionTask, list[Choice]]:
-    """A task with what it leaves empty planned from the images that are learnt from.
-
-    Args:
-        task: classes may be empty.
-        labels: those of the data, for classes.
-        images: with their boxes; empty while there are no classes.
-
-    Raises:
-        InputError: no label, or no box, to plan from.
-    """
-    choices = []
-    if not task.classes:
-        if not labels:
-            raise InputError("There is no box in the data, so that there is nothing to learn to find.")
-        named = [{"name": f"class {x}" if x.isdecimal() else x, "labels": [x]} for x in labels]
-        task = replace(task, classes=named)
-        choices.append(Choice("classes", list(task.names), "the labels that the data has"))
-    if images and not any(image.boxes for image in images):
-        raise InputError("There is no box in the images that are for training; add findings, or choose another --fold.")
-    if images and not task.spacing_mm:
-        told = np.median([_along(image, image.volume.geometry.spacing_kji_mm[::-1], task) for image in images], axis=0)
-        task = replace(task, spacing_mm=[round(float(mm), 3) for mm in told])
-        choices.append(Choice("spacing_mm", task.spacing_mm, "the median of the images'"))
-    if images and not task.anchors:
-        sizes = np.array([_along(image, _mm(image, box), task) for image in images for box in image.boxes])
-        voxels = sizes / np.array(task.spacing_mm)
-        order = np.argsort(voxels.prod(axis=1), kind="stable")
-        picked = [voxels[order[int(share * (len(order) - 1))]] for share in (0.1, 0.5, 0.9)]
-        anchors = [[float(max(round(n), 2)) for n in size] for size in picked]
-        unique = [list(shape) for shape in dict.fromkeys(tuple(shape) for shape in anchors)]
-        task = replace(task, anchors=unique)
-        choices.append(Choice("anchors", task.anchors, "of the data's boxes by volume the tenth, half and nine tenths"))
-    return task, choices
-
-
-def _mm(image: BoxedImage, box: Any) -> Sequence[float]:
-    edges = (np.array(box.high_ijk) - np.array(box.low_ijk)) * np.array(image.volume.geometry.spacing_kji_mm[::-1])
-    return tuple(float(edge) for edge in edges)
-
-
-def _along(image: BoxedImage, ijk: Sequence[float], task: DetectionTask) -> list[float]:
-    """Lengths along I, J, K as those along the network's axes."""
-    towards = [world for world, _ in closest_axes(image.volume.geometry.ijk_to_ras)]
-    return [float(ijk[towards.index("RASLPI".index(letter) % 3)]) for letter in task.orientation]
 
 
 def plan_of_task(task: DetectionTask) -> BundlePlan:

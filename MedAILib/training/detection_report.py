@@ -11,9 +11,12 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from MedAILib.training.evaluate_detector import FOUND_FROM, DetectorEvaluation, at_rates, summary
-from MedAILib.training.plots import ACCENT, STYLE
-from MedAILib.training.report import CSS, figure_html, write_together
+from MedAILib.training.classification_measures import RESAMPLES, Measured
+from MedAILib.training.detection_measures import FOUND_FROM, MEASURES, PRECISIONS, RATES, at
+from MedAILib.training.evaluate import Picture
+from MedAILib.training.evaluate_detector import DetectorCase, DetectorEvaluation, summary
+from MedAILib.training.plots import ACCENT, PREDICTED, REFERENCE, STYLE, outlines
+from MedAILib.training.report import CSS, figure_html, png_data, write_together
 
 AXES = ("i", "j", "k")
 
@@ -47,19 +50,20 @@ def detector_report(evaluation: DetectorEvaluation, command: str = "") -> str:
         plot = figure_html(
             froc_plot(evaluation),
             "FROC: the share of the reference's boxes that is found, against false findings per image, over all "
-            "scores; dots are the rates that the score is the mean of.",
+            "scores; dots, with 95 % intervals, are the rates that the FROC score is the mean of.",
         )
     lead = (
-        f'<p class="lead">mAP at an overlap of 0.5 <b>{_number(evaluation.mean_precision(0.5))}</b>, '
-        f"FROC score <b>{_number(evaluation.froc.score)}</b>.</p>"
+        f'<p class="lead">mAP at an overlap of 0.5 <b>{_number(evaluation.measured["mAP@0.5"].value)}</b>, '
+        f"FROC score <b>{_number(evaluation.measured['froc'].value)}</b>.</p>"
     )
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{CSS}</style></head><body><main>
 <header><p class="over">MedAI evaluation report</p><h1>{escape(title)}</h1>{lead}</header>
+<section><h2>Results</h2>{_figures(evaluation)}</section>
 <section><h2>Each class</h2>{_classes(evaluation)}</section>
 <section><h2>Sensitivity</h2>{_rates(evaluation)}<div style="max-width:460px">{plot}</div></section>
-<section><h2>Each image</h2>{_images(evaluation)}</section>
+{_worst(evaluation)}<section><h2>Each image</h2>{_images(evaluation)}</section>
 <section><h2>Model and data</h2>{_facts(evaluation, command)}</section>
 <section class="notes"><h2>How to read the figures</h2>{NOTES}</section>
 <footer>For research use only. Not a medical device.</footer>
@@ -69,18 +73,56 @@ def detector_report(evaluation: DetectorEvaluation, command: str = "") -> str:
 
 def froc_plot(evaluation: DetectorEvaluation) -> Figure:
     """Sensitivity against false findings per image."""
-    froc, told = evaluation.froc, at_rates(evaluation.froc)
+    false, sensitivity = evaluation.curve
+    told = [evaluation.measured[at(rate)] for rate in RATES]
     figure = Figure(figsize=(4.6, 3.6), layout="constrained")
     axes = figure.subplots()
-    most = max(*told, float(froc.false_per_image[-1]))
-    rates = np.append(froc.false_per_image, most)
-    axes.plot(rates, np.append(froc.sensitivity, froc.sensitivity[-1]), color=ACCENT, linewidth=1.6)
-    axes.plot(list(told), list(told.values()), "o", color=ACCENT, markersize=4)
-    axes.set_xscale("symlog", linthresh=0.125, base=2)
-    axes.set_xticks([0, *told], ["0", *(f"{rate:g}" for rate in told)])
-    axes.set(xlabel="False findings per image", ylabel="Sensitivity", ylim=(-0.02, 1.02), xlim=(0, most * 1.05))
+    most = max(*RATES, float(false[-1]))
+    axes.plot(np.append(false, most), np.append(sensitivity, sensitivity[-1]), color=ACCENT, linewidth=1.6)
+    values = np.array([found.value for found in told])
+    spread = np.array([[found.value - found.low, found.high - found.value] for found in told]).T
+    axes.errorbar(RATES, values, np.maximum(spread, 0), fmt="o", color=ACCENT, markersize=4, linewidth=0.8, capsize=2)
+    axes.set_xscale("symlog", linthresh=RATES[0], base=2)
+    axes.set_xticks([0, *RATES], ["0", "1/8", "1/4", "1/2", *(f"{rate:g}" for rate in RATES[3:])])
+    axes.minorticks_off()
+    axes.set(xlabel="False findings per image", ylabel="Sensitivity", ylim=(-0.02, 1.05), xlim=(0, most * 1.1))
     axes.grid(axis="y", color="#e6e8eb", linewidth=0.6)
     return figure
+
+
+def _figures(evaluation: DetectorEvaluation) -> str:
+    rows = "".join(f"<tr><th>{MEASURES[key]}</th>{_cells(evaluation.measured[key])}</tr>" for key in MEASURES)
+    head = "<tr><th>Measure</th><th>Value</th><th>95 % interval</th></tr>"
+    return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+
+
+def _cells(found: Measured) -> str:
+    return f"<td><b>{_number(found.value)}</b></td><td>{_number(found.low)} to {_number(found.high)}</td>"
+
+
+def _worst(evaluation: DetectorEvaluation) -> str:
+    """The section of pictures; nothing where every image is right throughout."""
+    if not evaluation.worst:
+        return ""
+    cells = "".join(_picture_cell(evaluation, picture) for picture in evaluation.worst)
+    return f"""<section><h2>The images with most boxes missed or false</h2>
+<div class="pictures">{cells}<p class="key"><b style="--c:{REFERENCE}">reference</b>
+<b style="--c:{PREDICTED}">model</b>The slice through the middle of a box that was missed or false, counted from 0.
+A letter names the side of the patient at its edge.</p></div></section>
+"""
+
+
+def _picture_cell(evaluation: DetectorEvaluation, picture: Picture) -> str:
+    result = next(result for result in evaluation.cases if result.case.name == picture.case)
+    return (
+        f'<figure><img alt="Slice {picture.slice_k} of {escape(picture.case)} with boxes" '
+        f'src="{png_data(outlines(picture))}"><figcaption><b>{escape(picture.case)}</b>, slice {picture.slice_k}<br>'
+        f"{_counts(result)}</figcaption></figure>"
+    )
+
+
+def _counts(result: DetectorCase) -> str:
+    return ", ".join(f"{result.count(kind)} {kind}" for kind in ("found", "missed", "false"))
 
 
 def _table(evaluation: DetectorEvaluation) -> str:
@@ -100,29 +142,26 @@ def _table(evaluation: DetectorEvaluation) -> str:
 
 def _classes(evaluation: DetectorEvaluation) -> str:
     rows = "".join(
-        f"<tr><th>{escape(name)}</th><td>{evaluation.references[name]}</td><td><b>{_number(by_limit[0.5])}</b></td>"
-        f"<td>{_number(by_limit[0.1])}</td></tr>"
-        for name, by_limit in evaluation.precision.items()
+        f"<tr><th>{escape(name)}</th><td>{figures['references']:g}</td>"
+        + "".join(f"<td>{_number(figures[key])}</td>" for key in PRECISIONS)
+        + "</tr>"
+        for name, figures in evaluation.each.items()
     )
-    head = "<tr><th>Class</th><th>Reference boxes</th><th>AP at 0.5</th><th>AP at 0.1</th></tr>"
+    head = "".join(f"<th>{MEASURES[key].replace('mAP', 'AP')}</th>" for key in PRECISIONS)
+    head = f"<tr><th>Class</th><th>Reference boxes</th>{head}</tr>"
     return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
 
 
 def _rates(evaluation: DetectorEvaluation) -> str:
-    told = at_rates(evaluation.froc)
-    head = "".join(f"<th>{rate:g}</th>" for rate in told)
-    cells = "".join(f"<td>{_number(value)}</td>" for value in told.values())
-    return (
-        f"<table><thead><tr><th>False findings per image</th>{head}</tr></thead>"
-        f"<tbody><tr><th>Sensitivity</th>{cells}</tr></tbody></table>"
-    )
+    rows = "".join(f"<tr><th>{rate:g}</th>{_cells(evaluation.measured[at(rate)])}</tr>" for rate in RATES)
+    head = "<tr><th>False findings per image</th><th>Sensitivity</th><th>95 % interval</th></tr>"
+    return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
 
 
 def _images(evaluation: DetectorEvaluation) -> str:
     rows = ""
     for result in evaluation.cases:
-        counts = [sum(box.outcome == kind for box in result.boxes) for kind in ("found", "missed", "false")]
-        cells = "".join(f"<td>{count}</td>" for count in counts)
+        cells = "".join(f"<td>{result.count(kind)}</td>" for kind in ("found", "missed", "false"))
         rows += f"<tr><th>{escape(result.case.name)}</th>{cells}<td>{result.seconds:.1f}</td></tr>"
     head = "<tr><th>Image</th><th>Found</th><th>Missed</th><th>False</th><th>Seconds</th></tr>"
     return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
@@ -156,8 +195,11 @@ def _number(value: float) -> str:
 NOTES = f"""
 <p><b>Overlap</b>: intersection over union of two boxes, by volume in millimetres. <b>AP</b>: average precision, the
 area under precision against recall as COCO interpolates it, of the 100 surest boxes of an image; a box counts as found
-from that overlap on. <b>mAP</b>: the mean over the classes that have reference boxes.</p>
-<p><b>FROC score</b>: the mean sensitivity at a quarter, a half, 1, 2, 4 and 8 false findings per image; a box counts as
-found from an overlap of {FOUND_FROM:g} on, as do those in the table of images, which has every box that the model's own
-limits let through.</p>
+from that overlap on. <b>mAP</b>: the mean over the classes that have reference boxes; at 0.1 to 0.5 also over the
+overlaps 0.1, 0.15, … 0.5.</p>
+<p><b>FROC score</b>: the mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false findings per image, as in LUNA16; a box
+counts as found from an overlap of {FOUND_FROM:g} on, as do those in the table of images, which has every box that the
+model's own limits let through. Rates beyond all the model's false findings have the sensitivity of all its boxes.</p>
+<p><b>95 % interval</b>: percentile bootstrap, {RESAMPLES} resamples of the images, seeded; it tells how far a figure
+could be off by the choice of images alone.</p>
 """

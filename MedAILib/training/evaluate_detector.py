@@ -1,7 +1,6 @@
-"""A detector against reference boxes: mean average precision, and sensitivity against false findings (FROC).
+"""A detector against reference boxes: run on every image, matched, measured.
 
-Boxes match by MONAI's rules and figures: the surest first, each with the reference box of its class that it overlaps
-most and that is not taken yet.
+The figures are `detection_measures`' business, what the report looks like `detection_report`'s.
 """
 
 import math
@@ -12,10 +11,6 @@ from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
-from monai.apps.detection.metrics.coco import COCOMetric
-from monai.apps.detection.metrics.matching import matching_batch
-from monai.data.box_utils import box_iou
-from monai.metrics import compute_froc_curve_data, compute_froc_score
 from numpy.typing import NDArray
 
 from MedAILib.detections import Box, Detections, overlaps
@@ -25,11 +20,23 @@ from MedAILib.progress import Progress
 from MedAILib.request import DetectOptions
 from MedAILib.spec import ModelSpec
 from MedAILib.training.boxed_images import BoxedCase, BoxedImage, read_boxed
+from MedAILib.training.classification_measures import Measured
+from MedAILib.training.detection_measures import (
+    FOUND_FROM,
+    RATES,
+    Boxes,
+    Matches,
+    at,
+    froc_curve,
+    matches_of,
+    per_class,
+    with_intervals,
+)
+from MedAILib.training.evaluate import Picture
+from MedAILib.volume import Geometry
 
-LIMITS = (0.1, 0.5)  # of the overlap from which a box counts as found
-FOUND_FROM = 0.1  # for FROC: that a finding was seen at all
-RATES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # false findings per image
-MOST = 100
+OUTCOMES = ("found", "false", "missed")
+WORST_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -61,14 +68,9 @@ class DetectorCase:
     boxes: tuple[Matched, ...]
     seconds: float
 
-
-@dataclass(frozen=True, eq=False)
-class Froc:
-    """Sensitivity (n,) against false findings per image (n,), by falling score, and its mean at `RATES`."""
-
-    false_per_image: NDArray[np.float64]
-    sensitivity: NDArray[np.float64]
-    score: float
+    def count(self, outcome: str) -> int:
+        """How many of its boxes came out so."""
+        return sum(box.outcome == outcome for box in self.boxes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,24 +80,22 @@ class DetectorEvaluation:
     Args:
         spec: the model's description.
         cases: in the order given.
-        precision: average precision of each class at each of `LIMITS`; NaN for a class without a reference box.
-        references: how many reference boxes each class has.
-        froc: over all classes.
+        measured: figures of all classes together with 95 % intervals, by `detection_measures.MEASURES`.
+        each: average precisions of each class, by the same keys, and "references"; NaN for a class without any.
+        curve: false findings per image, and sensitivity (n,) by falling score.
+        worst: slices through boxes that were missed, or found where there are none, five at most.
         provenance: as the model's first run told it.
         started: when, UTC.
     """
 
     spec: ModelSpec
     cases: tuple[DetectorCase, ...]
-    precision: dict[str, dict[float, float]]
-    references: dict[str, int]
-    froc: Froc
+    measured: dict[str, Measured]
+    each: dict[str, dict[str, float]]
+    curve: tuple[NDArray[np.float64], NDArray[np.float64]]
+    worst: tuple[Picture, ...]
     provenance: dict[str, str]
     started: datetime
-
-    def mean_precision(self, limit: float) -> float:
-        """The mean over the classes that have a reference box."""
-        return float(np.nanmean([by_limit[limit] for by_limit in self.precision.values()]))
 
 
 def evaluate_detector(
@@ -123,105 +123,110 @@ def evaluate_detector(
         count += len(read_boxed(case, names).boxes)
     if not count:
         raise InputError("There is no box in the data, so that there is nothing to find.")
-    found: list[tuple[BoxedImage, Detections]] = []
+    classes = model.spec.findings
+    matches: list[Matches] = []
     results: list[DetectorCase] = []
+    provenance: dict[str, str] = {}
     for number, case in enumerate(cases):
         image = read_boxed(case, names)
         begun = time.perf_counter()
         told = model.run(image.volume, DetectOptions(), _Part(progress, number, len(cases), case.name))
         seconds = time.perf_counter() - begun
-        found.append((BoxedImage(case, image.volume.cropped((slice(0, 1),) * 3), image.boxes), told))
+        assert isinstance(told, Detections), "a detector gives boxes"
+        matches.append(matches_of(_boxes(told.boxes, told, classes), _boxes(image.boxes, told, classes)))
         results.append(DetectorCase(case, _outcomes(told, image.boxes), seconds))
+        provenance = provenance or dict(told.provenance)
     progress.step(len(cases), len(cases), "Comparing")
-    classes = model.spec.findings
-    references = {name: sum(box.label == name for image, _ in found for box in image.boxes) for name in classes}
-    precision, froc = _measure(found, classes, references)
     return DetectorEvaluation(
-        model.spec, tuple(results), precision, references, froc, dict(found[0][1].provenance), started
+        model.spec,
+        tuple(results),
+        with_intervals(matches, len(classes)),
+        {name: per_class(matches, number) for number, name in enumerate(classes)},
+        froc_curve(matches),
+        tuple(_picture(read_boxed(result.case, names), result) for result in _worst(results)),
+        provenance,
+        started,
     )
 
 
 def summary(evaluation: DetectorEvaluation) -> dict[str, Any]:
     """The results as JSON has them; what is not defined is null."""
+    measured = evaluation.measured
     return {
-        "model": evaluation.spec.name,
-        "version": evaluation.spec.version,
-        "sha256": evaluation.provenance.get("sha256"),
-        "mAP@0.5": _plain(evaluation.mean_precision(0.5)),
-        "mAP@0.1": _plain(evaluation.mean_precision(0.1)),
-        "froc": {
-            "score": _plain(evaluation.froc.score),
-            "sensitivity": {f"{rate:g}": _plain(value) for rate, value in at_rates(evaluation.froc).items()},
-            "overlap": FOUND_FROM,
-        },
-        "classes": {
-            name: {
-                "AP@0.5": _plain(evaluation.precision[name][0.5]),
-                "AP@0.1": _plain(evaluation.precision[name][0.1]),
-                "reference_boxes": evaluation.references[name],
-            }
-            for name in evaluation.precision
+        **{key: _plain(found.value) for key, found in measured.items() if not key.startswith("sensitivity")},
+        "sensitivity_at_false_per_image": {f"{rate:g}": _plain(measured[at(rate)].value) for rate in RATES},
+        "intervals_95": {key: [_plain(found.low), _plain(found.high)] for key, found in measured.items()},
+        "froc_overlap": FOUND_FROM,
+        "per_class": {
+            name: {key: _plain(value) for key, value in figures.items()} for name, figures in evaluation.each.items()
         },
         "metric_per_case": [
             {
                 "case": result.case.name,
-                **{kind: sum(box.outcome == kind for box in result.boxes) for kind in ("found", "false", "missed")},
+                "images": [str(path) for path in result.case.images],
+                **{kind: result.count(kind) for kind in OUTCOMES},
                 "seconds": round(result.seconds, 4),
             }
             for result in evaluation.cases
         ],
-        "started": evaluation.started.isoformat(timespec="seconds"),
-        "provenance": evaluation.provenance,
+        "medai": {
+            "model": evaluation.spec.name,
+            "version": evaluation.spec.version,
+            "sha256": evaluation.provenance.get("sha256"),
+            "started": evaluation.started.isoformat(timespec="seconds"),
+            "provenance": evaluation.provenance,
+        },
     }
 
 
-def at_rates(froc: Froc) -> dict[float, float]:
-    """The sensitivity at each of `RATES`."""
-    values = np.interp(RATES, froc.false_per_image, froc.sensitivity)
-    return {rate: float(value) for rate, value in zip(RATES, values, strict=True)}
+def _worst(results: Sequence[DetectorCase]) -> list[DetectorCase]:
+    """The cases of most boxes missed, then of most that are false; those that are right throughout are none."""
+    wrong = [one for one in results if one.count("missed") or one.count("false")]
+    return sorted(wrong, key=lambda one: (-one.count("missed"), -one.count("false")))[:WORST_SHOWN]
 
 
-def _measure(
-    found: Sequence[tuple[BoxedImage, Detections]], classes: Sequence[str], references: Mapping[str, int]
-) -> tuple[dict[str, dict[float, float]], Froc]:
-    """Average precisions and FROC, by MONAI's matching over all images at once."""
-    metric = COCOMetric(
-        classes=classes, iou_list=LIMITS, iou_range=(0.1, 0.5, 0.05), max_detection=(MOST,), verbose=False
+def _picture(image: BoxedImage, result: DetectorCase) -> Picture:
+    """The slice through the middle of the first box that was missed, else of the surest one that is false."""
+    geometry = image.volume.geometry
+    wrong = [box for kind in ("missed", "false") for box in result.boxes if box.outcome == kind]
+    middle = geometry.ijk_of(np.array(wrong[0].center_ras)[None])[0]
+    number = int(np.clip(round(float(middle[2])), 0, geometry.shape_kji[0] - 1))
+    drawn = [np.zeros(geometry.shape_kji[1:], np.uint16) for _ in range(2)]
+    found = [box for box in result.boxes if box.outcome != "missed"]
+    for labels, boxes in zip(
+        drawn, ([_ends(box) for box in image.boxes], [_on(geometry, x) for x in found]), strict=True
+    ):
+        for value, (low, high) in enumerate(boxes, start=1):
+            if low[2] <= number <= high[2]:
+                i, j = (slice(max(int(np.ceil(low[n])), 0), int(np.floor(high[n])) + 1) for n in (0, 1))
+                labels[j, i] = value
+    return Picture(
+        image.case.name,
+        image.volume.data[0, number],
+        drawn[0],
+        drawn[1],
+        geometry.spacing_kji_mm[1:],
+        geometry.orientation,
+        number,
     )
-    matched = matching_batch(
-        box_iou,
-        metric.iou_thresholds,
-        pred_boxes=[_corners(told.boxes, told) for _, told in found],
-        pred_classes=[np.array([classes.index(box.label) for box in told.boxes], int) for _, told in found],
-        pred_scores=[np.array([box.score for box in told.boxes], float) for _, told in found],
-        gt_boxes=[_corners(image.boxes, told) for image, told in found],
-        gt_classes=[np.array([classes.index(box.label) for box in image.boxes], int) for image, _ in found],
-        max_detections=MOST,
+
+
+def _ends(box: Box) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return np.array(box.low_ijk), np.array(box.high_ijk)
+
+
+def _on(geometry: Geometry, box: Matched) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    middle = geometry.ijk_of(np.array(box.center_ras)[None])[0]
+    half = np.array(box.size_mm) / np.array(geometry.spacing_kji_mm[::-1]) / 2
+    return middle - half, middle + half
+
+
+def _boxes(boxes: Sequence[Box], told: Detections, classes: Sequence[str]) -> Boxes:
+    return Boxes(
+        _corners(boxes, told),
+        np.array([classes.index(box.label) for box in boxes], dtype=np.int64),
+        np.array([box.score for box in boxes], dtype=np.float64),
     )
-    figures, _ = metric(matched)
-    precision = {
-        name: {
-            limit: figures[f"{name}_AP_IoU_{limit:.2f}_MaxDet_{MOST}"] if references[name] else math.nan
-            for limit in LIMITS
-        }
-        for name in classes
-    }
-    place = int(np.argmin(np.abs(np.array(metric.iou_thresholds) - FOUND_FROM)))
-    hits, alarms = [], [-1.0]  # MONAI leaves the lowest score out, which is no box's then
-    for by_class in matched:
-        for one in by_class.values():
-            right = np.asarray(one["dtMatches"])[place].astype(bool)
-            scores = np.asarray(one["dtScores"], float)
-            hits += scores[right].tolist()
-            alarms += scores[~right].tolist()
-    total = sum(references.values())
-    rates, sensitivity = compute_froc_curve_data(np.array(alarms), np.array(hits), total, len(found))
-    froc = Froc(
-        np.asarray(rates, float)[::-1],
-        np.asarray(sensitivity, float)[::-1],
-        float(compute_froc_score(rates, sensitivity, RATES)),
-    )
-    return precision, froc
 
 
 def _corners(boxes: Sequence[Box], told: Detections) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from MedAILib.errors import OutputError
 from MedAILib.models.weights import save_checkpoint
 from MedAILib.training.classification_task import ClassificationTask
+from MedAILib.training.detection_task import DetectionTask
 from MedAILib.training.task import SegmentationTask
 
 # Only of use while training: the network that runs has no auxiliary heads.
@@ -94,7 +95,7 @@ def require_place(folder: Path) -> None:
         raise OutputError(f"The trained model can't be written to {folder}: {error.strerror}.") from error
 
 
-def licence_text(task: SegmentationTask | ClassificationTask) -> str:
+def licence_text(task: SegmentationTask | ClassificationTask | DetectionTask) -> str:
     """The bundle's `LICENSE`: which licence the weights have, and whom to name."""
     return (
         f"{task.licence}\n\n{task.copyright}\n\n"

@@ -7,6 +7,7 @@ from typing import Any
 
 from MedAILib.errors import InputError
 from MedAILib.training.classification_task import ClassificationTask
+from MedAILib.training.detection_task import DetectionTask
 from MedAILib.training.recipe import Z_SCORE, usual_recipe
 
 TASKS = Path(__file__).parent / "tasks"
@@ -84,13 +85,14 @@ class SegmentationTask:
 
 
 # What a task's "kind" may be.
-KINDS: dict[str, type[SegmentationTask] | type[ClassificationTask]] = {
+KINDS: dict[str, type[SegmentationTask] | type[ClassificationTask] | type[DetectionTask]] = {
     "segmentation": SegmentationTask,
     "classification": ClassificationTask,
+    "detection": DetectionTask,
 }
 
 
-def read_task(name: str) -> SegmentationTask | ClassificationTask:
+def read_task(name: str) -> SegmentationTask | ClassificationTask | DetectionTask:
     """Read a task that ships with MedAI, or one from a JSON file of the same shape.
 
     Raises:
