@@ -94,6 +94,7 @@ def run_train_detector(
     sides = _split(data, task, int(options.fold or 0))
     require_boxes(data.facts, [case.name for case in sides.training], "training")
     require_boxes(data.facts, [case.name for case in sides.validation], "validation")
+    configs = {"metadata": metadata(task), "inference": inference(task)}  # also says what is wrong with the network
     folder: Path = options.output
     place = folder.with_name(folder.name + ".training")
     if not options.resume:
@@ -113,7 +114,6 @@ def run_train_detector(
     record = DetectorRecord(
         task, names[0], names[1], int(options.fold or 0), command, machine, initial.name if initial else ""
     )
-    configs = {"metadata": metadata(task), "inference": inference(task)}
     contents = Contents(configs, write_detector_card(record, None), licence_text(task), halves)
     write_model(contents, folder)
     evaluation = evaluate_detector(open_model(folder, str(device)), sides.validation, data.names, progress)
@@ -220,6 +220,10 @@ def _split(data: _Data, task: DetectionTask, fold: int) -> _Sides:
             raise InputError(f"There is no fold {fold}: the data has folds 0 to {len(data.splits) - 1}.")
         parts = [sorted(part) for part in data.splits[fold]]
         return _Sides(tuple(by_name[name] for name in parts[0]), tuple(by_name[name] for name in parts[1]))
+    if task.folds < 2:
+        raise InputError(
+            f"The task {task.name} has one fold only, so that nothing is left to validate on; give 2 or more."
+        )
     dealt = split_cases(tuple(one.plain.case for one in data.facts), task.folds, fold, task.seed, data.groups)
     return _Sides(
         tuple(by_name[case.name] for case in dealt.training), tuple(by_name[case.name] for case in dealt.validation)

@@ -124,4 +124,5 @@ def _pyramid(
 
 def channels_of(backbone: ResNet, layers: Sequence[int]) -> list[int]:
     """The channels of a residual network's layers, counted from 1."""
-    return [int(backbone.in_planes) // 8 * 2 ** (layer - 1) for layer in layers]
+    blocks = [getattr(backbone, f"layer{layer}")[-1] for layer in layers]
+    return [int((block.conv3 if hasattr(block, "conv3") else block.conv2).out_channels) for block in blocks]

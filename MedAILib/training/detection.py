@@ -161,10 +161,7 @@ def _go_on(course: _Course, samples: Sequence[Sample], progress: Progress) -> No
     def after() -> None:
         loss = float(trainer.state.output["loss"].detach())
         if not math.isfinite(loss):
-            raise ModelError(
-                f"Training stopped: the loss is no finite number in epoch {trainer.state.epoch}; "
-                f"{_reason(task, samples)}."
-            )
+            raise _stopped(trainer.state.epoch, task, samples)
         losses.append(loss)
         parts["average"].update_parameters(parts["network"])
         mean = sum(losses) / len(losses)
@@ -182,16 +179,21 @@ def _go_on(course: _Course, samples: Sequence[Sample], progress: Progress) -> No
         ).attach(trainer)
     try:
         trainer.run()
+    except ValueError as error:
+        if "NaN or Inf" not in str(error):  # MONAI's network looks at its own output
+            raise
+        raise _stopped(trainer.state.epoch, task, samples) from error
     finally:
         if board is not None:
             board.close()
 
 
-def _reason(task: DetectionTask, samples: Sequence[Sample]) -> str:
-    """What most likely made a loss that is no number."""
+def _stopped(epoch: int, task: DetectionTask, samples: Sequence[Sample]) -> ModelError:
+    """Why a training ends with a loss that is no number, most likely."""
+    reason = f"most likely the learning rate {task.learning_rate:g} is too high; try a tenth of it"
     if not all(bool(torch.isfinite(sample["image"]).all()) for sample in samples):
-        return "the prepared images have values that are no numbers; check their intensity steps"
-    return f"most likely the learning rate {task.learning_rate:g} is too high; try a tenth of it"
+        reason = "the prepared images have values that are no numbers; check their intensity steps"
+    return ModelError(f"Training stopped: the loss is no finite number in epoch {epoch}; {reason}.")
 
 
 def _taught(task: DetectionTask, network: nn.Module, anchors: Any) -> TaughtDetector:

@@ -112,7 +112,7 @@ class DetectionTask:
             "samples": self.samples < 1,
             "mirror_axes": not set(self.mirror_axes) <= {0, 1, 2},
             "noise": self.noise < 0,
-            "folds": self.folds < 2,
+            "folds": self.folds < 1,
             "batch": self.batch < 1,
             "learning_rate": self.learning_rate <= 0,
             "ema_decay": not 0 <= self.ema_decay < 1,
@@ -148,11 +148,16 @@ class DetectionTask:
     @property
     def size_divisible(self) -> list[int]:
         """Images are padded to multiples of this, along each axis, so that the coarsest map has whole voxels."""
-        strides = [int(n) for n in self.backbone.get("conv1_t_stride", (1, 1, 1))]
-        return [POOLED * stride * 2 ** max(self.returned_layers) for stride in strides]
+        return [POOLED * stride * 2 ** max(self.returned_layers) for stride in strides_of(self.backbone)]
 
     @property
     def scales(self) -> list[int]:
         """How many times larger anchors are on each map, the finest first."""
         first = min(self.returned_layers)
         return [2 ** (layer - first) for layer in (*self.returned_layers, max(self.returned_layers) + 1)]
+
+
+def strides_of(backbone: dict[str, Any]) -> list[int]:
+    """The strides of a residual network's first convolution, along each axis."""
+    told = backbone.get("conv1_t_stride", 1)
+    return [int(n) for n in told] if isinstance(told, (list, tuple)) else [int(told)] * 3

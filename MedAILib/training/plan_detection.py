@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from MedAILib.errors import InputError
 from MedAILib.training.data_folder import channel_names
-from MedAILib.training.detection_task import POOLED, DetectionTask
+from MedAILib.training.detection_task import POOLED, DetectionTask, strides_of
 from MedAILib.training.examine_boxes import BoxedFacts
 from MedAILib.training.plan import ASKED, Budget, Choice, modality_of, planned_intensity, planned_mirror, short
 from MedAILib.volume import closest_axes
@@ -51,6 +51,8 @@ def plan_detector(
     voxels = box_sizes(facts, orientation) / np.array(spacing)
     low, _, high = (voxels[place] for place in _places(voxels))
     strides = [1 if edge < FINE else 2 for edge in low]
+    if "backbone" in settings:
+        strides = strides_of(settings["backbone"])
     spread = float((high / low).max())
     layers = settings.get("returned_layers") or ([1] if spread < 2 else [1, 2])
     multiples = [POOLED * stride * 2 ** max(layers) for stride in strides]
@@ -195,7 +197,8 @@ def _shown(key: str, value: Any) -> Any:
         case "spacing_mm" | "patch":
             return short(value)
         case "backbone":
-            return f"{value['_target_']}, features {value.get('block_inplanes', '')}, strides {value['conv1_t_stride']}"
+            told = [f"{key} {value[key]}" for key in ("block_inplanes", "conv1_t_stride") if key in value]
+            return ", ".join([str(value.get("_target_")), *told])
     return value
 
 
