@@ -52,7 +52,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("detector")
     blob_folder(folder / "data", 12, 1)
     blob_folder(folder / "new", 8, 2, "boxes.csv")
-    words = ["train", "detection", "--data", folder / "data", "-o", folder / "balls", "--epochs", 7]
+    words = ["train", "detection", "--data", folder / "data", "-o", folder / "balls", "--epochs", 6]
     assert command(*words, "--set", "samples=4") == 0
     return folder
 
