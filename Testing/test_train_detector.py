@@ -401,6 +401,38 @@ def test_a_plan_is_told_and_left_to_be_edited(data: Path, tmp_path: Path, capsys
     assert all(5 <= edge <= 10 for shape in task.anchors for edge in shape)  # half of 13 to 18 voxels
 
 
+def test_a_new_name_is_planned_as_a_detector_where_the_data_has_a_list_of_boxes(tmp_path: Path) -> None:
+    data = blob_folder(tmp_path / "data", 4, 3, "boxes.json")
+    assert command("train", "spheres", "--data", data, "-o", tmp_path / "m", "--plan-only") == 0
+    task = read_task(str(tmp_path / "m.training" / "task.json"))
+    assert isinstance(task, DetectionTask) and (task.name, task.names) == ("spheres", ("ball",))
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "SRA", "AIL"])
+def test_boxes_stay_around_their_findings_on_the_networks_axes(
+    axes: str, task: DetectionTask, data: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "data"
+    shutil.copytree(data, own)
+    for path in (own / "images" / "case000.nii.gz", own / "labels" / "case000.nii.gz"):
+        image = nibabel.load(path)
+        stretched = nibabel.Nifti1Image(voxels(path), image.affine @ np.diag([1.0, 1.5, 0.8, 1.0]))
+        turned = stretched.as_reoriented(
+            nibabel.orientations.ornt_transform(
+                nibabel.io_orientation(stretched.affine), nibabel.orientations.axcodes2ornt(tuple(axes))
+            )
+        )
+        nibabel.save(turned, path)
+    sample = prepare_image(read_boxed(find_boxed_cases(own)[0], label_names(own, task.labels)), task)
+    bright = sample["image"][0] > 2.5
+    assert len(sample["box"])
+    for box in sample["box"].round().int():
+        parts = [slice(int(low), int(high)) for low, high in zip(box[:3], box[3:], strict=True)]
+        assert 0.4 < float(bright[tuple(parts)].float().mean()) < 0.65  # a ball fills 52 % of its box
+        outside = [slice(max(part.start - 2, 0), part.stop + 2) for part in parts]
+        assert float(bright[tuple(outside)].sum()) < 1.02 * float(bright[tuple(parts)].sum()) + 8
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [(["--split", "test"], "not for detectors"), (["--only", "{place}/list.txt"], "which .* has not")],
