@@ -32,6 +32,7 @@ from MedAILib.training.segmentation import TrainingRun
 from MedAILib.training.task import read_task
 
 SILENT = Progress()
+HEAD = "case,label,center_r,center_a,center_s,size_r,size_a,size_s"
 BACKBONE = {
     "_target_": "ResNet",
     "block": "basic",
@@ -218,6 +219,20 @@ def test_lists_and_label_maps_tell_the_same_boxes(tmp_path: Path) -> None:
     assert len(told[0]) and np.allclose(told[0], told[1], atol=1e-4) and np.allclose(told[0], told[2], atol=1e-4)
 
 
+def test_channels_are_files_of_their_own_or_one_files_fourth_dimension(tmp_path: Path) -> None:
+    for number, names in enumerate((("a_0000", "a_0001"), ("a",))):
+        folder = tmp_path / str(number)
+        (folder / "images").mkdir(parents=True)
+        noise = np.random.default_rng(0).random((24, 24, 24, 2))
+        for channel, name in enumerate(names):
+            image = noise if len(names) == 1 else noise[..., channel]
+            nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), folder / "images" / f"{name}.nii.gz")
+        (folder / "boxes.csv").write_text(f"{HEAD}\na,ball,9,9,9,5,5,5", encoding="utf-8")
+        (case,) = find_boxed_cases(folder, 2)
+        image = read_boxed(case, {"ball": "ball"})
+        assert image.volume.channels == 2 and image.boxes[0].low_ijk == (6.5, 6.5, 6.5)
+
+
 def test_a_box_along_the_world_is_the_smallest_around_it_along_the_image(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     turn = np.deg2rad(45)
@@ -307,9 +322,6 @@ def two_channels(data: Path) -> None:
 
 def no_images(data: Path) -> None:
     shutil.rmtree(data / "images")
-
-
-HEAD = "case,label,center_r,center_a,center_s,size_r,size_a,size_s"
 
 
 def of_list(*rows: str, head: str = HEAD) -> Callable[[Path], None]:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
@@ -10,6 +11,7 @@ from pathlib import Path
 from MedAILib.errors import InputError
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+NUMBERED = re.compile(r"_\d{4}$")
 LAYOUTS = (("imagesTr", "labelsTr"), ("images", "labels"))
 
 
@@ -113,7 +115,8 @@ def images_by_name(folder: Path, channels: int) -> dict[str, tuple[Path, ...]]:
     there = {} if images is None else {_stem(path): path for path in _image_paths(images)}
     if not there:
         raise InputError(f"There is no image in {folder}; it needs a folder images, or imagesTr, with some.")
-    if channels == 1 and not all(name.endswith("_0000") for name in there):
+    single = channels == 1 and not all(name.endswith("_0000") for name in there)
+    if single or not all(NUMBERED.search(name) for name in there):  # one file may hold all channels
         return {name: (path,) for name, path in there.items()}
     names = sorted({name.rpartition("_")[0] for name in there})
     found = {name: _images_of(there, name, channels) for name in names}
