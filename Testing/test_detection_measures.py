@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from monai.metrics import compute_froc_curve_data, compute_froc_score
 
+from MedAILib.training import compare_detectors
+from MedAILib.training.compare_detectors import differences
 from MedAILib.training.detection_measures import RATES, Boxes, matches_of, measure, per_class, with_intervals
 
 
@@ -61,3 +63,12 @@ def test_intervals_hold_the_figure_and_are_the_same_each_time() -> None:
     assert found == with_intervals(matches, 1)
     assert all(x.low <= x.value <= x.high for x in found.values())
     assert found["mAP@0.5"].low < found["mAP@0.5"].high
+
+
+def test_a_better_detector_is_told_from_a_worse_one_and_from_its_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare_detectors, "RESAMPLES", 200)
+    right = [matches_of(boxes((0, 0, 0.9)), boxes((0, 0, 1))) for _ in range(10)]
+    wrong = [matches_of(boxes((40, 0, 0.9)), boxes((0, 0, 1))) if n < 8 else right[n] for n in range(10)]
+    (row,) = [row for row in differences(wrong, right, 1) if row.key == "mAP@0.5"]
+    assert row.difference > 0.7 and row.low > 0 and row.p < 0.05 and row.p <= row.p_holm < 0.1
+    assert {row.p for row in differences(right, right, 1)} == {1.0}

@@ -200,11 +200,16 @@ def test_a_loss_that_is_no_number_ends_the_training_with_the_reason(
         train_detector(replace(task, learning_rate=1e36), samples, TrainingRun(tmp_path / "t", 3), SILENT)
 
 
-def test_other_losses_and_initial_weights(task: DetectionTask, data: Path, tmp_path: Path) -> None:
+def test_other_losses_initial_weights_and_a_comparison_of_both(task: DetectionTask, data: Path, tmp_path: Path) -> None:
     path = written(task, tmp_path / "t.json", class_loss="focal", box_loss="smooth_l1", hard_negatives={}, epochs=1)
     assert command("train", path, "--data", data, "-o", tmp_path / "one") == 0
     words = ["train", path, "--data", data, "-o", tmp_path / "two", "--initial", tmp_path / "one", "--fold", 1]
     assert command(*words) == 0
+    words = ["evaluate", "-m", tmp_path / "one", "--compare", tmp_path / "two", "--data", data, "-o", tmp_path / "r"]
+    assert command(*words) == 0
+    rows = summed(tmp_path / "r")["comparison"]["rows"]
+    assert all(row["difference"] == pytest.approx(row["second"] - row["first"]) for row in rows)
+    assert "Comparison with two" in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
     assert "started from one" in (tmp_path / "two" / "docs" / "README.md").read_text(encoding="utf-8")
     assert open_model(tmp_path / "two", "cpu").spec.finding_labels == (("ball", "1"),)
 
@@ -447,7 +452,11 @@ def test_boxes_stay_around_their_findings_on_the_networks_axes(
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
-    [(["--split", "test"], "not for detectors"), (["--only", "{place}/list.txt"], "which .* has not")],
+    [
+        (["--split", "test"], "not for detectors"),
+        (["--compare", "hippocampus"], "is no detector"),
+        (["--only", "{place}/list.txt"], "which .* has not"),
+    ],
 )
 def test_what_a_detector_can_not_be_evaluated_by_is_refused(
     trained: Path, words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

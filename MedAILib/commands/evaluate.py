@@ -12,6 +12,7 @@ from MedAILib.request import RunOptions
 from MedAILib.training.boxed_images import find_boxed_cases, label_names
 from MedAILib.training.cases import Case, find_cases, read_labels
 from MedAILib.training.classification_report import write_classifier_evaluation
+from MedAILib.training.compare_detectors import compare_detectors
 from MedAILib.training.compare_models import Comparison, compare_models
 from MedAILib.training.detection_report import write_detector_evaluation
 from MedAILib.training.evaluate import Evaluation, evaluate_segmentation
@@ -74,15 +75,24 @@ def _classifier(model: ClassifierModel, options: argparse.Namespace, progress: P
 
 
 def _detector(model: OpenedModel, options: argparse.Namespace, progress: Progress) -> None:
-    if options.mirror or options.compare is not None or options.split:
-        raise InputError("--mirror, --compare and --split are not for detectors; leave them out.")
+    if options.mirror or options.split:
+        raise InputError("--mirror and --split are not for detectors; leave them out.")
+    other = None
+    if options.compare is not None:
+        other = open_model(find_model(options.compare), options.device, options.trust_code)
+        if other.spec.task != "detection":
+            raise InputError(f"The model {other.spec.name} is no detector; compare with one.")
     spec = model.spec
-    cases = find_boxed_cases(options.data, len(spec.channels))
+    every = find_boxed_cases(options.data, len(spec.channels))
     told = spec.finding_labels or tuple((str(number),) for number in range(1, len(spec.findings) + 1))
     names = label_names(options.data, dict(zip(spec.findings, told, strict=True)))
-    chosen = _named(options, [case.name for case in cases])
-    evaluation = evaluate_detector(model, [case for case in cases if case.name in chosen], names, progress)
-    write_detector_evaluation(evaluation, options.output, _command(options))
+    chosen = _named(options, [case.name for case in every])
+    cases = [case for case in every if case.name in chosen]
+    evaluation = evaluate_detector(model, cases, names, progress)
+    comparison = None
+    if other is not None:
+        comparison = compare_detectors(evaluation, evaluate_detector(other, cases, names, progress))
+    write_detector_evaluation(evaluation, options.output, _command(options), comparison)
 
 
 def _part_to_judge_by(images: tuple[LabelledImage, ...]) -> str:

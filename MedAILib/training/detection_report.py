@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from MedAILib.training.classification_measures import RESAMPLES, Measured
+from MedAILib.training.compare_detectors import DetectorComparison, comparison_html, comparison_json
 from MedAILib.training.detection_measures import FOUND_FROM, MEASURES, PRECISIONS, RATES, at
 from MedAILib.training.evaluate import Picture
 from MedAILib.training.evaluate_detector import DetectorCase, DetectorEvaluation, summary
@@ -21,28 +22,35 @@ from MedAILib.training.report import CSS, figure_html, png_data, write_together
 AXES = ("i", "j", "k")
 
 
-def write_detector_evaluation(evaluation: DetectorEvaluation, folder: Path, command: str = "") -> None:
+def write_detector_evaluation(
+    evaluation: DetectorEvaluation, folder: Path, command: str = "", comparison: DetectorComparison | None = None
+) -> None:
     """Write `summary.json`, `cases.csv` and `report.html` into a folder, all of them or none.
 
     Args:
         evaluation: what to write.
         folder: made if it is absent; other files in it are left alone.
         command: what the user typed, for the report.
+        comparison: with a second detector on the same images.
 
     Raises:
         OutputError: the folder or a file can't be written.
     """
+    compared = {} if comparison is None else {"comparison": comparison_json(comparison)}
     write_together(
         {
-            "summary.json": json.dumps(summary(evaluation), indent=2, allow_nan=False, ensure_ascii=False) + "\n",
+            "summary.json": json.dumps(summary(evaluation) | compared, indent=2, allow_nan=False, ensure_ascii=False)
+            + "\n",
             "cases.csv": _table(evaluation),
-            "report.html": detector_report(evaluation, command),
+            "report.html": detector_report(evaluation, command, comparison),
         },
         folder,
     )
 
 
-def detector_report(evaluation: DetectorEvaluation, command: str = "") -> str:
+def detector_report(
+    evaluation: DetectorEvaluation, command: str = "", comparison: DetectorComparison | None = None
+) -> str:
     """The report as one HTML page that needs nothing else: the plot is in it."""
     spec, count = evaluation.spec, len(evaluation.cases)
     title = f"{spec.title or spec.name} on {count} image{'s' if count != 1 else ''}"
@@ -61,7 +69,7 @@ def detector_report(evaluation: DetectorEvaluation, command: str = "") -> str:
 <title>{escape(title)}</title><style>{CSS}</style></head><body><main>
 <header><p class="over">MedAI evaluation report</p><h1>{escape(title)}</h1>{lead}</header>
 <section><h2>Results</h2>{_figures(evaluation)}</section>
-<section><h2>Each class</h2>{_classes(evaluation)}</section>
+{"" if comparison is None else comparison_html(comparison)}<section><h2>Each class</h2>{_classes(evaluation)}</section>
 <section><h2>Sensitivity</h2>{_rates(evaluation)}<div style="max-width:460px">{plot}</div></section>
 {_worst(evaluation)}<section><h2>Each image</h2>{_images(evaluation)}</section>
 <section><h2>Model and data</h2>{_facts(evaluation, command)}</section>

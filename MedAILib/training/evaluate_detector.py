@@ -84,6 +84,7 @@ class DetectorEvaluation:
         each: average precisions of each class, by the same keys, and "references"; NaN for a class without any.
         curve: false findings per image, and sensitivity (n,) by falling score.
         worst: slices through boxes that were missed, or found where there are none, five at most.
+        matches: what matched in each image, as `detection_measures` has it.
         provenance: as the model's first run told it.
         started: when, UTC.
     """
@@ -94,6 +95,7 @@ class DetectorEvaluation:
     each: dict[str, dict[str, float]]
     curve: tuple[NDArray[np.float64], NDArray[np.float64]]
     worst: tuple[Picture, ...]
+    matches: tuple[Matches, ...]
     provenance: dict[str, str]
     started: datetime
 
@@ -144,6 +146,7 @@ def evaluate_detector(
         {name: per_class(matches, number) for number, name in enumerate(classes)},
         froc_curve(matches),
         tuple(_picture(read_boxed(result.case, names), result) for result in _worst(results)),
+        tuple(matches),
         provenance,
         started,
     )
