@@ -39,8 +39,8 @@ def write_classifier_card(record: ClassifierRecord) -> str:
         if task.decision == "binary"
         else "the class of the largest probability"
     )
-    limits = "\n".join(f"- {text}" for text in task.warnings)
-    references = "\n".join(f"- {text}" for text in task.references)
+    limits = "\n".join(f"- {text}" for text in task.warnings or ["Not tried on images from elsewhere."])
+    references = "\n".join(f"- {text}" for text in task.references or ["None told."])
     return f"""# {task.title}
 
 {task.description}.
@@ -49,7 +49,7 @@ def write_classifier_card(record: ClassifierRecord) -> str:
 
 ## Input and output
 
-{", ".join(task.channels)}; {"a picture" if len(task.size) == 2 else "a volume"} of any size, resampled to
+{", ".join(task.channels)}; {_what(task)} of any size, resampled to
 {_times(task.size)} by area and normalised to mean 0 and standard deviation 1. Decides for {decision}.
 Scores are divided by a temperature of {chosen.temperature:g}. {strange}
 
@@ -96,6 +96,16 @@ def seed_range(judged: Judged) -> dict[str, tuple[float, float, float]]:
         )
         for key in ("accuracy", "auc")
     }
+
+
+def _what(task: ClassificationTask) -> str:
+    what = "picture" if len(task.size) == 2 else "volume"
+    if not task.frames:
+        return f"a {what}"
+    return (
+        f"a sequence of at least 2 {what}s, of which {task.frames} are taken, evenly spaced from the first to the last "
+        "(of a shorter one some twice or more), each"
+    )
 
 
 def _class_rows(record: ClassifierRecord) -> str:

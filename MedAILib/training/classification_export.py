@@ -71,6 +71,8 @@ def _decisions(task: ClassificationTask, calibration: Calibration) -> dict[str, 
         "labels": {name: list(labels) for name, labels in task.labels.items()},
         "temperature": calibration.temperature,
     }
+    if task.frames:
+        found |= {"sequence": True, "frames": task.frames}
     if task.decision == "binary":
         found["thresholds"] = {task.names[1]: calibration.threshold}
     if calibration.strange_above is not None:
@@ -91,6 +93,7 @@ def shipped_network(task: ClassificationTask) -> dict[str, Any]:
             "_target_": f"{MeanClassifier.__module__}.{MeanClassifier.__name__}",
             "members": [task.network] * task.shipped,
             "mirrors": list(task.augmentation.get("flip", ())),
+            **({"sequence": True} if task.frames else {}),
         }
     return task.network | (task.student if task.networks * task.folds > 1 else {})
 
