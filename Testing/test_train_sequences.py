@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 import slicer
 import slicer.util
 import torch
 from clips import FRAMES, SIDE, clip_folders, frame_folders, frame_network, heart_task, hearts, write_clip
+from pydicom.uid import MRImageStorage, UltrasoundMultiFrameImageStorage
+from test_dicom_series import image as dicom_image
 
 from MedAILib.cli import main
 from MedAILib.commands.train_classifier import read_data
@@ -208,6 +211,58 @@ def test_several_networks_are_shipped_as_the_mean_over_mirrored_clips() -> None:
         mean = MeanClassifier([network], [0], sequence=True)(clips).softmax(dim=1)
         both = [network(clips).softmax(dim=1), network(clips.flip(3)).softmax(dim=1)]
     assert torch.allclose(mean, torch.stack(both).mean(dim=0), atol=1e-5)
+
+
+def cine_files(clip: Any, folder: Path) -> Path:
+    """A DICOM file for each frame, all at one place; names are in another order than time."""
+    folder.mkdir(parents=True)
+    for n, frame in enumerate(clip):
+        dataset = dicom_image(
+            MRImageStorage,
+            frame.astype(np.int16),
+            Modality="MR",
+            ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+            ImagePositionPatient=[10, 20, 30],
+            PixelSpacing=[1.5, 1.5],
+            TriggerTime=40 * n,
+            InstanceNumber=1,
+        )
+        dataset.save_as(folder / f"{99 - n}.dcm", enforce_file_format=True)
+    return folder
+
+
+def film(clip: Any, path: Path) -> Path:
+    dataset = dicom_image(UltrasoundMultiFrameImageStorage, clip, Modality="US", NumberOfFrames=len(clip))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def test_dicom_clips_are_read_in_order_of_time(tmp_path: Path) -> None:
+    clip = hearts(1, 3)[0][0]
+    for path in (cine_files(clip, tmp_path / "cine"), film(clip, tmp_path / "film.dcm")):
+        volume = read_clip(path)
+        assert (volume.data == clip[None]).all()
+    assert np.allclose(read_clip(tmp_path / "cine").geometry.ijk_to_ras[:3, 3], (-10, -20, 30))
+
+
+def test_dicom_clips_in_a_folder_for_each_class_are_learnt_from(tmp_path: Path) -> None:
+    for n, (clip, label) in enumerate(hearts(8, 1)):
+        if n < 4:
+            cine_files(clip, tmp_path / "data" / label / f"heart{n}")
+        else:
+            film(clip, tmp_path / "data" / label / "films" / f"heart{n}.dcm")
+    data = read_data(task_of(tmp_path, folds=2), tmp_path / "data", SILENT)
+    assert data.images.shape[:2] == (8, FRAMES)
+    assert sorted(data.names)[0] == "normal/films/heart4.dcm"
+
+
+def test_an_ultrasound_film_in_colour_is_classified_as_grey(recurrent: Path, tmp_path: Path) -> None:
+    path = Path(pydicom.__file__).parent / "data" / "test_files" / "examples_ybr_color.dcm"
+    assert read_clip(path).data.shape == (3, 30, 240, 320)
+    out = tmp_path / "found.json"
+    assert main(["classify", str(path), "-m", str(recurrent), "-o", str(out), "--device", "cpu", "--quiet"]) == 0
+    assert len(json.loads(out.read_text(encoding="utf-8"))["classes"]) == 2
 
 
 def one_class(folder: Path) -> None:

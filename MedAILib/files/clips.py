@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from MedAILib.errors import InputError
+from MedAILib.files.dicom import read_dicom_clip
+from MedAILib.files.dicom_find import is_dicom
+from MedAILib.files.dicom_frames import read_header
 from MedAILib.files.images import read_image
 from MedAILib.progress import Progress
 from MedAILib.volume import Volume
@@ -17,7 +20,8 @@ PICTURE_ENDINGS = (".png", ".jpg", ".jpeg")
 def read_clip(path: Path, series: str | None = None, progress: Progress | None = None) -> Volume:
     """Read a clip: a file whose last axis is time, or a folder with a picture for each frame, in order of the names.
 
-    A file is read as `read_image` does: a fourth dimension becomes channels, a third one stays the slices K; a model
+    DICOM is one multi-frame file or a folder with a file for each frame; see `read_dicom_clip`. Another file is read
+    as `read_image` does: a fourth dimension becomes channels, a third one stays the slices K; a model
     of sequences takes either as frames. Numbers in names count as numbers: frame2 comes before frame10.
 
     Raises:
@@ -31,7 +35,18 @@ def read_clip(path: Path, series: str | None = None, progress: Progress | None =
             f"{path} is a single frame, but a sequence is wanted; give all its frames, in one file whose last axis is "
             "time, or in a folder."
         )
+    if path.is_dir() or (path.is_file() and is_dicom(path)):
+        return read_dicom_clip(path, series, progress)
     return read_image(path, series, progress)
+
+
+def is_clip_folder(folder: Path) -> bool:
+    """Whether the files that lie directly in a folder are the frames of one clip: pictures, or DICOM of one frame."""
+    if frame_pictures(folder):
+        return True
+    files = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
+    first = next((path for path in files if is_dicom(path)), None)
+    return first is not None and int(read_header(first).get("NumberOfFrames", 1) or 1) == 1
 
 
 def frame_pictures(folder: Path) -> list[Path]:

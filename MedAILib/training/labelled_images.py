@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedAILib.errors import InputError
-from MedAILib.files.clips import frame_pictures, read_clip
+from MedAILib.files.clips import is_clip_folder, read_clip
 from MedAILib.files.images import read_image
 from MedAILib.progress import Progress
 from MedAILib.training.cases import IMAGE_ENDINGS
@@ -289,11 +289,11 @@ def _clips_of_class(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
-        if path.is_dir() and frame_pictures(path):
+        if path.is_dir() and is_clip_folder(path):
             yield path
         elif path.is_dir():
             yield from _clips_of_class(path)
-        elif path.name.lower().endswith(ENDINGS):
+        elif path.name.lower().endswith((*ENDINGS, ".dcm")):
             yield path
 
 
