@@ -4,6 +4,7 @@ import argparse
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,6 +19,7 @@ from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import Calibration, ClassData, split_folds, train_classifier
 from MedAILib.training.export import Contents, licence_text, write_model
 from MedAILib.training.labelled_images import check_images, find_labelled_images, numbered, part_of, require_classes
+from MedAILib.training.overrides import read_settings
 from MedAILib.training.prepared_images import prepare_images
 
 
@@ -34,6 +36,7 @@ def run_train_classifier(
         raise InputError(f"The task {task.name} runs all its {task.folds} folds by itself; leave --fold out.")
     if options.epochs:
         task = replace(task, epochs=options.epochs, distil_epochs=options.epochs)
+    task = _with_settings(task, read_settings(options.set, ClassificationTask))
     data = read_data(task, options.data, progress)
     split_folds(task, data)  # what is too few for them is said before the training starts
     folder: Path = options.output
@@ -41,10 +44,19 @@ def run_train_classifier(
     trained = train_classifier(task, data, bench, progress)
     command = f"medai train {options.task} --data {shlex.quote(options.data.name)} -o {shlex.quote(folder.name)}"
     command += f" --epochs {options.epochs}" if options.epochs else ""
+    command += "".join(f" --set {shlex.quote(word)}" for word in options.set)
     configs = {"metadata": metadata(task, trained.calibration), "inference": inference(task)}
     card = write_classifier_card(ClassifierRecord(task, data, trained, command, machine))
     weights = {key: value.half() if value.is_floating_point() else value for key, value in trained.weights.items()}
     write_model(Contents(configs, card, licence_text(task), weights), folder)
+
+
+def _with_settings(task: ClassificationTask, settings: dict[str, Any]) -> ClassificationTask:
+    """The task with values replaced; raises InputError where one makes no sense."""
+    try:
+        return replace(task, **settings)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"--set gives a value of a wrong type: {error}.") from error
 
 
 def read_data(task: ClassificationTask, path: Path, progress: Progress) -> ClassData:

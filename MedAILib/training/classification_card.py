@@ -11,6 +11,7 @@ from scipy.special import softmax
 from MedAILib.training.classification_measures import MEASURES, RESAMPLES, measure, with_intervals
 from MedAILib.training.classification_task import AUGMENTATIONS, ClassificationTask
 from MedAILib.training.cross_validation import ClassData, Judged, Trained
+from MedAILib.training.intensities import intensity_told, own_steps_told
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,9 @@ def write_classifier_card(record: ClassifierRecord) -> str:
 
 ## Input and output
 
-{", ".join(task.channels)}; {_what(task)} of any size, resampled to
-{_times(task.size)} by area and normalised to mean 0 and standard deviation 1. Decides for {decision}.
-Scores are divided by a temperature of {chosen.temperature:g}. {strange}
+{", ".join(task.channels)}; {_what(task)} of any size, {_before(task)}resampled to
+{_times(task.size)} by area{_values(task)} and normalised to mean 0 and standard deviation 1. Decides for {decision}.
+Scores are divided by a temperature of {chosen.temperature:g}. {strange}{own_steps_told(task.intensity)}
 
 | class | labels in the data | images |
 |---|---|---|
@@ -96,6 +97,15 @@ def seed_range(judged: Judged) -> dict[str, tuple[float, float, float]]:
         )
         for key in ("accuracy", "auc")
     }
+
+
+def _before(task: ClassificationTask) -> str:
+    return "cut to what is above zero, " if task.crop_foreground else ""
+
+
+def _values(task: ClassificationTask) -> str:
+    """The steps that change values before the last, as the bundle's config has them."""
+    return f", changed by {intensity_told(task.intensity)}" if task.intensity else ""
 
 
 def _what(task: ClassificationTask) -> str:

@@ -9,6 +9,7 @@ import torch
 from MedAILib.models.mean_classifier import MeanClassifier
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import Calibration
+from MedAILib.training.export import CROP
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 
@@ -118,7 +119,9 @@ def inference(task: ClassificationTask) -> dict[str, Any]:
                 {"_target_": "LoadImaged", **image},
                 {"_target_": "EnsureChannelFirstd", **image},
                 *orient,
+                *([CROP] if task.crop_foreground else []),
                 {"_target_": "Resized", **image, "spatial_size": task.size, "mode": "area"},
+                *({"_target_": entry["_target_"], **image, **entry} for entry in task.intensity),
                 {"_target_": "NormalizeIntensityd", **image, "channel_wise": True},
                 {"_target_": "EnsureTyped", **image},
             ],

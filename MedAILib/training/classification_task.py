@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from MedAILib.errors import InputError
+from MedAILib.training.intensities import intensity_entries
 
 LOSSES = ("cross-entropy", "focal")
 DECISIONS = ("binary", "multiclass")
@@ -34,6 +35,9 @@ class ClassificationTask:
         size: what an image is resampled to, along each axis; two sizes for pictures, three for volumes.
         frames: 0 for single images; else they are sequences, and so many frames are taken of each, evenly spaced from
             the first to the last (of a shorter one some twice or more).
+        crop_foreground: images are cut to the box of what is above zero first; not for sequences.
+        intensity: what is done to values after that, in order, before each channel is brought to mean 0 and standard
+            deviation 1: words (`intensities.WORDS`, "window:-160:240") or MONAI's transforms without their keys.
         orientation: of volumes, three letters such as "RAS"; empty for pictures, which are taken as they lie.
         pool: the parts of the data that are learnt from (of "train", "val"), where the data has parts.
         folds: cross-validation inside of the pool; 1 trains on the training part and validates on the validation part.
@@ -77,6 +81,8 @@ class ClassificationTask:
     decision: str = ""
     frames: int = 0
     orientation: str = ""
+    crop_foreground: bool = False
+    intensity: list[Any] = field(default_factory=list)
     student: dict[str, Any] = field(default_factory=dict)
     pool: list[str] = field(default_factory=lambda: ["train", "val"])
     folds: int = 5
@@ -100,6 +106,7 @@ class ClassificationTask:
     comparison: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "intensity", intensity_entries(self.intensity))
         usual = {
             "title": self.name.replace("_", " ").capitalize(),
             "description": " or ".join(self.names),
@@ -116,6 +123,7 @@ class ClassificationTask:
             "orientation": (len(self.size) == 2) != (self.orientation == ""),
             "pool": not self.pool or not set(self.pool) <= {"train", "val"},
             "frames": self.frames < 0 or self.frames == 1,
+            "crop_foreground": self.crop_foreground and self.frames > 0,
             "folds": self.folds < 1,
             "networks": self.networks < 1,
             "shipped": not 0 <= self.shipped <= self.networks * self.folds,

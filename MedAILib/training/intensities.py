@@ -67,10 +67,20 @@ def _entry(word: str) -> dict[str, Any]:
 
 
 def own_steps_told(entries: list[dict[str, Any]]) -> str:
-    """A sentence for a model card on steps that stock MONAI has no transform for; empty where there are none."""
+    """A sentence for a model card, a space before it, on steps that stock MONAI has no transform for; else empty."""
     own = [str(entry["_target_"]).rpartition(".")[2] for entry in entries if entry["_target_"] in OWN_INTENSITIES]
     if not own:
         return ""
     return (
-        f"Stock MONAI has no transform {' or '.join(own)}: it runs this model where MedAI is installed, and not alone."
+        f" Stock MONAI has no transform {' or '.join(own)}: it runs this model where MedAI is installed, and not alone."
     )
+
+
+def intensity_told(entries: list[dict[str, Any]]) -> str:
+    """Steps that change values, in words for a card: names as the bundle's config has them, and their arguments."""
+    told = []
+    for entry in entries:
+        arguments = ", ".join(f"{key} {value}" for key, value in entry.items() if key != "_target_")
+        name = str(entry["_target_"]).rpartition(".")[2].removesuffix("d")
+        told.append(f"{name} ({arguments})" if arguments else name)
+    return ", then ".join(told)
