@@ -4,8 +4,8 @@ import argparse
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 
 from MedAILib.bundle_plan import plan_of
@@ -19,8 +19,9 @@ from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import Calibration, ClassData, split_folds, train_classifier
 from MedAILib.training.export import Contents, licence_text, write_model
 from MedAILib.training.labelled_images import check_images, find_labelled_images, numbered, part_of, require_classes
-from MedAILib.training.overrides import read_settings
 from MedAILib.training.prepared_images import prepare_images
+from MedAILib.training.synthetic import made_images
+from MedAILib.training.task_settings import with_words
 
 
 def run_train_classifier(
@@ -34,9 +35,9 @@ def run_train_classifier(
     """
     if options.fold is not None:
         raise InputError(f"The task {task.name} runs all its {task.folds} folds by itself; leave --fold out.")
+    task = with_words(task, options.set)
     if options.epochs:
         task = replace(task, epochs=options.epochs, distil_epochs=options.epochs)
-    task = _with_settings(task, read_settings(options.set, ClassificationTask))
     data = read_data(task, options.data, progress)
     split_folds(task, data)  # what is too few for them is said before the training starts
     folder: Path = options.output
@@ -49,14 +50,6 @@ def run_train_classifier(
     card = write_classifier_card(ClassifierRecord(task, data, trained, command, machine))
     weights = {key: value.half() if value.is_floating_point() else value for key, value in trained.weights.items()}
     write_model(Contents(configs, card, licence_text(task), weights), folder)
-
-
-def _with_settings(task: ClassificationTask, settings: dict[str, Any]) -> ClassificationTask:
-    """The task with values replaced; raises InputError where one makes no sense."""
-    try:
-        return replace(task, **settings)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"--set gives a value of a wrong type: {error}.") from error
 
 
 def read_data(task: ClassificationTask, path: Path, progress: Progress) -> ClassData:
@@ -80,4 +73,7 @@ def read_data(task: ClassificationTask, path: Path, progress: Progress) -> Class
         Config(inference(task), Path(task.name), {"bundle_root": "."}),
         Path(task.name),
     )
+    if task.synthetic:
+        made = made_images(task, pool, numbers, progress)
+        pool, numbers = (*pool, *made), np.concatenate([numbers, numbered(made, task.labels)])
     return prepare_images(task, pool, numbers, plan.preprocessing)

@@ -12,6 +12,7 @@ from MedAILib.training.classification_measures import MEASURES, RESAMPLES, measu
 from MedAILib.training.classification_task import AUGMENTATIONS, ClassificationTask
 from MedAILib.training.cross_validation import ClassData, Judged, Trained
 from MedAILib.training.intensities import intensity_told, own_steps_told
+from MedAILib.training.labelled_images import MADE
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ Scores are divided by a temperature of {chosen.temperature:g}. {strange}{own_ste
 
 ## Data
 
-{task.data_source}. {_parts(record.data)}. Licence of the weights, as derived from the data: {task.licence}.
+{task.data_source}. {_parts(record.data)}.{_made(record)}
+Licence of the weights, as derived from the data: {task.licence}.
 
 ## Training
 
@@ -119,17 +121,27 @@ def _what(task: ClassificationTask) -> str:
 
 
 def _class_rows(record: ClassifierRecord) -> str:
-    task, counts = record.task, Counter(record.data.numbers.tolist())
+    real = [n for n, split in zip(record.data.numbers.tolist(), record.data.splits, strict=True) if split != MADE]
+    task, counts = record.task, Counter(real)
     return "\n".join(
         f"| {name} | {', '.join(task.labels[name])} | {counts[number]} |" for number, name in enumerate(task.names)
     )
 
 
 def _parts(data: ClassData) -> str:
-    counts = Counter(data.splits)
+    counts = Counter(split for split in data.splits if split != MADE)
     if set(counts) == {""}:
         return f"{len(data.names)} images"
     return ", ".join(f"{count} images of the part '{part}'" for part, count in counts.items())
+
+
+def _made(record: ClassifierRecord) -> str:
+    made = [n for n, split in zip(record.data.numbers.tolist(), record.data.splits, strict=True) if split == MADE]
+    if not made:
+        return ""
+    counts = ", ".join(f"{made.count(n)} {name}" for n, name in enumerate(record.task.names) if n in made)
+    makers = ", ".join(f"`{name}`" for name in record.task.synthetic)
+    return f" Beside these it learnt from {len(made)} made pictures ({counts}) of {makers}; none was judged."
 
 
 def _how(task: ClassificationTask) -> str:

@@ -29,18 +29,16 @@ LISTS = (
     "sampling_ratios",
     "deep_supervision_weights",
     "intensity",
-    "size",
-    "pool",
 )
 
 
-def read_settings(words: Sequence[str], kind: type = SegmentationTask) -> dict[str, Any]:
-    """The values of `--set key=value` by key of a kind of task: JSON where it is some, lists with commas, else text.
+def read_settings(words: Sequence[str]) -> dict[str, Any]:
+    """The values of `--set key=value` by key: JSON where it is some, lists with commas, else text.
 
     Raises:
         InputError: no "=", or no such key.
     """
-    known = {field.name for field in fields(kind)} | ({"memory_gb"} if kind is SegmentationTask else set())
+    known = {field.name for field in fields(SegmentationTask)} | {"memory_gb"}
     settings: dict[str, Any] = {}
     for word in words:
         key, sign, text = word.partition("=")
