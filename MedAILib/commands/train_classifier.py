@@ -58,7 +58,7 @@ def read_data(task: ClassificationTask, path: Path, progress: Progress) -> Class
     Raises:
         InputError: the data is at fault; the sentence names the file.
     """
-    images = find_labelled_images(path)
+    images = find_labelled_images(path, task.frames > 0)
     pool = part_of(images, task.pool)
     if not pool:
         raise InputError(f"{path} has no images for {' or '.join(task.pool)}, which the task {task.name} learns from.")
