@@ -21,7 +21,6 @@ SMALLEST = 16
 FOLDS = 5
 USUAL_FRAMES = 16
 STEPS, EPOCHS = 400, (20, 100)
-WITHOUT_MONAI = "Stock MONAI has no network of sequences and takes no clips apart: MedAI alone runs this model."
 FEATURES = 32  # that say what a frame shows
 
 
@@ -83,7 +82,6 @@ def plan_classifier(
         batch=batch,
         epochs=epochs,
         distil_epochs=epochs,
-        warnings=[WITHOUT_MONAI] if frames else [],
         learning_rate=0.01,
         data_source=f"{len(images)} images in {data.resolve().name}",
         augmentation={"flip": flip, "rotate": 10, "scale": 0.1, "translate": 0.05, "gamma": 0.2, "noise": 0.1},
