@@ -150,7 +150,8 @@ def _count(plan: BundlePlan, side: dict[str, Any], keys: tuple[str, ...]) -> int
 def _possible(plan: BundlePlan, count: int) -> int:
     """A number of channels; raises SpecError for one that no image or network has."""
     if not 1 <= count <= LARGEST_LABEL:
-        raise SpecError(f"The model {plan.folder.name} speaks of {count} channels; 1 to {LARGEST_LABEL} can be.")
+        told = SHORT.repr(count)
+        raise SpecError(f"The model {plan.folder.name} speaks of {told} channels; 1 to {LARGEST_LABEL} can be.")
     return count
 
 

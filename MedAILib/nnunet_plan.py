@@ -297,8 +297,10 @@ def _normalizations(
     plans: dict[str, Any], configuration: dict[str, Any], channels: int, path: Path
 ) -> tuple[Normalization, ...]:
     schemes, masked = configuration["normalization_schemes"], configuration["use_mask_for_norm"]
-    if len(schemes) != channels or len(masked) != channels:
-        raise SpecError(f"{path} normalises {len(schemes)} channels, but dataset.json names {channels}.")
+    for told in (schemes, masked):  # a mask or none, and a scheme, for each
+        if not isinstance(told, list) or len(told) != channels:
+            count = len(told) if isinstance(told, list) else 0
+            raise SpecError(f"{path} normalises {count} channels, but dataset.json names {channels}.")
     old_key = "foreground_intensity_properties_by_modality"
     properties = plans.get("foreground_intensity_properties_per_channel", plans.get(old_key, {}))
     found = []
