@@ -7,11 +7,13 @@ import platform
 import torch
 
 from MedAILib.commands.train_classifier import run_train_classifier
+from MedAILib.commands.train_generator import run_train_generator
 from MedAILib.commands.train_segmentation import run_train_segmentation
 from MedAILib.models.device import find_device
 from MedAILib.progress import Progress
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.export import require_place
+from MedAILib.training.generation_task import GenerationTask
 from MedAILib.training.task import is_task, read_task
 
 
@@ -30,6 +32,8 @@ def run_train(options: argparse.Namespace, progress: Progress) -> None:
     task = read_task(options.task) if is_task(options.task) else None
     if isinstance(task, ClassificationTask):
         run_train_classifier(options, task, device, _machine(device), progress)
+    elif isinstance(task, GenerationTask):
+        run_train_generator(options, task, device, _machine(device), progress)
     else:
         run_train_segmentation(options, device, _machine(device), progress)
 

@@ -5,6 +5,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from MedAILib.bundle_plan import plan_of
@@ -19,6 +20,8 @@ from MedAILib.training.cross_validation import Calibration, ClassData, split_fol
 from MedAILib.training.export import Contents, licence_text, write_model
 from MedAILib.training.labelled_images import check_images, find_labelled_images, numbered, part_of, require_classes
 from MedAILib.training.prepared_images import prepare_images
+from MedAILib.training.synthetic import made_images
+from MedAILib.training.task_settings import with_words
 
 
 def run_train_classifier(
@@ -32,6 +35,7 @@ def run_train_classifier(
     """
     if options.fold is not None:
         raise InputError(f"The task {task.name} runs all its {task.folds} folds by itself; leave --fold out.")
+    task = with_words(task, options.set)
     if options.epochs:
         task = replace(task, epochs=options.epochs, distil_epochs=options.epochs)
     data = read_data(task, options.data, progress)
@@ -41,6 +45,7 @@ def run_train_classifier(
     trained = train_classifier(task, data, bench, progress)
     command = f"medai train {options.task} --data {shlex.quote(options.data.name)} -o {shlex.quote(folder.name)}"
     command += f" --epochs {options.epochs}" if options.epochs else ""
+    command += "".join(f" --set {shlex.quote(word)}" for word in options.set)
     configs = {"metadata": metadata(task, trained.calibration), "inference": inference(task)}
     card = write_classifier_card(ClassifierRecord(task, data, trained, command, machine))
     weights = {key: value.half() if value.is_floating_point() else value for key, value in trained.weights.items()}
@@ -68,4 +73,7 @@ def read_data(task: ClassificationTask, path: Path, progress: Progress) -> Class
         Config(inference(task), Path(task.name), {"bundle_root": "."}),
         Path(task.name),
     )
+    if task.synthetic:
+        made = made_images(task, pool, numbers, progress)
+        pool, numbers = (*pool, *made), np.concatenate([numbers, numbered(made, task.labels)])
     return prepare_images(task, pool, numbers, plan.preprocessing)

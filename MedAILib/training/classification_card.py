@@ -11,6 +11,7 @@ from scipy.special import softmax
 from MedAILib.training.classification_measures import MEASURES, RESAMPLES, measure, with_intervals
 from MedAILib.training.classification_task import AUGMENTATIONS, ClassificationTask
 from MedAILib.training.cross_validation import ClassData, Judged, Trained
+from MedAILib.training.labelled_images import MADE
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ Scores are divided by a temperature of {chosen.temperature:g}. {strange}
 
 ## Data
 
-{task.data_source}. {_parts(record.data)}. Licence of the weights, as derived from the data: {task.licence}.
+{task.data_source}. {_parts(record.data)}.{_made(record)}
+Licence of the weights, as derived from the data: {task.licence}.
 
 ## Training
 
@@ -99,17 +101,27 @@ def seed_range(judged: Judged) -> dict[str, tuple[float, float, float]]:
 
 
 def _class_rows(record: ClassifierRecord) -> str:
-    task, counts = record.task, Counter(record.data.numbers.tolist())
+    real = [n for n, split in zip(record.data.numbers.tolist(), record.data.splits, strict=True) if split != MADE]
+    task, counts = record.task, Counter(real)
     return "\n".join(
         f"| {name} | {', '.join(task.labels[name])} | {counts[number]} |" for number, name in enumerate(task.names)
     )
 
 
 def _parts(data: ClassData) -> str:
-    counts = Counter(data.splits)
+    counts = Counter(split for split in data.splits if split != MADE)
     if set(counts) == {""}:
         return f"{len(data.names)} images"
     return ", ".join(f"{count} images of the part '{part}'" for part, count in counts.items())
+
+
+def _made(record: ClassifierRecord) -> str:
+    made = [n for n, split in zip(record.data.numbers.tolist(), record.data.splits, strict=True) if split == MADE]
+    if not made:
+        return ""
+    counts = ", ".join(f"{made.count(n)} {name}" for n, name in enumerate(record.task.names) if n in made)
+    makers = ", ".join(f"`{name}`" for name in record.task.synthetic)
+    return f" Beside these it learnt from {len(made)} made pictures ({counts}) of {makers}; none was judged."
 
 
 def _how(task: ClassificationTask) -> str:

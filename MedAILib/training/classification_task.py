@@ -1,6 +1,6 @@
 """What a training task of the kind "classification" says: the classes, the network, and how it is taught."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from MedAILib.errors import InputError
@@ -47,6 +47,8 @@ class ClassificationTask:
             kept from it (of the fold, or the validation part) surprised least.
         distil_epochs: how long the distilled network learns.
         threshold: "balanced" for 0.5, "accuracy" for what was most accurate in cross-validation.
+        synthetic: generators (names or folders of bundles), each of one class, whose pictures are learnt from too.
+        synthetic_share: how many pictures each of them makes, as a share of its class's real ones.
         strange_quantile: images of a higher energy than this share of the pool's (of the validation part's, where
             there are no folds) are "not sure"; 0 for no such score.
         strange_validated_on: what that was tried on, in words.
@@ -95,6 +97,8 @@ class ClassificationTask:
     strange_validated_on: str
     comparison: list[dict[str, Any]]
     shipped: int = 0
+    synthetic: list[str] = field(default_factory=list)
+    synthetic_share: float = 1.0
 
     def __post_init__(self) -> None:
         weights = self.class_weights
@@ -116,6 +120,7 @@ class ClassificationTask:
             and (isinstance(weights, str) or len(weights) != len(self.classes) or min(weights) <= 0),
             "label_smoothing": not 0 <= self.label_smoothing < 1,
             "augmentation": not set(self.augmentation) <= set(AUGMENTATIONS),
+            "synthetic_share": not 0 <= self.synthetic_share <= 100,
             "threshold": self.threshold not in ("balanced", "accuracy"),
             "strange_quantile": not 0 <= self.strange_quantile <= 1,
         }

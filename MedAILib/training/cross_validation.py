@@ -23,6 +23,7 @@ from MedAILib.models.mean_classifier import MeanClassifier
 from MedAILib.progress import Progress
 from MedAILib.training.classification import Bench, Lesson, scores_of, train_network
 from MedAILib.training.classification_task import ClassificationTask
+from MedAILib.training.labelled_images import MADE
 
 # What of a task decides every network's weights; how many there are and how long they learn is each one's own.
 DECISIVE = (
@@ -41,7 +42,7 @@ class ClassData:
         images: (N, C, X, Y[, Z]), normalised.
         numbers: (N,), the class of each.
         names: (N,), how reports call each.
-        splits: (N,), "train", "val", or "" each.
+        splits: (N,), "train", "val", `MADE`, or "" each.
         patients: (N,), or "" where that is not told.
     """
 
@@ -134,7 +135,7 @@ def split_folds(task: ClassificationTask, data: ClassData) -> list[tuple[NDArray
         InputError: too few images of a class, or a part of the data without images.
     """
     if task.folds == 1:
-        parts = [np.flatnonzero(np.array(data.splits) == part) for part in ("train", "val")]
+        parts = [np.flatnonzero(np.isin(data.splits, part)) for part in (("train", MADE), ("val",))]
         for name, part in zip(("train", "val"), parts, strict=True):
             if len(set(data.numbers[part].tolist())) < len(task.names):
                 raise InputError(f"The part '{name}' of the data lacks images of some class; the task needs all there.")

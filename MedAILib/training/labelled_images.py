@@ -23,6 +23,7 @@ from MedAILib.training.cases import IMAGE_ENDINGS
 from MedAILib.volume import Geometry, Volume
 
 SPLITS = ("train", "val", "test")
+MADE = "made"  # the part of those that a generator made: to learn from, never to judge by
 ENDINGS = (*IMAGE_ENDINGS, ".png", ".jpg", ".jpeg")
 SHOWN = 3
 _OTHER_NAMES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
@@ -39,7 +40,7 @@ class LabelledImage:
     Args:
         name: how reports call it; unique.
         label: as the data has it.
-        split: "train", "val" or "test"; empty where the data has no parts.
+        split: "train", "val" or "test"; empty where the data has no parts; `MADE` for what a generator made.
         source: the file that it lies in.
         array: its voxels where the file holds many images: (H, W), (H, W, 3) or (D, H, W); None for a file of its own.
         patient: whose image it is; empty where that is not told.
