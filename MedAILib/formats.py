@@ -124,8 +124,8 @@ def _members(path: Path) -> list[str]:
         return []
 
 
-def why_no_weights(path: Path) -> str:
-    """What a file is that was never weights, such as a web page saved in their place; empty where that is not known.
+def other_content(path: Path) -> str:
+    """What a file is that is neither a model nor its weights, such as a web page; empty where that is not known.
 
     Raises:
         OSError: it can't be read.

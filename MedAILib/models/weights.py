@@ -16,7 +16,7 @@ from numpy._core.multiarray import _reconstruct
 from torch import Tensor, nn
 
 from MedAILib.errors import ModelError
-from MedAILib.formats import is_torchscript, why_no_weights
+from MedAILib.formats import is_torchscript, other_content
 from MedAILib.output import whole_file
 
 # Checkpoints of trainers wrap the network's weights under one of these names.
@@ -176,7 +176,7 @@ def require_fit(network: nn.Module, weights: dict[str, Tensor], path: Path) -> N
 def _require_weights(path: Path) -> None:
     """Raise `ModelError` where a file that could not be read was never weights."""
     try:
-        reason = why_no_weights(path)
+        reason = other_content(path)
     except OSError:
         return
     if reason:
