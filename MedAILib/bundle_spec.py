@@ -1,5 +1,6 @@
 """What a MONAI bundle says of itself, as a `ModelSpec`; neither weights nor PyTorch are touched."""
 
+import math
 import reprlib
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
         outputs = next(iter(data["network_data_format"]["outputs"].values()))
         spacing = _per_axis(_argument(plan.preprocessing, "Spacing", "pixdim"))
         roi = _per_axis(plan.detection.window if plan.detection else argument(plan.inferer, "roi_size"))
+        _require_numbers(plan, "spacing of its Spacing", spacing)
+        _require_numbers(plan, "roi_size of its inferer", roi)
         if task == "segmentation":
             _require_channels(plan, inputs, outputs)
         orientation = _argument(plan.preprocessing, "Orientation", "axcodes")
@@ -148,7 +151,8 @@ def _count(plan: BundlePlan, side: dict[str, Any], keys: tuple[str, ...]) -> int
 def _possible(plan: BundlePlan, count: int) -> int:
     """A number of channels; raises SpecError for one that no image or network has."""
     if not 1 <= count <= LARGEST_LABEL:
-        raise SpecError(f"The model {plan.folder.name} speaks of {count} channels; 1 to {LARGEST_LABEL} can be.")
+        told = SHORT.repr(count)
+        raise SpecError(f"The model {plan.folder.name} speaks of {told} channels; 1 to {LARGEST_LABEL} can be.")
     return count
 
 
@@ -199,6 +203,22 @@ def _argument(steps: tuple[Component, ...], name: str, key: str) -> Any:
 def _per_axis(value: Any) -> Any:
     """A number for all three axes as three numbers; anything else as it is."""
     return (value,) * 3 if isinstance(value, (int, float)) else value
+
+
+def _require_numbers(plan: BundlePlan, what: str, values: Any) -> None:
+    """Raise `SpecError` unless there is nothing, or a list of finite numbers (as numbers or in words)."""
+    if values is None or isinstance(values, Unknown):
+        return
+    each = values if isinstance(values, (list, tuple)) else (values,)
+    for value in each:
+        try:
+            fits = math.isfinite(float(value))
+        except (TypeError, ValueError, OverflowError):
+            fits = False
+        if not fits:
+            raise SpecError(
+                f"The model {plan.folder.name} has {SHORT.repr(value)} in the {what}, which is no finite number."
+            )
 
 
 def _findings(plan: BundlePlan, outputs: dict[str, Any], own: dict[str, Any]) -> tuple[str, ...]:
