@@ -12,6 +12,7 @@ from MedAILib.config_values import Component, Name, Unknown
 from MedAILib.detection_plan import is_faster_rcnn
 from MedAILib.errors import SpecError
 from MedAILib.estimate import network_values
+from MedAILib.feature_memory import feature_values
 from MedAILib.read_classes import read_classes
 from MedAILib.results import Code, Label, Terminology
 from MedAILib.reviewed_steps import click_channels, merged_images
@@ -47,6 +48,7 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
         if task == "segmentation":
             _require_channels(plan, inputs, outputs)
         orientation = _argument(plan.preprocessing, "Orientation", "axcodes")
+        held, with_gradients = _values(plan, task, outputs)
         return ModelSpec(
             name=plan.folder.resolve().name,
             version=str(data.get("version", "")),
@@ -71,7 +73,8 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
             warnings=tuple(str(text) for text in own.get("warnings", ())),
             obstacle=obstacle(plan),
             weights_bytes=plan.weights.stat().st_size if plan.weights.is_file() else 0,
-            window_values=network_values(plan.network, int(outputs["num_channels"])),
+            window_values=held,
+            gradient_values=with_gradients,
             overlap=_overlap(plan),
             findings=_findings(plan, outputs, own) if task == "detection" else (),
             finding_codes=_finding_codes(plan, outputs, own) if task == "detection" else (),
@@ -81,6 +84,14 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
         if isinstance(error, SpecError):
             raise
         raise SpecError(f"{plan.told_in} lacks or garbles what a model has to say of itself: {error!r}.") from error
+
+
+def _values(plan: BundlePlan, task: str, outputs: Any) -> tuple[float | None, float | None]:
+    """Numbers that the network holds for each voxel, in a pass and with gradients; None where that is not known."""
+    if task not in ("classification", "detection"):
+        return network_values(plan.network, int(outputs["num_channels"])), None
+    dimensions = 2 if argument(plan.network, "spatial_dims", 2) == 2 else 3
+    return feature_values(plan.network, dimensions) or (None, None)
 
 
 def _overlap(plan: BundlePlan) -> float:
