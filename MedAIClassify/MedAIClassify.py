@@ -32,12 +32,12 @@ if (SOURCE_TREE / "MedAILib").is_dir() and str(SOURCE_TREE) not in sys.path:
 from MedAILib.detections import Detections
 from MedAILib.errors import InputError, MedAIError
 from MedAILib.files.reports import REPORT_ENDINGS, write_report
-from MedAILib.gui.ask import choose
+from MedAILib.gui.ask import choose, nobody_waits
 from MedAILib.gui.covariates import covariates_of
 from MedAILib.gui.dicom_files import dicom_files, require_highdicom
 from MedAILib.gui.follow import Arrival, FollowedRun
 from MedAILib.gui.logic import ModelLogic, listening, node_of, nodes_of
-from MedAILib.gui.panel import ModelPanel, is_there, nobody_waits
+from MedAILib.gui.panel import ModelPanel, is_there
 from MedAILib.gui.show import (
     jump_to,
     plot_views,
@@ -47,7 +47,7 @@ from MedAILib.gui.show import (
     show_plot,
     show_plot_and_table,
     show_table,
-    write_in_corner,
+    write_at_edge,
 )
 from MedAILib.models.store import find_model
 from MedAILib.read_spec import read_spec
@@ -73,7 +73,7 @@ WHOLE, ONE_SLICE, EACH_SLICE, REGION, SEGMENT, EACH_FRAME = PARTS = (
     "each frame of a sequence",
 )
 NO_EXPLANATION = "none"
-# The attribute of a text node that says what stands in the corner of the slice views.
+# The attribute of a text node that says what stands at the lower edge of the slice views.
 CORNER_ATTRIBUTE = "MedAI.corner"
 PLOT_SIGNAL = "dataSelected(vtkStringArray*,vtkCollection*)"
 
@@ -501,16 +501,16 @@ class MedAIClassifyWidget(ModelPanel):
                 self._plotViews.append(view)
 
     def _restoreCorner(self):
-        """What the last result with a note for the corner says, while the panel asks for it."""
+        """What the last result with a note for the slice views says, while the panel asks for it."""
         notes = [node.GetAttribute(CORNER_ATTRIBUTE) for node in slicer.util.getNodesByClass("vtkMRMLTextNode")]
         known = [note for note in notes if note]
         self._writeInCorner(known[-1] if known and self._parameterNode.corner else "")
 
     def _writeInCorner(self, text):
-        """Write into the views' corner, and take back no more than what was written here."""
+        """Write into the slice views, and take back no more than what was written here."""
         if text != self._cornerText:
             self._cornerText = text
-            write_in_corner(text)
+            write_at_edge(text)
 
     @staticmethod
     def _show_rows(shown, *widgets):
