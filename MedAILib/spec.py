@@ -119,6 +119,7 @@ class ModelSpec:
         weights_bytes: size of its weights; 0 when not known.
         window_values: numbers (float32) that its network holds at its peak for each voxel of its window; None when not
             known.
+        gradient_values: likewise with the gradients of all its layers, which some explanations want.
         overlap: share of a window that overlaps the next, as its author has it.
         licence, authors, data_source, intended_use, references, warnings: what its author wrote.
         classes: what a classifier decides between; None for other tasks.
@@ -155,6 +156,7 @@ class ModelSpec:
     classes: Classes | None = None
     weights_bytes: int = 0
     window_values: float | None = None
+    gradient_values: float | None = None
     overlap: float = 0.0
     findings: tuple[str, ...] = ()
     finding_codes: tuple[Code | None, ...] = ()

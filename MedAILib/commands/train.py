@@ -6,7 +6,7 @@ import platform
 
 import torch
 
-from MedAILib.commands.train_classifier import run_train_classifier
+from MedAILib.commands.train_classifier import planned_classifier, run_train_classifier
 from MedAILib.commands.train_detector import has_boxes, run_train_detector
 from MedAILib.commands.train_generator import run_train_generator
 from MedAILib.commands.train_segmentation import run_train_segmentation
@@ -16,6 +16,7 @@ from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.detection_task import DetectionTask
 from MedAILib.training.export import require_place
 from MedAILib.training.generation_task import GenerationTask
+from MedAILib.training.plan_classifier import has_classes
 from MedAILib.training.task import is_task, read_task
 
 
@@ -38,6 +39,9 @@ def run_train(options: argparse.Namespace, progress: Progress) -> None:
         run_train_detector(options, task, device, _machine(device), progress)
     elif isinstance(task, GenerationTask):
         run_train_generator(options, task, device, _machine(device), progress)
+    elif task is None and has_classes(options.data):
+        planned = planned_classifier(options, progress)
+        run_train_classifier(options, planned, device, _machine(device), progress)
     else:
         run_train_segmentation(options, device, _machine(device), progress)
 

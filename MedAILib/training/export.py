@@ -90,9 +90,9 @@ def require_place(folder: Path) -> None:
     if folder.exists() and not (folder / "configs" / "metadata.json").is_file():
         raise OutputError(f"{folder} exists and is no model; choose another folder for the trained model.")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder.parent):
-            pass
+        there = next(parent for parent in folder.absolute().parents if parent.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass  # nothing is made before there is something to put into it
     except OSError as error:
         raise OutputError(f"The trained model can't be written to {folder}: {error.strerror}.") from error
 
