@@ -1,7 +1,8 @@
 """The class of the largest value on the input's grid, worked out only where it can change: near boundaries.
 
 Interpolated values are means of the eight around them. Where these have one largest class, by more than rounding can
-take away, the mean has the same; only the rest is interpolated, with the same arithmetic as everywhere. Exact.
+take away, the mean has the same; only the rest is interpolated, in any order of sums, and where rounding could then
+decide, again with the same arithmetic as everywhere. Exact.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,15 +13,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from MedAILib.inference.interpolate import Taps
 
 # By this share of the largest value the best class has to lead, to be sure of it after rounding: four units in the
 # last place of float16, and some hundred of float32.
 LEAD_HALF, LEAD_SINGLE = 2.0**-9, 2.0**-17
-UNSURE = -1
+# A mean of eight in float32 errs by less than this share of the largest magnitude; float16 ends at about 65504.
+ERROR_SINGLE, END_OF_HALF = 2.0**-18, 6e4
 # Numbers that are interpolated at a time; few enough to stay in the processor's cache.
-BLOCK = 1 << 18
+BLOCK = 1 << 19
 
 
 def largest_classes(planes: Iterable[Tensor], taps: list[Taps], half: bool) -> Iterator[tuple[int, Tensor]]:
@@ -65,36 +68,53 @@ class _Plane:
     Args:
         values: (C, A * B).
         width: B.
-        codes: the class that wins around each of the input's voxels (A', B'), or `UNSURE`.
+        cells: the class that wins on a voxel (A, B) and those after it along the axes that are interpolated, or the
+            largest number of their type where that is not sure.
+        codes: the same around each of the input's voxels (A', B').
+        magnitude: the largest of all values.
         dtype: of labels.
     """
 
     values: Tensor
     width: int
-    codes: NDArray[np.int16]
+    cells: NDArray[Any]
+    codes: NDArray[Any]
+    magnitude: float
     dtype: torch.dtype
 
     @classmethod
     def of(cls, values: Tensor, inside: list[Taps], half: bool) -> "_Plane":
         winner, lead, largest = _leading(values)
         sure = lead > (LEAD_HALF if half else LEAD_SINGLE) * largest
-        codes = torch.where(sure, winner, UNSURE).numpy()
+        cells = winner.masked_fill_(~sure, torch.iinfo(winner.dtype).max).numpy()
+        unsure = _nobody(cells)
         for axis, tap in enumerate(inside):
-            if bool(tap.share.any()):
-                upper = np.take(codes, np.minimum(np.arange(1, tap.size + 1), tap.size - 1), axis)
-                codes = np.where(codes == upper, codes, np.int16(UNSURE))
+            if tap.between:
+                upper = np.take(cells, np.minimum(np.arange(1, tap.size + 1), tap.size - 1), axis)
+                cells = np.where(cells == upper, cells, unsure)
+        codes = cells
         for axis, tap in enumerate(inside):
             codes = codes if tap.identity else np.take(codes, tap.low.numpy(), axis)
-        return cls(values.flatten(1), values.shape[2], codes, _label_dtype(len(values)))
+        lowest, highest = values.aminmax()
+        magnitude = max(-float(lowest), float(highest))
+        return cls(values.flatten(1), values.shape[2], cells, codes, magnitude, _label_dtype(len(values)))
+
+
+def _nobody(codes: NDArray[Any]) -> Any:
+    return codes.dtype.type(np.iinfo(codes.dtype).max)
 
 
 def _leading(values: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Of (C, A, B): the class of the largest value, the first of equals, int16; how far it leads; largest magnitude."""
-    single = values.float()
-    best, winner = single[0].clone(), torch.zeros(single.shape[1:], dtype=torch.int16)
+    """Of (C, A, B): the class of the largest value, the first of equals; how far it leads; largest magnitude.
+
+    Classes are uint8 where that leaves a number free, else int16.
+    """
+    single, dtype = values.float(), torch.uint8 if len(values) < 256 else torch.int16
+    best, winner = single[0].clone(), torch.zeros(single.shape[1:], dtype=dtype)
     second = torch.full_like(best, -torch.inf)
     for number, one in enumerate(single[1:], start=1):
-        winner.masked_fill_(one > best, number)
+        # Numbers rise, so that the last class to exceed all before it has the largest.
+        torch.maximum(winner, (one > best).to(dtype).mul_(number), out=winner)
         torch.maximum(second, torch.minimum(best, one), out=second)
         torch.maximum(best, one, out=best)
     return winner, best - second, float(best.abs().max())
@@ -114,62 +134,114 @@ def _copied(planes: Iterable[Tensor], taps: list[Taps]) -> Iterator[tuple[int, T
 
 def _decided(lower: _Plane, upper: _Plane, shares: list[float], inside: list[Taps], half: bool) -> list[Tensor]:
     """Labels (A', B') of the slices that lie between two planes."""
-    unsure = (lower.codes == UNSURE) | (lower.codes != upper.codes)
+    unsure, needed = _open(lower.codes, upper.codes), _reached(_open(lower.cells, upper.cells), inside)
     places = np.flatnonzero(unsure)
-    known = torch.from_numpy(np.where(unsure, np.int16(0), lower.codes)).to(lower.dtype)
+    known = torch.from_numpy(np.where(unsure, lower.codes.dtype.type(0), lower.codes)).to(lower.dtype)
     results = [known.clone() for _ in shares]
+    planes = [lower.values] if upper is lower else [lower.values, upper.values]
+    magnitude = max(lower.magnitude, upper.magnitude)
     step = max(1, BLOCK // len(lower.values))
     for first in range(0, len(places), step):
         part = places[first : first + step]
-        corners = _Corners.around(part, unsure.shape[1], lower.width, inside)
-        low = corners.interpolated(lower.values, half)
-        up = low if upper is lower else corners.interpolated(upper.values, half)
+        around = _Around.places(part, unsure.shape[1], needed, inside, planes)
         for result, share in zip(results, shares, strict=True):
-            values = torch.lerp(low, up, share) if share else low
-            if half:  # rounded once; PyTorch would go by way of float32
-                values = torch.from_numpy(values.numpy().astype(np.float16)).float()
-            result.view(-1)[torch.from_numpy(part)] = values.argmax(dim=1).to(result.dtype)
+            result.view(-1)[torch.from_numpy(part)] = around.largest(share, half, magnitude).to(result.dtype)
     return results
 
 
+def _open(lower: NDArray[Any], upper: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where no class wins for sure."""
+    found: NDArray[np.bool_] = (lower == _nobody(lower)) | (lower != upper)
+    return found
+
+
+def _reached(cells: NDArray[np.bool_], inside: list[Taps]) -> NDArray[np.bool_]:
+    """The voxels (A, B) of cells: each cell's own and those after it along the axes that are interpolated."""
+    found = cells.copy()
+    if inside[0].between:
+        found[1:] |= found[:-1].copy()
+    if inside[1].between:
+        found[:, 1:] |= found[:, :-1].copy()
+    return found
+
+
 @dataclass(frozen=True)
-class _Corners:
-    """The four voxels of a plane around each of some places.
+class _Around:
+    """The voxels around some places, of one plane or of two.
 
     Args:
-        voxels: the voxels of the plane that are among them, as numbers in (A * B).
-        corners: for each place the four, as numbers in `voxels`: lower and upper A, each with lower and upper B.
-        share_a, share_b: of the upper ones, float64.
+        rows: (planes * V, C) float32, the voxels that are among them, of each plane the same.
+        corners: (N, 4) numbers in V: lower and upper A, each with lower and upper B.
+        share_a, share_b: (N,) of the upper ones, float64.
+        count: V.
     """
 
-    voxels: Tensor
-    corners: tuple[Tensor, Tensor, Tensor, Tensor]
+    rows: Tensor
+    corners: Tensor
     share_a: Tensor
     share_b: Tensor
+    count: int
 
     @classmethod
-    def around(cls, places: NDArray[Any], width: int, plane_width: int, inside: list[Taps]) -> "_Corners":
-        """Around places given as numbers in (A' * B')."""
+    def places(
+        cls, places: NDArray[Any], width: int, needed: NDArray[np.bool_], inside: list[Taps], planes: list[Tensor]
+    ) -> "_Around":
+        """Around places given as numbers in (A' * B'), in order; `needed` (A, B) holds all voxels around them."""
         a, b = (torch.from_numpy(one) for one in np.divmod(places, width))
         along_a, along_b = inside
         low_a, low_b = along_a.low[a], along_b.low[b]
-        up_a, up_b = (low_a + 1).clamp(max=along_a.size - 1), (low_b + 1).clamp(max=along_b.size - 1)
-        numbers = [row * plane_width + column for row in (low_a, up_a) for column in (low_b, up_b)]
-        wanted = torch.zeros(along_a.size * plane_width, dtype=torch.bool)
-        for one in numbers:
-            wanted[one] = True
-        voxels = torch.nonzero(wanted)[:, 0]
-        position = torch.empty(len(wanted), dtype=torch.int64)
-        position[voxels] = torch.arange(len(voxels))
-        first, second, third, fourth = (position[one] for one in numbers)
-        return cls(voxels, (first, second, third, fourth), along_a.share[a], along_b.share[b])
+        up_a = (low_a + 1).clamp(max=along_a.size - 1) if along_a.between else low_a
+        top, bottom = int(low_a.min()), int(up_a.max()) + 1
+        part = needed[top:bottom].ravel()
+        position = torch.from_numpy(np.cumsum(part) - 1)
+        lower, upper = (position[(row - top) * along_b.size + low_b] for row in (low_a, up_a))
+        # The voxel after a needed one is the next of those that are kept.
+        right = (low_b < along_b.size - 1).long() if along_b.between else torch.zeros_like(low_b)
+        voxels = np.flatnonzero(part) + top * along_b.size
+        rows = torch.cat([torch.from_numpy(np.take(plane.numpy(), voxels, axis=1)).T.float() for plane in planes])
+        corners = torch.stack([lower, lower + right, upper, upper + right], dim=1)
+        return cls(rows, corners, along_a.share[a], along_b.share[b], len(voxels))
 
-    def interpolated(self, values: Tensor, half: bool) -> Tensor:
-        """Of a plane (C, A * B), at each place all channels: (places, C), float64 for `half`."""
-        rows = torch.from_numpy(np.take(values.numpy(), self.voxels.numpy(), axis=1)).T.contiguous()
-        rows = rows.double() if half else rows.float()
-        share_a, share_b = self.share_a.to(rows)[:, None], self.share_b.to(rows)[:, None]
-        lower, lower_right, upper, upper_right = (rows.index_select(0, one) for one in self.corners)
+    def largest(self, share: float, half: bool, magnitude: float) -> Tensor:
+        """(N,) the class of the largest value, `share` of the way from the first plane to the second."""
+        values = self._means(share)
+        best = values.amax(dim=1)
+        room = best.abs().mul_(LEAD_HALF if half else 0.0).add_(ERROR_SINGLE * magnitude + 2.0**-23)
+        near = (values >= (best - room)[:, None]).float()
+        # How many classes are near the largest, and, of one alone, which.
+        told = near @ torch.stack([torch.ones(near.shape[1]), torch.arange(near.shape[1]).float()], dim=1)
+        found, several = told[:, 1].long(), told[:, 0] > 1
+        if half and magnitude > END_OF_HALF:
+            several[:] = True
+        close = torch.nonzero(several)[:, 0]
+        if len(close):
+            found[close] = self._exactly(share, half, close)
+        return found
+
+    def _means(self, share: float) -> Tensor:
+        """(N, C): the weighted means of the voxels around, in one go."""
+        a, b = self.share_a.float(), self.share_b.float()
+        weights = torch.stack([(1 - a) * (1 - b), (1 - a) * b, a * (1 - b), a * b], dim=1)
+        corners = self.corners
+        if len(self.rows) > self.count:
+            weights = torch.cat([weights * (1 - share), weights * share], dim=1)
+            corners = torch.cat([corners, corners + self.count], dim=1)
+        return functional.embedding_bag(corners, self.rows, per_sample_weights=weights, mode="sum")
+
+    def _exactly(self, share: float, half: bool, chosen: Tensor) -> Tensor:
+        """As everywhere else; for `half` in float64, rounded once, where PyTorch goes by way of float32."""
+        rows = self.rows.double() if half else self.rows
+        corners = self.corners[chosen]
+        values = self._interpolated(rows, corners, chosen)
+        if share:
+            values = torch.lerp(values, self._interpolated(rows, corners + self.count, chosen), share)
+        if half:
+            values = torch.from_numpy(values.numpy().astype(np.float16)).float()
+        return values.argmax(dim=1)
+
+    def _interpolated(self, rows: Tensor, corners: Tensor, chosen: Tensor) -> Tensor:
+        share_a, share_b = (share[chosen].to(rows)[:, None] for share in (self.share_a, self.share_b))
+        lower, lower_right, upper, upper_right = (rows.index_select(0, one) for one in corners.unbind(dim=1))
         return lower.lerp_(lower_right, share_b).lerp_(upper.lerp_(upper_right, share_b), share_a)
 
 

@@ -22,6 +22,11 @@ class Taps:
         """Whether every sample is simply the voxel of the same number."""
         return len(self.low) == self.size and torch.equal(self.low + self.share, torch.arange(self.size).double())
 
+    @property
+    def between(self) -> bool:
+        """Whether any sample lies between two voxels."""
+        return bool(self.share.any())
+
     def apply(self, values: Tensor, axis: int) -> Tensor:
         """Interpolate a float tensor along one axis."""
         if self.identity:

@@ -195,7 +195,7 @@ def forwards(shape: tuple[int, ...], windows: Windows, mirror_axes: tuple[int, .
 
 def all_finite(values: Tensor) -> bool:
     """Whether no value is NaN or infinite; the sum tells at a fraction of the cost, unless it overflows."""
-    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
+    return bool(torch.isfinite(values.sum(dtype=torch.float32))) or bool(torch.isfinite(values).all())
 
 
 def _padded(image: Tensor, pads: list[int], windows: Windows) -> Tensor:

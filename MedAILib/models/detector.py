@@ -11,7 +11,7 @@ from MedAILib.bundle_spec import bundle_spec, step_name
 from MedAILib.config_values import Component, known
 from MedAILib.detection_plan import DetectionPlan
 from MedAILib.detections import Box, Detections
-from MedAILib.errors import InputError, ModelError, SpecError
+from MedAILib.errors import InputError, MedAIError, ModelError, SpecError
 from MedAILib.estimate import demand_of
 from MedAILib.inference.detect import BOXES, LABELS, DetectRecipe, find_boxes
 from MedAILib.inference.ladder import or_on_cpu
@@ -174,8 +174,17 @@ def build_anchors(component: Component) -> AnchorGenerator:
         raise SpecError(f"The detector's anchors '{component.target}' are none that MedAI makes.")
     try:
         return ANCHORS[name](**known(component.arguments))
+    except MedAIError:
+        raise
     except (TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-        raise ModelError(f"The detector's anchors can't be made from the model's description: {error}.") from error
+        raise ModelError(
+            f"The detector's anchors can't be made from the model's description: {_in_short(error)}."
+        ) from error
+
+
+def _in_short(error: Exception) -> str:
+    """What MONAI says, on one line."""
+    return " ".join(str(error).split()).rstrip(" .")
 
 
 def build_detector(
@@ -191,7 +200,7 @@ def build_detector(
     try:
         detector = RetinaNetDetector(network, anchors)
     except (ValueError, AttributeError) as error:
-        raise ModelError(f"The detector can't be built from the model's description: {error}.") from error
+        raise ModelError(f"The detector can't be built from the model's description: {_in_short(error)}.") from error
     detector.set_target_keys(box_key=BOXES, label_key=LABELS)
     if plan.coder_weights:
         detector.set_box_coder_weights(plan.coder_weights)  # type: ignore[arg-type]  # MONAI's hint says one number

@@ -147,8 +147,9 @@ def _stepped(plan: NnunetPlan, spacing: tuple[float, ...], wanted: tuple[float, 
 
 def _box(mask: NDArray[np.bool_]) -> Box:
     """The smallest box that holds a mask (X, Y, Z); all of it where it is empty."""
-    found = ndimage.find_objects(mask.astype(np.uint8))
-    x, y, z = found[0] if found else [slice(0, n) for n in mask.shape]
+    lines = [np.asarray(np.any(mask, axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+    ends = [np.flatnonzero(line)[[0, -1]] if line.any() else (0, len(line) - 1) for line in lines]
+    x, y, z = (slice(int(first), int(last) + 1) for first, last in ends)
     return x, y, z
 
 

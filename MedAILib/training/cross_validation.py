@@ -23,6 +23,7 @@ from MedAILib.models.mean_classifier import MeanClassifier
 from MedAILib.progress import Progress
 from MedAILib.training.classification import Bench, Lesson, scores_of, train_network
 from MedAILib.training.classification_task import ClassificationTask
+from MedAILib.training.labelled_images import MADE
 
 # What of a task decides every network's weights; how many there are and how long they learn is each one's own.
 DECISIVE = (
@@ -38,10 +39,10 @@ class ClassData:
     """Images ready for the network, and what they show.
 
     Args:
-        images: (N, C, X, Y[, Z]), normalised.
+        images: (N, C, X, Y[, Z]), or sequences (N, T, C, X, Y[, Z]), normalised.
         numbers: (N,), the class of each.
         names: (N,), how reports call each.
-        splits: (N,), "train", "val", or "" each.
+        splits: (N,), "train", "val", `MADE`, or "" each.
         patients: (N,), or "" where that is not told.
     """
 
@@ -109,7 +110,8 @@ def train_classifier(task: ClassificationTask, data: ClassData, bench: Bench, pr
     judged = _judged(numbers, scores)
     final = networks[0]
     if task.shipped:
-        final = MeanClassifier(_in_turn(task, networks)[: task.shipped], task.augmentation.get("flip", ()))
+        members = _in_turn(task, networks)[: task.shipped]
+        final = MeanClassifier(members, task.augmentation.get("flip", ()), task.frames > 0)
     elif len(networks) > 1:
         pool = folds[0][0] if len(folds) == 1 else np.arange(len(data.numbers))
         lesson = _lesson(task, data, pool, "final network", len(folds) * 100, tuple(networks))
@@ -134,7 +136,7 @@ def split_folds(task: ClassificationTask, data: ClassData) -> list[tuple[NDArray
         InputError: too few images of a class, or a part of the data without images.
     """
     if task.folds == 1:
-        parts = [np.flatnonzero(np.array(data.splits) == part) for part in ("train", "val")]
+        parts = [np.flatnonzero(np.isin(data.splits, part)) for part in (("train", MADE), ("val",))]
         for name, part in zip(("train", "val"), parts, strict=True):
             if len(set(data.numbers[part].tolist())) < len(task.names):
                 raise InputError(f"The part '{name}' of the data lacks images of some class; the task needs all there.")
@@ -216,7 +218,7 @@ def _targets(task: ClassificationTask, data: ClassData, places: NDArray[np.int64
 
 def _likely(network: nn.Module, images: Tensor, task: ClassificationTask, bench: Bench) -> Tensor:
     """Logarithm (N, classes) of the mean probabilities over mirrored copies, which is what is taught."""
-    copies = [images, *(images.flip(2 + axis) for axis in task.augmentation.get("flip", ()))]
+    copies = [images, *(images.flip(axis) for axis in task.mirrored_axes)]
     each = [scores_of(network, copy, bench.device).double().softmax(dim=1) for copy in copies]
     return torch.stack(each).mean(dim=0).clamp_min(1e-12).log()
 

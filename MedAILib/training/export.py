@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from MedAILib.errors import OutputError
 from MedAILib.models.weights import save_checkpoint
-from MedAILib.training.classification_task import ClassificationTask
-from MedAILib.training.task import SegmentationTask
+from MedAILib.training.task import SegmentationTask, Task
 
 # Only of use while training: the network that runs has no auxiliary heads.
 TRAINING_ONLY = ("deep_supervision_heads.", "heads.")
+SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 CROP = {"_target_": "CropForegroundd", "keys": "image", "source_key": "image", "allow_smaller": True}
 
 
@@ -46,12 +46,13 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Contents:
-    """A bundle's files: configs by name, model card, licence, and weights by name."""
+    """A bundle's files: configs by name, model card, licence, weights by name, and what else lies beside the card."""
 
     configs: dict[str, dict[str, Any]]
     card: str
     licence: str
     weights: dict[str, Tensor]
+    documents: dict[str, bytes] = field(default_factory=dict)
 
 
 def write_model(contents: Contents, folder: Path) -> None:
@@ -70,6 +71,8 @@ def write_model(contents: Contents, folder: Path) -> None:
             path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
         (part / "docs").mkdir()
         (part / "docs" / "README.md").write_text(contents.card, encoding="utf-8")
+        for name, document in contents.documents.items():
+            (part / "docs" / name).write_bytes(document)
         (part / "LICENSE").write_text(contents.licence, encoding="utf-8")
         save_checkpoint(contents.weights, part / "models" / "model.pt")
         shutil.rmtree(old, ignore_errors=True)
@@ -94,7 +97,7 @@ def require_place(folder: Path) -> None:
         raise OutputError(f"The trained model can't be written to {folder}: {error.strerror}.") from error
 
 
-def licence_text(task: SegmentationTask | ClassificationTask) -> str:
+def licence_text(task: Task) -> str:
     """The bundle's `LICENSE`: which licence the weights have, and whom to name."""
     return (
         f"{task.licence}\n\n{task.copyright}\n\n"
@@ -113,8 +116,7 @@ def metadata(task: SegmentationTask) -> dict[str, Any]:
     labels = {str(label["value"]): label for label in task.labels}
     image = {"type": "image", "num_channels": len(task.channels), "spatial_shape": task.patch, "dtype": "float32"}
     return {
-        "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
-        "meta_schema_20240725.json",
+        "schema": SCHEMA,
         "version": task.version,
         "changelog": {task.version: "trained with MedAI"},
         "monai_version": monai.__version__,

@@ -7,6 +7,8 @@ from typing import Any
 
 from MedAILib.errors import InputError
 from MedAILib.training.classification_task import ClassificationTask
+from MedAILib.training.detection_task import DetectionTask
+from MedAILib.training.generation_task import GenerationTask
 from MedAILib.training.recipe import Z_SCORE, usual_recipe
 
 TASKS = Path(__file__).parent / "tasks"
@@ -83,14 +85,17 @@ class SegmentationTask:
         return int(self.network["out_channels"])
 
 
+Task = SegmentationTask | ClassificationTask | DetectionTask | GenerationTask
 # What a task's "kind" may be.
-KINDS: dict[str, type[SegmentationTask] | type[ClassificationTask]] = {
+KINDS: dict[str, type[Task]] = {
     "segmentation": SegmentationTask,
     "classification": ClassificationTask,
+    "detection": DetectionTask,
+    "generation": GenerationTask,
 }
 
 
-def read_task(name: str) -> SegmentationTask | ClassificationTask:
+def read_task(name: str) -> Task:
     """Read a task that ships with MedAI, or one from a JSON file of the same shape.
 
     Raises:

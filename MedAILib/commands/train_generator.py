@@ -1,0 +1,63 @@
+"""`medai train` for a task of the kind "generation"."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+import torch
+
+from MedAILib.errors import InputError
+from MedAILib.output import whole_file
+from MedAILib.progress import Progress
+from MedAILib.training.export import Contents, licence_text, write_model
+from MedAILib.training.generation import make_pictures, train_generator
+from MedAILib.training.generation_card import SHEET, GeneratorRecord, sample_sheet, write_generator_card
+from MedAILib.training.generation_export import inference, metadata
+from MedAILib.training.generation_task import GenerationTask
+from MedAILib.training.pictures import digest_of_pictures, read_pictures
+from MedAILib.training.segmentation import TrainingRun
+from MedAILib.training.task_settings import with_words
+
+JUDGED_AT_MOST = 512
+
+
+def run_train_generator(
+    options: argparse.Namespace, task: GenerationTask, device: torch.device, machine: str, progress: Progress
+) -> None:
+    """Train a generator, write it as a bundle, and a sheet of its pictures beside those it learnt from into its docs.
+
+    Raises:
+        MedAIError: the data, an option or the output folder is at fault, or a checkpoint is of another training.
+        Cancelled: by `progress`; `--resume` goes on from the last whole epoch.
+    """
+    given = {"--fold": options.fold, "--initial": options.initial, "--show-augmentation": options.show_augmentation}
+    for name, value in {**given, "--plan-only": options.plan_only or None}.items():
+        if value is not None:
+            raise InputError(f"The task {task.name} trains a generator, which knows no {name}; leave it out.")
+    epochs = [] if options.epochs is None else [f"epochs={options.epochs}"]
+    task = with_words(task, [*options.set, *epochs])
+    pictures, part = read_pictures(task, options.data, progress)
+    folder: Path = options.output
+    place = folder.with_name(folder.name + ".training")
+    run = TrainingRun(place, task.epochs, str(device), options.resume, data_sha256=digest_of_pictures(pictures))
+    weights = train_generator(task, pictures, run, progress)
+
+    halves = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
+    # As many as there are to compare with, by the very weights that are shipped.
+    latents = torch.randn(
+        min(max(len(pictures), 40), JUDGED_AT_MOST), task.latent, generator=torch.Generator().manual_seed(0)
+    )
+    made = make_pictures(task, halves, latents)
+    record = GeneratorRecord(task, pictures, made, _command(options), machine, part)
+    sheet = sample_sheet(made.numpy(), pictures.numpy())
+    with whole_file(place / SHEET) as partial:
+        partial.write_bytes(sheet)
+    configs = {"metadata": metadata(task, part, len(pictures)), "inference": inference(task)}
+    write_model(Contents(configs, write_generator_card(record), licence_text(task), halves, {SHEET: sheet}), folder)
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command line that repeats this training."""
+    words = ["medai", "train", str(options.task), "--data", options.data.name, "-o", options.output.name]
+    words += [] if options.epochs is None else ["--epochs", str(options.epochs)]
+    return shlex.join(words + [word for pair in options.set for word in ("--set", pair)])
