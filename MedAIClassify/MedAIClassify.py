@@ -5,10 +5,12 @@ The work is done in MedAILib; this process never imports PyTorch.
 
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import qt
 import slicer
 import slicer.util
 import vtk
@@ -30,8 +32,10 @@ if (SOURCE_TREE / "MedAILib").is_dir() and str(SOURCE_TREE) not in sys.path:
 
 from MedAILib.detections import Detections
 from MedAILib.errors import InputError, MedAIError
+from MedAILib.files.reports import REPORT_ENDINGS, write_report
 from MedAILib.gui.ask import choose, nobody_waits
 from MedAILib.gui.covariates import covariates_of
+from MedAILib.gui.dicom_files import dicom_files, require_highdicom
 from MedAILib.gui.follow import Arrival, FollowedRun
 from MedAILib.gui.logic import ModelLogic, listening, node_of, nodes_of
 from MedAILib.gui.panel import ModelPanel, is_there
@@ -56,6 +60,7 @@ from MedAILib.scene.detections import write_detections
 from MedAILib.scene.origin import find_origin, origin_of
 from MedAILib.scene.position import VIEWS, follow_views, place_on_plot, shown_slice, spots_of, voxel_axis
 from MedAILib.scene.read import geometry_of, require_image, roi_from_node, volume_from_nodes
+from MedAILib.scene.results import has_result, image_of, result_of
 from MedAILib.scene.sequences import SequenceRun, sequence_shown_in
 from MedAILib.volume import Volume
 from MedAILib.worker.client import Job, JobState, WorkerClient
@@ -157,6 +162,7 @@ class MedAIClassifyWidget(ModelPanel):
         self.ui.classComboBox.connect("currentIndexChanged(int)", self._onClassPicked)
         self.ui.opacitySlider.connect("valueChanged(int)", self._onOpacityChanged)
         self.ui.resultList.connect("currentRowChanged(int)", self._onSpotPicked)
+        self.ui.saveReportButton.connect("clicked(bool)", self.onSaveReportButton)
 
     def initializeParameterNode(self):
         super().initializeParameterNode()
@@ -185,6 +191,22 @@ class MedAIClassifyWidget(ModelPanel):
     def onExplainButton(self):
         """Show the voxels that speak for the chosen class, of what is chosen now."""
         self._start(lambda: {**self.arguments(), "explainOnly": True})
+
+    def onSaveReportButton(self):
+        """Write the result that is listed into a file that the user names."""
+        node = self._parameterNode.result
+        try:
+            result_of(node)
+            kinds = ";;".join(f"{text} (*{end})" for text, end in zip(_reportNames(), REPORT_ENDINGS, strict=True))
+            chosen = qt.QFileDialog.getSaveFileName(
+                self.parent, _("Report of {name}").format(name=node.GetName()), f"{node.GetName()}.json", kinds
+            )
+            if chosen:
+                self.logic.saveReport(node, chosen)
+                self._say(_("Saved {path}.").format(path=chosen))
+                self._log(_("Saved {path}.").format(path=chosen))
+        except MedAIError as error:
+            self._show(error)
 
     def _onSegmentPicked(self, index):
         if self._parameterNode and index >= 0:
@@ -369,11 +391,13 @@ class MedAIClassifyWidget(ModelPanel):
 
     def updateOwn(self, running):
         if self._parameterNode is None:
-            self.ui.explainButton.enabled = False
+            self.ui.explainButton.enabled = self.ui.saveReportButton.enabled = False
             return
         self._fillClasses()
         self._fillSegments()
         self._fillSpots()
+        result = self._parameterNode.result
+        self.ui.saveReportButton.enabled = is_there(result) and has_result(result)
         self.ui.explainButton.enabled = bool(self.ui.applyButton.enabled) and self._classes() is not None
 
     def _classes(self):
@@ -508,6 +532,7 @@ class MedAIClassifyLogic(ModelLogic):
         tableNode, textNode = logic.classify(volumeNode, model="breast_ultrasound")
         saliencyNode = logic.explain(volumeNode, model="breast_ultrasound", className="malignant")[0]
         tableNode, *roiNodes = logic.detect(volumeNode, model="hippocampus")
+        logic.saveReport(tableNode, "findings.dcm")
     """
 
     TASKS = ("classification", "detection", "segmentation")
@@ -643,6 +668,36 @@ class MedAIClassifyLogic(ModelLogic):
         """Begin to look for findings, and return at once; arguments as for `detect` and `classifyAsync`."""
         run = _DetectRun(volumeNode, model, device, **options)
         return self._begin(run, listening(onDone, onError, onProgress), onWarnings)
+
+    def saveReport(self, tableNode, path):
+        """Write a result as a file: `.json`, `.csv`, or `.dcm` for a DICOM structured report (TID 1500).
+
+        A report refers to the DICOM files of the image, which Slicer's DICOM database knows; it takes its patient and
+        study from them.
+
+        Args:
+            tableNode: the table that `classify` or `detect` made, also in an earlier session; or its ID.
+            path: the file.
+
+        Returns:
+            The path.
+
+        Raises:
+            MedAIError: no table of a result, another ending, an image that is not from DICOM or whose files are gone,
+                or the file can't be written. No file is left half written.
+        """
+        tableNode, path = node_of(tableNode, _("table")), Path(path)
+        result, volume = result_of(tableNode), None
+        if path.suffix.lower() == ".dcm":
+            require_highdicom()
+            from MedAILib.files.dicom_sources import sources_of  # noqa: PLC0415  pydicom takes a while
+
+            volume = volume_from_nodes([image_of(tableNode)])
+            files = dicom_files(volume.name, volume.provenance.get("SOPInstanceUIDs", ""))
+            sources = sources_of(files, volume.geometry, volume.name)
+            volume = replace(volume, provenance=volume.provenance | sources)
+        write_report(result, path, volume)
+        return path
 
 
 class _ImageRun:
@@ -787,6 +842,11 @@ class _DetectRun(_ImageRun):
         """
         yield JobState("running", _("Placing the results"))
         return write_detections(result, self._place())
+
+
+def _reportNames() -> "tuple[str, ...]":
+    """What the kinds of `REPORT_ENDINGS` are called."""
+    return _("JSON"), _("Table for spreadsheets"), _("DICOM structured report")
 
 
 def _is_sequence(node) -> bool:

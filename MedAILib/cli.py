@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> i
     if own_process:
         keep_freed_memory()
         wait_asleep()
+        if not sys.warnoptions:  # what libraries warn their programmers of; `python -W default -m MedAILib` shows it
+            warnings.simplefilter("ignore")
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end tidies up as Ctrl+C does
     progress = WarningsOnly(sys.stderr) if options.quiet else TerminalProgress(sys.stderr)

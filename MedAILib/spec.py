@@ -50,6 +50,7 @@ class Classes:
         out_of_distribution: None where the model brings no such score.
         covariates: numbers that it takes beside the image, in order.
         sequence: it takes the frames of a sequence together.
+        frames: of a sequence, how many it was taught with: so many are taken from one, evenly spaced; 0: all.
         codes: a terminology's code of each class, None for those that have none; empty where no class has one.
         labels: what labelled data may call each class; empty where it has the classes' own names or numbers.
 
@@ -66,6 +67,7 @@ class Classes:
     out_of_distribution: OutOfDistribution | None = None
     covariates: tuple[Covariate, ...] = ()
     sequence: bool = False
+    frames: int = 0
     codes: tuple[Code | None, ...] = ()
     labels: tuple[tuple[str, ...], ...] = ()
 
@@ -80,6 +82,8 @@ class Classes:
             raise SpecError(f"There are {len(self.codes)} codes for {len(self.names)} classes.")
         if self.dimensions not in (2, 3) or not 0 <= self.unsure_below <= 1:
             raise SpecError("A classifier takes images of 2 or 3 dimensions, and is unsure below 0 to 1.")
+        if self.frames < 0 or self.frames == 1 or (self.frames and not self.sequence):
+            raise SpecError(f"A model that takes {self.frames} frames is none of sequences, which have 2 at least.")
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise SpecError(f"A temperature is a number above 0, not {self.temperature}.")
         strange = self.out_of_distribution
@@ -115,11 +119,13 @@ class ModelSpec:
         weights_bytes: size of its weights; 0 when not known.
         window_values: numbers (float32) that its network holds at its peak for each voxel of its window; None when not
             known.
+        gradient_values: likewise with the gradients of all its layers, which some explanations want.
         overlap: share of a window that overlaps the next, as its author has it.
         licence, authors, data_source, intended_use, references, warnings: what its author wrote.
         classes: what a classifier decides between; None for other tasks.
         findings: the classes of what a detector finds; empty for other tasks.
         finding_codes: a terminology's code of each of them, None for those that have none; empty where none has one.
+        finding_labels: what data may call each of them, beside its name; empty where that is not told.
         obstacle: why it can't be run, in a sentence, as far as its description tells; empty where nothing is known.
 
     Raises:
@@ -150,9 +156,11 @@ class ModelSpec:
     classes: Classes | None = None
     weights_bytes: int = 0
     window_values: float | None = None
+    gradient_values: float | None = None
     overlap: float = 0.0
     findings: tuple[str, ...] = ()
     finding_codes: tuple[Code | None, ...] = ()
+    finding_labels: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.channels:

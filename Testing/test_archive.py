@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import tarfile
 import tracemalloc
 import zipfile
@@ -45,6 +46,23 @@ def everything(folder: Path) -> dict[str, bytes | None]:
     }
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
+        (b"<!DOCTYPE html><title>Sign in</title>", "is a web page"),
+        (b"7z\xbc\xaf\x27\x1c", "does not unpack"),
+        (b"", "is empty"),
+        (b"hello", "is no zip or tar.gz archive"),
+    ],
+)
+def test_what_only_has_an_archive_s_name_says_what_it_is(content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(ModelError, match=words):
+        unpack(tmp_path / "a.zip", tmp_path / "out", Progress())
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_honest_archive_gives_the_same_tree(bundle: Path, files: Files, tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(zipped(files))
     unpack(tmp_path / "a.zip", tmp_path / "out", Progress())
@@ -86,6 +104,13 @@ def test_a_folder_packed_by_the_system_s_tar_gives_the_same_tree(bundle: Path, t
         archive.add(bundle, ".")
     root = find_model(str(tmp_path / "knee.tgz"))
     assert tree_sha256(root) == tree_sha256(bundle) and read_spec(root).name == "knee"
+
+
+@pytest.mark.parametrize("name", ["knee", "knee.bin", "knee.pt"])
+def test_a_zip_with_a_model_in_it_is_one_by_any_name(name: str, bundle: Path, tmp_path: Path) -> None:
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", bundle.parent, bundle.name)
+    root = find_model(str(Path(packed).rename(tmp_path / name)))
+    assert tree_sha256(root) == tree_sha256(bundle)
 
 
 @pytest.mark.parametrize("attack", TAR_ATTACKS)

@@ -119,8 +119,7 @@ def test_class_weights_come_from_the_voxels_of_each_class(data: Path, tmp_path: 
         ("network=Transformer", "known are DynUNet"),
         ("loss=mse", "dice_ce, dice_focal"),
         ("augmentation=+shear", "no augmentation 'shear'"),
-        ("intensity=n4,zscore", "no transform of MONAI's corrects a bias field"),
-        ("intensity=clahe", "equalises histograms part by part"),
+        ("intensity=n5,zscore", "no preprocessing 'n5'; known are zscore"),
         ("epochs=0", "above 0"),
         ("batch=many", "no number"),
         ("patch=16,16", "three whole numbers"),
@@ -253,6 +252,6 @@ def test_channels_nrrd_and_dicom_are_found(tmp_path: Path, shared_data: Path) ->
 def test_every_command_in_the_documentation_is_one() -> None:
     text = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
     commands = [line.partition("#")[0] for line in text.splitlines() if line.startswith(("medai train", "medai eval"))]
-    assert len(commands) == 4
+    assert len(commands) >= 4
     for command in commands:
         build_parser().parse_args(command.split()[1:])

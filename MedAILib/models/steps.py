@@ -67,6 +67,11 @@ INTENSITIES: dict[str, type] = {
     "ShiftIntensity": ShiftIntensity,
     "ThresholdIntensity": ThresholdIntensity,
 }
+# MedAI's own, which MONAI has nothing like; a bundle names them by this place, and MONAI finds them there.
+CORRECTIONS = "MedAILib.models.corrections"
+OWN_INTENSITIES = tuple(
+    f"{CORRECTIONS}.{name}d" for name in ("N4BiasFieldCorrection", "EdgePreservingDenoise", "CLAHE")
+)
 # Number formats that hold what an image has; others would cut it off.
 FLOATS = ("float", "float16", "float32", "float64", "half", "double", "None")
 # The letters of an axis's two ends, as MONAI's `Orientation` has them by default.
@@ -123,7 +128,7 @@ def _step(component: Component, image: str, axes: int) -> Step | None:
         _require_float(component)
     if name in WITHOUT_EFFECT:
         return None
-    if name in INTENSITIES:
+    if name in INTENSITIES or name in OWN_INTENSITIES:
         return Intensity(intensity_step(name, component))
     if name in _SPATIAL:
         with sense(component):
@@ -136,7 +141,10 @@ def _step(component: Component, image: str, axes: int) -> Step | None:
 
 def _require_alike(component: Component, merged: Merged) -> None:
     """Raise `SpecError` unless a step before images are put together does one and the same to each of them."""
-    alike = set(merged.keys) <= set(keys_of(component, "")) and step_name(component) not in INTENSITIES
+    alike = set(merged.keys) <= set(keys_of(component, "")) and step_name(component) not in (
+        *INTENSITIES,
+        *OWN_INTENSITIES,
+    )
     if not alike:
         raise SpecError(f"The model's '{component.target}' does not treat all of its images alike, or by their values.")
 
@@ -208,6 +216,8 @@ def _crop_foreground(arguments: Arguments, axes: int) -> Step:
     if arguments.take("source_key", arguments.key) != arguments.key:
         raise SpecError("The model's CropForeground looks at another entry than the image, which MedAI does not do.")
     margin = three(arguments.take("margin", 0), size, axes)
+    if min(margin) < 0:
+        raise SpecError(f"The model's '{arguments.target}' has a margin of {list(margin)} voxels; it is at least 0.")
     divisible = three(arguments.take("k_divisible", 1), count, axes, 1)
     smaller = bool(arguments.take("allow_smaller", False))
     mode = arguments.take_for_key("mode", "constant")
@@ -272,17 +282,23 @@ _SPATIAL: dict[str, Callable[[Arguments, int], Step]] = {
 
 
 def intensity_step(name: str, component: Component) -> Callable[[Tensor], Tensor]:
-    """One of `INTENSITIES` as a function of an image (C, ...).
+    """One of `INTENSITIES` or `OWN_INTENSITIES` as a function of an image (C, ...).
 
     Raises:
         SpecError: arguments that it does not take.
     """
     arguments = {key: known(value) for key, value in component.arguments.items() if key not in IGNORED}
     with sense(component):
-        transform = INTENSITIES[name](**arguments)
+        transform = (_correction(name) if name in OWN_INTENSITIES else INTENSITIES[name])(**arguments)
 
     def change(image: Tensor) -> Tensor:
         with sense(component):
             return torch.as_tensor(transform(image), dtype=torch.float32)
 
     return change
+
+
+def _correction(name: str) -> type:
+    from MedAILib.models import corrections  # noqa: PLC0415  SimpleITK takes half a second, and few models need it
+
+    return {f"{CORRECTIONS}.{kind.__name__}d": kind for kind in corrections.CORRECTIONS}[name]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from MedAILib.errors import ModelError
+from MedAILib.formats import holds_model, other_content
 from MedAILib.output import cannot_write
 from MedAILib.progress import Progress
 from MedAILib.store.limits import Limits, in_kilobytes
@@ -69,6 +70,20 @@ def archive_stem(path: Path) -> str | None:
     return None if ending is None else path.name[: -len(ending)]
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a path is an archive that MedAI unpacks: by its ending, or a zip with a model in it by any name.
+
+    Raises:
+        ModelError: it can't be read.
+    """
+    if not path.is_file():
+        return False
+    try:
+        return archive_stem(path) is not None or holds_model(path)
+    except OSError as error:
+        raise ModelError(f"{path} can't be read: {error}.") from error
+
+
 def unpack(archive: Path, target: Path, progress: Progress, limits: Limits | None = None) -> None:
     """Unpack an archive, told by its content, into `target`, which must not exist and appears only when all is there.
 
@@ -99,15 +114,24 @@ def _is_tar(archive: Path) -> bool:
         raise ModelError(f"{archive} can't be read: {error}.") from error
 
 
+def _no_archive(archive: Path) -> str:
+    """What a file is that has an archive's name and is none."""
+    try:
+        other = other_content(archive)
+    except OSError:
+        other = ""
+    if other:
+        return f"{archive} can't be unpacked: {other}."
+    return f"{archive} is no zip or tar.gz archive, or a damaged one; download or copy it again."
+
+
 def _unpack_to(archive: Path, folder: Path, progress: Progress, limits: Limits) -> None:
     with ExitStack() as files:
         try:
             raw = files.enter_context(_Sparing(archive, limits.small_bytes))
             file = files.enter_context(zipfile.ZipFile(raw))
         except _DAMAGED as error:
-            raise ModelError(
-                f"{archive} is no zip or tar.gz archive, or a damaged one; download or copy it again."
-            ) from error
+            raise ModelError(_no_archive(archive)) from error
         members = _accepted(archive, file.infolist(), limits)
         total, done = sum(member.info.file_size for member in members), 0
         for member in members:

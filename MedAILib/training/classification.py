@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
+from MedAILib.config import Config
 from MedAILib.errors import InputError, ModelError
 from MedAILib.models.networks import build_network
 from MedAILib.models.weights import load_weights, save_checkpoint
@@ -37,7 +38,7 @@ class Lesson:
     Args:
         name: of its checkpoint, and for people.
         network: its description, `_target_` and arguments.
-        images: (N, C, X, Y[, Z]), normalised.
+        images: (N, C, X, Y[, Z]), or sequences (N, T, C, X, Y[, Z]), normalised.
         targets: (N, classes), 1 for the image's class; for a distilled network only what its teachers say counts.
         epochs: how often it sees the images.
         seed: decides its first weights, the order of images and their changes.
@@ -149,14 +150,15 @@ def train_network(task: ClassificationTask, lesson: Lesson, bench: Bench, progre
 
 def new_network(description: dict[str, Any]) -> nn.Module:
     """A network of a task's description, laid out as the processor likes it best."""
-    network = build_network(description["_target_"], {k: v for k, v in description.items() if k != "_target_"})
+    component = Config({"network": description}, Path()).get("network")
+    network = build_network(component.target, component.arguments)
     flat = any(isinstance(part, nn.Conv2d) for part in network.modules())
     return network.to(memory_format=torch.channels_last) if flat else network  # type: ignore[call-overload]
 
 
 @torch.inference_mode()
 def scores_of(network: nn.Module, images: Tensor, device: str) -> Tensor:
-    """The network's output (N, classes) for images (N, C, X, Y[, Z]), in full precision."""
+    """The network's output (N, classes) for images (N, ...), in full precision."""
     network.eval()
     return torch.cat([network(part.to(device)).float().cpu() for part in images.split(64)])
 
@@ -177,14 +179,14 @@ def _run(
     course: _Course,
     progress: Progress,
 ) -> None:
-    change = Augmentation(task.augmentation)
+    change = Augmentation(task.augmentation, task.frames > 0)
     device = torch.device(bench.device)
     weights = None if lesson.teachers else class_weights(task, lesson.targets)
     loss = (
         nn.CrossEntropyLoss() if lesson.teachers else TargetLoss(task, None if weights is None else weights.to(device))
     )
     choice = torch.Generator()
-    flip = task.augmentation.get("flip", [])
+    flip = task.mirrored_axes
 
     def prepared(batch: Sequence[Tensor], where: Any, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         images, targets = change.mixed(change(batch[0].to(where)), batch[1].to(where))
@@ -253,7 +255,7 @@ def _taught(teachers: Sequence[nn.Module], images: Tensor, flip: Sequence[int], 
     chosen = torch.randperm(len(teachers), generator=choice)[:TEACHERS_AT_ONCE].tolist()
     total = torch.zeros(1, device=images.device)
     for number in chosen:
-        axes = [2 + axis for axis in flip if float(torch.rand(1, generator=choice)) < 0.5]
+        axes = [axis for axis in flip if float(torch.rand(1, generator=choice)) < 0.5]
         with torch.autocast(images.device.type, torch.bfloat16):
             found = teachers[number](images.flip(axes) if axes else images)
         total = total + found.float().softmax(dim=1)

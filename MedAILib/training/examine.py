@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,8 +82,8 @@ def examine_cases(
         except MedAIError as error:
             faults.append(Fault(case.name, str(error)))
     progress.step(len(cases), len(cases), "Checking done")
-    faults += [*_unlike(facts, channels), *_unknown_values(facts, labels), *_empty(facts, labels)]
-    return Examined(tuple(facts), tuple(faults), (*_duplicates(facts), *_balance(facts, labels)))
+    faults += [*unlike_faults(facts, channels), *_unknown_values(facts, labels), *_empty(facts, labels)]
+    return Examined(tuple(facts), tuple(faults), (*duplicate_remarks(facts), *_balance(facts, labels)))
 
 
 def examine_case(case: Case) -> CaseFacts:
@@ -92,7 +93,8 @@ def examine_case(case: Case) -> CaseFacts:
         MedAIError: a file can't be read, has NaN, is no label map, or lies on another grid than its image.
     """
     image, label = read_channels(case.images), read_image(case.label)
-    values = _label_values(case, image, label)
+    require_finite(image, case.images[0])
+    values = label_values(case, image, label)
     counts = np.bincount(values.ravel())
     present = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
     inside = image.data[:, values > 0]
@@ -110,8 +112,8 @@ def examine_case(case: Case) -> CaseFacts:
         inside.astype(np.float32),
         float(image.data.min()),
         float(kept) / values.size,
-        _sha256(image.data),
-        _sha256(values),
+        sha256_of(image.data),
+        sha256_of(values),
     )
 
 
@@ -161,12 +163,34 @@ def digest_of(facts: Sequence[CaseFacts]) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
-def _label_values(case: Case, image: Volume, label: Volume) -> NDArray[np.uint16]:
-    """A label map's values (K, J, I)."""
+def require_finite(image: Volume, file: Path) -> None:
+    """Raise `InputError` where an image has values that are no numbers."""
     if not np.isfinite(image.data).all():
-        raise InputError(f"{case.images[0]} has values that are no numbers (NaN or infinite); mend or remove it.")
+        raise InputError(f"{file} has values that are no numbers (NaN or infinite); mend or remove it.")
+
+
+def label_values(case: Case, image: Volume | None, label: Volume) -> NDArray[np.uint16]:
+    """A label map's values (K, J, I).
+
+    Args:
+        case: their files, for messages.
+        image: None leaves the grids uncompared.
+        label: as it was read.
+
+    Raises:
+        InputError: it lies on another grid than its image, or has values that are no labels.
+    """
     if label.channels != 1:
         raise InputError(f"{case.label} has {label.channels} values per voxel; a label map has one.")
+    if image is not None:
+        _require_same_grid(case, image, label)
+    values = label.data[0]
+    if not np.isfinite(values).all() or (values != np.round(values)).any() or values.min() < 0 or values.max() > 65535:
+        raise InputError(f"{case.label} is no label map: it has values that are no whole numbers from 0 to 65535.")
+    return values.astype(np.uint16)
+
+
+def _require_same_grid(case: Case, image: Volume, label: Volume) -> None:
     if label.geometry.shape_kji != image.geometry.shape_kji:
         ours, theirs = (" x ".join(map(str, v.geometry.shape_kji[::-1])) for v in (label, image))
         raise InputError(
@@ -178,13 +202,9 @@ def _label_values(case: Case, image: Volume, label: Volume) -> NDArray[np.uint16
             f"The label {case.label} is on another grid than its image {case.images[0]} (of the same size, but another "
             "place, direction or spacing); give both the same header, or resample the label."
         )
-    values = label.data[0]
-    if not np.isfinite(values).all() or (values != np.round(values)).any() or values.min() < 0 or values.max() > 65535:
-        raise InputError(f"{case.label} is no label map: it has values that are no whole numbers from 0 to 65535.")
-    return values.astype(np.uint16)
 
 
-def _unlike(facts: Sequence[CaseFacts], channels: int | None) -> list[Fault]:
+def unlike_faults(facts: Sequence[CaseFacts], channels: int | None) -> list[Fault]:
     """Cases with another number of channels or of dimensions than the others."""
     found = []
     usual = channels or Counter(fact.channels for fact in facts).most_common(1)[0][0] if facts else 0
@@ -232,7 +252,7 @@ def _empty(facts: Sequence[CaseFacts], labels: Mapping[int, str] | None) -> list
     ]
 
 
-def _duplicates(facts: Sequence[CaseFacts]) -> list[Fault]:
+def duplicate_remarks(facts: Sequence[CaseFacts]) -> list[Fault]:
     named: dict[str, list[str]] = {}
     for fact in facts:
         named.setdefault(fact.image_sha256, []).append(fact.case.name)
@@ -257,7 +277,7 @@ def _balance(facts: Sequence[CaseFacts], labels: Mapping[int, str] | None) -> li
     return found
 
 
-def _sha256(voxels: NDArray[np.generic]) -> str:
+def sha256_of(voxels: NDArray[np.generic]) -> str:
     """Of shape and values, the same for a file and its copy in another number format."""
     plain = np.ascontiguousarray(voxels.astype(np.float32))
     return hashlib.sha256(str(plain.shape).encode() + plain.tobytes()).hexdigest()
