@@ -45,7 +45,8 @@ def read_image(path: Path, series: str | None = None, progress: Progress | None 
 
     Voxels keep their type; scaled NIfTI becomes float. What a file has beside three dimensions becomes channels: red,
     green and blue (transparency is dropped), the components of vectors, the time points of 4D files. A 2D picture is
-    one slice of 1 mm. NIfTI's qform and sform are weighed against each other as ITK, and so Slicer, does.
+    one slice of 1 mm. NIfTI's qform and sform are weighed against each other as ITK, and so Slicer, does; where they
+    name two places, and where a camera's note asks to turn a picture, `progress` is warned.
 
     Args:
         path: a file, or a folder of DICOM files.
@@ -54,7 +55,7 @@ def read_image(path: Path, series: str | None = None, progress: Progress | None 
 
     Raises:
         InputError: the file is absent, empty, cut short, no image, or of complex numbers; a series of what is no DICOM.
-        GeometryError: its voxels do not lie at right angles.
+        GeometryError: its voxels do not lie at right angles, have no size, or two by two places of a NIfTI header.
         Cancelled: by `progress`.
     """
     reader = _image_io(path)
