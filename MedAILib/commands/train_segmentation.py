@@ -69,11 +69,16 @@ def run_train_segmentation(options: argparse.Namespace, device: torch.device, ma
     given = None if is_planned(options.task) else with_settings(_segmentation(options.task), settings)
     data = open_folder(options.data)
     labels = data.labels if given is None else {int(x["value"]): str(x["name"]) for x in given.labels}
-    examined = examine_cases(data.cases, labels, progress, None if given is None else len(given.channels))
+    told = given.channels if given else data.channels or ()
+    several = len(told) if given or len(told) > 1 else None  # one name may stand for a colour's three channels
+    examined = examine_cases(data.cases, labels, progress, several)
     patients_of = groups_of(examined.facts, data.patients)
     digests = {fact.case.name: fact.image_sha256 for fact in examined.facts}
     sides = [] if data.faults or examined.faults else split_faults(data, patients_of, digests)
     require_sound(examined, progress, [*data.faults, *sides])
+    if given and any(fact.is_slice != (given.axes == 2) for fact in examined.facts):
+        kinds = ("volumes", "single slices") if given.axes == 3 else ("single slices", "volumes")
+        raise InputError(f"The task {given.name} is for {kinds[0]}, and {options.data} has {kinds[1]}; plan a new one.")
     if len(set(patients_of.values())) < 2 and not data.splits:
         raise InputError(
             f"All cases in {options.data} are of one patient, so that nothing is left to validate on; add another's."

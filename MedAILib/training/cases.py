@@ -9,7 +9,10 @@ from pathlib import Path
 
 from MedAILib.errors import InputError
 
-IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+JPEG_ENDINGS = (".jpg", ".jpeg")
+WHITE = 255  # what programs for pictures write for "inside"
+PICTURE_ENDINGS = (".png", *JPEG_ENDINGS)  # without a grid
+IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", *PICTURE_ENDINGS)
 LAYOUTS = (("imagesTr", "labelsTr"), ("images", "labels"))
 
 
@@ -79,14 +82,17 @@ def scan_folder(folder: Path, channels: int | None = None) -> Found:
             break
     else:
         raise InputError(f"{folder} is no data folder: it needs images and labels, or imagesTr and labelsTr, in it.")
-    there = {_stem(path): path for path in _image_paths(images)}
     cases, faults = [], []
+    there: dict[str, Path] = {}
+    for path in _image_paths(images):
+        if (other := there.setdefault(_stem(path), path)) != path:
+            faults.append(Fault(path.name, f"{other} and {path} are of one name; keep one of them."))
     used: set[Path] = set()
     for label in _image_paths(labels):
         name = _stem(label)
         files = _images_of(there, name, channels)
         count = channels or max(len(files), 1)
-        if len(files) < count and files != (there.get(name),):  # one file may hold all channels
+        if len(files) < count and not _holds_all(files, there.get(name)):
             wanted = images / (f"{name}_{len(files):04d}" if files or count > 1 else name)
             faults.append(
                 Fault(label.name, f"The label {label} has no image: {wanted}.nii.gz (or the like) is absent.")
@@ -156,7 +162,9 @@ def read_labels(folder: Path) -> dict[int, str]:
         raise InputError(f"{path} has structures of several label values (regions); give each value its own name.")
     if "ignore" in dict(pairs):
         raise InputError(f"{path} has an 'ignore' label, which training does not leave out; label these voxels.")
-    return {value: name for name, value in pairs if value != 0}
+    named = {value: name for name, value in pairs if value != 0}
+    # Masks of black and white are read as 0 and 1.
+    return {1: named[WHITE]} if list(named) == [WHITE] else named
 
 
 def _image_paths(folder: Path) -> list[Path]:
@@ -169,11 +177,22 @@ def _image_paths(folder: Path) -> list[Path]:
 
 
 def _ending(path: Path) -> str | None:
-    return next((ending for ending in IMAGE_ENDINGS if path.name.endswith(ending)), None)
+    name = path.name.lower()
+    return next((path.name[-len(ending) :] for ending in IMAGE_ENDINGS if name.endswith(ending)), None)
 
 
 def _stem(path: Path) -> str:
     return path.name.removesuffix(_ending(path) or "")
+
+
+def _holds_all(files: tuple[Path, ...], plain: Path | None) -> bool:
+    """Whether one file may hold all channels: one of the case's own name, or a picture (nnU-Net calls it `_0000`)."""
+    return files == (plain,) or (len(files) == 1 and is_picture(files[0]))
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a picture (PNG, JPEG), which has pixels and no grid."""
+    return path.name.lower().endswith(PICTURE_ENDINGS)
 
 
 def _images_of(there: dict[str, Path], name: str, channels: int | None) -> tuple[Path, ...]:

@@ -24,7 +24,7 @@ from MedAILib.volume import Geometry, Volume
 
 SPLITS = ("train", "val", "test")
 MADE = "made"  # the part of those that a generator made: to learn from, never to judge by
-ENDINGS = (*IMAGE_ENDINGS, ".png", ".jpg", ".jpeg")
+ENDINGS = IMAGE_ENDINGS
 SHOWN = 3
 _OTHER_NAMES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 _SPLIT_COLUMNS = ("split", "set")
