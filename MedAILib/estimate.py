@@ -157,8 +157,13 @@ def _classifier_demand(spec: ModelSpec, volume: Volume, options: ClassifyOptions
         looks = shape[axis] if options.slices.index is None else 1
         shape[axis] = 1
     wanted = prod(n if n > 0 else own for n, own in zip(spec.patch or shape, shape, strict=False))
-    frames = max(volume.channels // len(spec.channels), 1)
-    sequence = frames if spec.classes is not None and spec.classes.sequence else 1
+    sequence = 1
+    if spec.classes is not None and spec.classes.sequence:
+        if spec.classes.dimensions == 2 and shape[0] > 1:  # its slices are the frames
+            sequence, shape[0] = shape[0], 1
+        else:
+            sequence = max(volume.channels // len(spec.channels), 1)
+        sequence = spec.classes.frames or sequence
     image = FLOAT * len(spec.channels) * wanted * sequence
     held = FLOAT * wanted * sequence * CLASSIFIER_VALUES * (EXPLAINED if options.explain else 1)
     return Demand(

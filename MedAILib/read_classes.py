@@ -15,8 +15,8 @@ def read_classes(plan: BundlePlan, outputs: dict[str, Any]) -> Classes:
     """The classes of a bundle, from its metadata's `outputs` and its own entry "medai".
 
     "medai" may hold "classification": kind, classes, thresholds (by class name), temperature, unsure_below,
-    out_of_distribution (method, threshold, validated_on), covariates (name, mean, sd), sequence, codes (by class name:
-    scheme, value, meaning), labels (by class name: what data call it).
+    out_of_distribution (method, threshold, validated_on), covariates (name, mean, sd), sequence, frames, codes (by
+    class name: scheme, value, meaning), labels (by class name: what data call it).
 
     Raises:
         SpecError: a list of classes of the wrong length; entries that make no sense.
@@ -46,6 +46,7 @@ def read_classes(plan: BundlePlan, outputs: dict[str, Any]) -> Classes:
             None if strange is None else OutOfDistribution(**strange),
             tuple(Covariate(**entry) for entry in own.get("covariates", ())),
             bool(own.get("sequence", False)),
+            int(own.get("frames", 0)),
             tuple(Code(*codes[name]) if name in codes else None for name in names) if codes else (),
             tuple(tuple(str(x) for x in labels.get(name, [name])) for name in names) if labels else (),
         )

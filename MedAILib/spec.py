@@ -50,6 +50,7 @@ class Classes:
         out_of_distribution: None where the model brings no such score.
         covariates: numbers that it takes beside the image, in order.
         sequence: it takes the frames of a sequence together.
+        frames: of a sequence, how many it was taught with: so many are taken from one, evenly spaced; 0: all.
         codes: a terminology's code of each class, None for those that have none; empty where no class has one.
         labels: what labelled data may call each class; empty where it has the classes' own names or numbers.
 
@@ -66,6 +67,7 @@ class Classes:
     out_of_distribution: OutOfDistribution | None = None
     covariates: tuple[Covariate, ...] = ()
     sequence: bool = False
+    frames: int = 0
     codes: tuple[Code | None, ...] = ()
     labels: tuple[tuple[str, ...], ...] = ()
 
@@ -80,6 +82,8 @@ class Classes:
             raise SpecError(f"There are {len(self.codes)} codes for {len(self.names)} classes.")
         if self.dimensions not in (2, 3) or not 0 <= self.unsure_below <= 1:
             raise SpecError("A classifier takes images of 2 or 3 dimensions, and is unsure below 0 to 1.")
+        if self.frames < 0 or self.frames == 1 or (self.frames and not self.sequence):
+            raise SpecError(f"A model that takes {self.frames} frames is none of sequences, which have 2 at least.")
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise SpecError(f"A temperature is a number above 0, not {self.temperature}.")
         strange = self.out_of_distribution

@@ -104,11 +104,9 @@ def test_all_folds_give_an_ensemble_and_a_report_over_every_case(data: Path, tmp
     summary = json.loads((tmp_path / "m.training" / "cross_validation" / "summary.json").read_text())
     assert len(summary["metric_per_case"]) == 6
     assert train(path, "--data", data, "-o", tmp_path / "m", "--epochs", 1, "--fold", "all", "--resume") == 0
-    model = open_model(tmp_path / "m", "cpu")
-    assert model.run(read_image(data / "imagesTr" / "case_0.nii.gz"), RunOptions(), SILENT).layers.any() in (
-        True,
-        False,
-    )
+    volume = read_image(data / "imagesTr" / "case_0.nii.gz")
+    segmentation = open_model(tmp_path / "m", "cpu").run(volume, RunOptions(), SILENT)
+    assert segmentation.geometry == volume.geometry and len(segmentation.provenance["members"].split(", ")) == 2
 
 
 def test_a_fold_that_there_is_not_leaves_nothing_behind(data: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from MedAILib.classification_record import record, summary
 from MedAILib.commands.targets import ClassificationTargets, classification_targets, files_of, writable
 from MedAILib.errors import InputError, OutputError, SpecError
-from MedAILib.files.images import read_channels, read_frames, write_scalar_volume
+from MedAILib.files.clips import read_clip, read_frames
+from MedAILib.files.images import read_channels, write_scalar_volume
 from MedAILib.files.tables import read_covariates, write_classification
 from MedAILib.models.store import find_model
 from MedAILib.output import whole_files
@@ -72,8 +73,10 @@ def _explain(options: argparse.Namespace) -> Explain | None:
 
 
 def _read(options: argparse.Namespace, classes: Classes, spec: ModelSpec, progress: Progress) -> Volume:
-    """The image; for a model of sequences several inputs are its frames, for others its channels."""
-    if classes.sequence and len(options.inputs) > 1 and len(spec.channels) == 1:
+    """The image; for a model of sequences one input is a clip and several are its frames, for others its channels."""
+    if classes.sequence and len(options.inputs) == 1:
+        return read_clip(options.inputs[0], options.series, progress)
+    if classes.sequence and len(spec.channels) == 1:
         return read_frames(options.inputs, progress)
     return read_channels(options.inputs, options.series, progress)
 

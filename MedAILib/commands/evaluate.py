@@ -57,7 +57,8 @@ def _comparison(
 def _classifier(model: ClassifierModel, options: argparse.Namespace, progress: Progress) -> None:
     if options.mirror or options.compare is not None:
         raise InputError("--mirror and --compare are for segmentation; leave them out.")
-    images = find_labelled_images(options.data)
+    classes = model.spec.classes
+    images = find_labelled_images(options.data, classes is not None and classes.sequence)
     split = options.split or _part_to_judge_by(images)
     part = part_of(images, (split,)) if split else images
     if not part:

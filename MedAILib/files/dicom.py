@@ -1,6 +1,6 @@
 """A DICOM series as one volume: its slices sorted, checked for gaps and stacked. No segmentations, no writing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,53 @@ def read_dicom(path: Path, series: str | None = None, progress: Progress | None 
     ordered = _sorted(path, frames)
     data = read_values(ordered, progress)
     return Volume(data, _geometry(path, ordered), path.name, _provenance(ordered, headers[ordered[0].path]))
+
+
+def read_dicom_clip(path: Path, series: str | None = None, progress: Progress | None = None) -> Volume:
+    """Read a clip: one multi-frame file, or a folder with a file for each frame, all at one place in the patient.
+
+    The frames become the slices K, 1 mm or the slice's thickness apart, in the order of their trigger times where all
+    have one and they differ, else of their instance numbers; those of a file in its own. A series whose slices lie in
+    different places is no clip, and read as `read_dicom` does.
+
+    Raises:
+        InputError: as `read_dicom`; frames of several sizes.
+        GeometryError, Cancelled: as `read_dicom`.
+    """
+    progress = progress or Progress()
+    paths = choose_series(path, series, progress).paths if path.is_dir() else (path,)
+    headers = {file: read_header(file) for file in paths}
+    if any(header.get("Rows") is None or header.get("Columns") is None for header in headers.values()):
+        return read_dicom(path, series, progress)  # which says so
+    frames = [frame for file in _in_time(headers) for frame in frames_of(file, headers[file], film=True)]
+    first = frames[0]
+    if not all(_in_one_place(frame, first) for frame in frames):
+        return read_dicom(path, series, progress)
+    for frame in frames:
+        if frame.shape_ji != first.shape_ji:
+            raise InputError(
+                f"{path}: {_name(frame)} has {frame.shape_ji[0]} x {frame.shape_ji[1]} voxels, the first frame "
+                f"{first.shape_ji[0]} x {first.shape_ji[1]}; a sequence has frames of one size."
+            )
+    one = _geometry(path, frames[:1])
+    geometry = Geometry((len(frames), *first.shape_ji), one.ijk_to_ras)
+    return Volume(read_values(frames, progress), geometry, path.name, _provenance(frames, headers[first.path]))
+
+
+def _in_time(headers: Mapping[Path, Dataset]) -> list[Path]:
+    """Files in the order in which their frames were taken."""
+    for key in ("TriggerTime", "InstanceNumber"):
+        told = [(header.get(key), path) for path, header in headers.items()]
+        times = {float(value) for value, _ in told if value not in (None, "")}
+        if len(times) == len(told):
+            return [path for _, path in sorted((float(value), path) for value, path in told)]
+    return sorted(headers)
+
+
+def _in_one_place(frame: Frame, first: Frame) -> bool:
+    if frame.position_lps is None or first.position_lps is None:
+        return frame.position_lps is first.position_lps
+    return bool(np.allclose(frame.position_lps, first.position_lps, atol=_TOLERANCE_MM))
 
 
 def _one_stack(path: Path, frames: Sequence[Frame], progress: Progress) -> list[Frame]:

@@ -1,7 +1,7 @@
 """Where each frame of a DICOM file lies in the patient and how its stored numbers become values."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +65,13 @@ def read_header(path: Path) -> Dataset:
         raise InputError(f"{path} is a damaged DICOM file: {error}.") from error
 
 
-def frames_of(path: Path, header: Dataset) -> list[Frame]:
+def frames_of(path: Path, header: Dataset, film: bool = False) -> list[Frame]:
     """The frames of one file, in its order.
+
+    Args:
+        path: the file.
+        header: its elements.
+        film: frames without a place of their own are taken too; all have the file's.
 
     Raises:
         InputError: elements that every image has are absent or contradict each other.
@@ -79,6 +84,9 @@ def frames_of(path: Path, header: Dataset) -> list[Frame]:
                 raise InputError(f"{path} says it has {count} frames, but describes {len(groups)}; export it again.")
             shared = header.get("SharedFunctionalGroupsSequence") or [Dataset()]
             return [_enhanced_frame(path, header, shared[0], group, n) for n, group in enumerate(groups)]
+        if count > 1 and film:
+            only = _classic_frame(path, header)
+            return [replace(only, index=n) for n in range(count)]
         if count > 1:
             raise InputError(
                 f"{path} holds {count} frames without places in the patient (a film loop?); export the frame or the "

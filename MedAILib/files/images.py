@@ -95,32 +95,6 @@ def read_channels(paths: Sequence[Path], series: str | None = None, progress: Pr
     return Volume(np.concatenate(parts), first.geometry, name, first.provenance)
 
 
-def read_frames(paths: Sequence[Path], progress: Progress | None = None) -> Volume:
-    """Read several images of one size as the frames of a sequence, which become channels.
-
-    Raises:
-        InputError: as `read_image`; frames of several sizes or kinds.
-        GeometryError: as `read_image`.
-        Cancelled: by `progress`.
-    """
-    frames = [read_image(path, None, progress) for path in paths]
-    first = frames[0]
-    for path, frame in zip(paths, frames, strict=True):
-        if frame.data.shape != first.data.shape:
-            raise InputError(
-                f"{path} is {_size(frame)}, but the first frame, {paths[0]}, is {_size(first)}; a sequence has frames "
-                "of one size."
-            )
-        if frame.channels != 1:
-            raise InputError(f"{path} has {frame.channels} channels; give frames of a sequence as grey pictures.")
-    name = f"{first.name} and {len(frames) - 1} more"
-    return Volume(np.concatenate([frame.data for frame in frames]), first.geometry, name, first.provenance)
-
-
-def _size(volume: Volume) -> str:
-    return " x ".join(str(n) for n in volume.data.shape) + " (C, K, J, I)"
-
-
 def write_label_map(segmentation: Segmentation, path: Path) -> None:
     """Write labels with the values of the model's description, on the input's grid, in the smallest unsigned type.
 

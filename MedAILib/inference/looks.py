@@ -110,16 +110,37 @@ def _frames(region: Volume, channels: int) -> list[Volume]:
 def _sequence(
     region: Volume, box: tuple[slice, slice, slice], classes: Classes, channels: int, colour: bool, progress: Progress
 ) -> Look:
-    """All frames at once: channels, or for a model of pictures the slices of a volume along K."""
-    if classes.dimensions == 2 and region.geometry.shape_kji[0] > 1:
-        region = with_channels(region, channels, colour, progress)
-        k, j, i = region.geometry.shape_kji
+    """All frames at once, or as many of them as the model was taught with.
+
+    Frames are channels, or for a model of pictures the slices of a volume along K.
+    """
+    k, j, i = region.geometry.shape_kji
+    if classes.dimensions == 2 and k > 1:
+        if region.channels not in (1, 3, channels):
+            raise InputError(
+                f"{region.name} is a sequence of volumes of {k} x {j} x {i} voxels (K, J, I), but the model takes "
+                "sequences of pictures; give a sequence of one slice."
+            )
         parts = [region.cropped((slice(n, n + 1), slice(0, j), slice(0, i))) for n in range(k)]
+        told = [progress] + [Progress()] * (k - 1)  # of colours that are converted, once
+        parts = [with_channels(part, channels, colour, told[n]) for n, part in enumerate(parts)]
     else:
         parts = _frames(region, channels)
     if len(parts) < 2:
         raise InputError(f"{region.name} is a single frame, but the model takes a sequence; give all its frames.")
-    return Look(_place(box, "image"), tuple(parts))
+    if classes.dimensions == 3 and 1 in region.geometry.shape_kji:
+        raise InputError(f"{region.name} is a sequence of pictures, but the model takes sequences of volumes.")
+    return Look(_place(box, "image"), tuple(parts[n] for n in frames_taken(len(parts), classes.frames)))
+
+
+def frames_taken(count: int, wanted: int) -> list[int]:
+    """Which of a sequence's frames a model takes: `wanted` of them from the first to the last, evenly spaced.
+
+    Of a sequence with fewer frames some are taken twice or more; all are taken once where `wanted` is 0.
+    """
+    if not wanted:
+        return list(range(count))
+    return [int(n) for n in np.floor(np.linspace(0, count - 1, wanted) + 0.5)]
 
 
 def _sliced(

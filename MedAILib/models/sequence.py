@@ -36,7 +36,10 @@ class SequenceClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (B, out_channels) of sequences (B, T, C, X, Y[, Z])."""
-        frames = torch.stack([self.backbone(x[:, n]) for n in range(x.shape[1])], dim=1)
+        if self.training:  # at once: faster, and batch norms see all frames
+            frames = self.backbone(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        else:  # one after another: only one frame's inner values are held
+            frames = torch.stack([self.backbone(x[:, n]) for n in range(x.shape[1])], dim=1)
         _, state = self.recurrent(frames)
         state = state[0] if isinstance(state, tuple) else state  # an LSTM's cell is not for others
         directions = 2 if self.recurrent.bidirectional else 1

@@ -68,6 +68,11 @@ INTENSITIES: dict[str, type] = {
     "ShiftIntensity": ShiftIntensity,
     "ThresholdIntensity": ThresholdIntensity,
 }
+# MedAI's own, which MONAI has nothing like; a bundle names them by this place, and MONAI finds them there.
+CORRECTIONS = "MedAILib.models.corrections"
+OWN_INTENSITIES = tuple(
+    f"{CORRECTIONS}.{name}d" for name in ("N4BiasFieldCorrection", "EdgePreservingDenoise", "CLAHE")
+)
 # Number formats that hold what an image has; others would cut it off.
 FLOATS = ("float", "float16", "float32", "float64", "half", "double", "None")
 # The letters of an axis's two ends, as MONAI's `Orientation` has them by default.
@@ -124,7 +129,7 @@ def _step(component: Component, image: str, axes: int) -> Step | None:
         _require_float(component)
     if name in WITHOUT_EFFECT:
         return None
-    if name in INTENSITIES:
+    if name in INTENSITIES or name in OWN_INTENSITIES:
         change = intensity_step(name, component)
         return Intensity(partial(_of_slice, change) if axes == 2 else change)
     if name in _SPATIAL:
@@ -138,7 +143,10 @@ def _step(component: Component, image: str, axes: int) -> Step | None:
 
 def _require_alike(component: Component, merged: Merged) -> None:
     """Raise `SpecError` unless a step before images are put together does one and the same to each of them."""
-    alike = set(merged.keys) <= set(keys_of(component, "")) and step_name(component) not in INTENSITIES
+    alike = set(merged.keys) <= set(keys_of(component, "")) and step_name(component) not in (
+        *INTENSITIES,
+        *OWN_INTENSITIES,
+    )
     if not alike:
         raise SpecError(f"The model's '{component.target}' does not treat all of its images alike, or by their values.")
 
@@ -279,17 +287,23 @@ def _of_slice(change: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
 
 
 def intensity_step(name: str, component: Component) -> Callable[[Tensor], Tensor]:
-    """One of `INTENSITIES` as a function of an image (C, ...).
+    """One of `INTENSITIES` or `OWN_INTENSITIES` as a function of an image (C, ...).
 
     Raises:
         SpecError: arguments that it does not take.
     """
     arguments = {key: known(value) for key, value in component.arguments.items() if key not in IGNORED}
     with sense(component):
-        transform = INTENSITIES[name](**arguments)
+        transform = (_correction(name) if name in OWN_INTENSITIES else INTENSITIES[name])(**arguments)
 
     def change(image: Tensor) -> Tensor:
         with sense(component):
             return torch.as_tensor(transform(image), dtype=torch.float32)
 
     return change
+
+
+def _correction(name: str) -> type:
+    from MedAILib.models import corrections  # noqa: PLC0415  SimpleITK takes half a second, and few models need it
+
+    return {f"{CORRECTIONS}.{kind.__name__}d": kind for kind in corrections.CORRECTIONS}[name]

@@ -142,6 +142,17 @@ def encoder_stages(name: str, keys: Sequence[str]) -> list[tuple[str, ...]]:
             stages = [(f"model.{'1.submodule.' * n}0.",) for n in range(DEEPEST)]
         case "AutoEncoder":
             stages = [(f"encode.encode_{n}.",) for n in range(DEEPEST)]
+        case "ResNet":
+            stages = [("conv1.", "bn1."), *((f"layer{n}.",) for n in range(1, 5))]
+        case "DenseNet" | "DenseNet121" | "DenseNet169" | "DenseNet201" | "DenseNet264":
+            stages = [
+                ("features.conv0.", "features.norm0."),
+                *((f"features.denseblock{n}.", f"features.transition{n}.") for n in range(1, 5)),
+            ]
+        case "EfficientNetBN":
+            stages = [("_conv_stem.", "_bn0."), *((f"_blocks.{n}.",) for n in range(DEEPEST + 1))]
+        case "TextbookCNN":
+            stages = [(f"features.{3 * n}.",) for n in range(DEEPEST)]
         case _:
             stages = []
     return [stage for stage in stages if any(key.startswith(stage) for key in keys)]

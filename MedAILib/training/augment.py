@@ -31,6 +31,8 @@ from monai.transforms import (
 from monai.utils import MetaKeys, SpaceKeys
 from numpy.typing import NDArray
 
+from MedAILib.models import corrections
+from MedAILib.models.steps import OWN_INTENSITIES
 from MedAILib.training.augmentations import flips, spatial_changes, value_changes
 from MedAILib.training.case_images import read_case
 from MedAILib.training.cases import Case
@@ -71,7 +73,9 @@ def fixed_steps(task: SegmentationTask) -> Compose:
         steps.append(without_third_axis)
     for entry in task.intensity:
         arguments = {key: value for key, value in entry.items() if key != "_target_"}
-        steps.append(getattr(monai.transforms, entry["_target_"])("image", **arguments))
+        target = str(entry["_target_"])
+        where = corrections if target in OWN_INTENSITIES else monai.transforms
+        steps.append(getattr(where, target.rpartition(".")[2])("image", **arguments))
     steps.append(EnsureTyped(BOTH, track_meta=False))
     if task.sampling != "uniform":
         steps.append(SpatialPadd(BOTH, spatial_size=wide_patch(task)))

@@ -20,10 +20,11 @@ class Augmentation:
 
     Args:
         wanted: see `classification_task.AUGMENTATIONS`; what is left out is not done.
+        sequences: images are sequences, whose frames are all changed alike; noise alone is each frame's own.
     """
 
-    def __init__(self, wanted: dict[str, Any]) -> None:
-        self._wanted = wanted
+    def __init__(self, wanted: dict[str, Any], sequences: bool = False) -> None:
+        self._wanted, self._sequences = wanted, sequences
         self._generator = torch.Generator()
         # "normalized": places from -1 to 1; "reverse_indexing": axes in the order of the tensor's.
         self._affine = AffineTransform(
@@ -35,7 +36,12 @@ class Augmentation:
         self._generator.manual_seed(seed)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Changed images (B, C, X, Y[, Z]) of the same shape, float32."""
+        """Changed images (B, C, X, Y[, Z]), or sequences (B, T, C, X, Y[, Z]), of the same shape, float32."""
+        if self._sequences:  # what is drawn for an image is drawn for all its channels
+            return self._changed(images.flatten(1, 2)).reshape(images.shape)
+        return self._changed(images)
+
+    def _changed(self, images: Tensor) -> Tensor:
         changed = self._affine(images, self._placements(len(images), images.ndim - 2).to(images.device))
         low, high = (_over_each(changed, way) for way in ("amin", "amax"))
         values = (changed - low) / (high - low).clamp_min(1e-6)

@@ -6,6 +6,7 @@ import numpy as np
 
 from MedAILib.training.cases import Split
 from MedAILib.training.evaluate import MEASURES, WORST_SHOWN, Evaluation, statistics
+from MedAILib.training.intensities import intensity_told, own_steps_told
 from MedAILib.training.recipe import Z_SCORE
 from MedAILib.training.task import SegmentationTask
 
@@ -42,7 +43,7 @@ def write_card(record: TrainingRecord, evaluation: Evaluation | None) -> str:
 ## Input and output
 
 {len(task.channels)} channel(s): {", ".join(task.channels)}. {_seen(task)}
-Windows of {_times(task.patch)} voxels.
+Windows of {_times(task.patch)} voxels.{own_steps_told(task.intensity)}
 
 | label | structure |
 |---|---|
@@ -170,10 +171,7 @@ def _intensity(task: SegmentationTask) -> str:
     """The steps that change values, as the bundle's config has them."""
     if task.intensity == [Z_SCORE]:
         return "normalising each channel to mean 0 and standard deviation 1"
-    return ", then ".join(
-        f"{step['_target_'].removesuffix('d')} ({', '.join(f'{k} {v}' for k, v in step.items() if k != '_target_')})"
-        for step in task.intensity
-    )
+    return intensity_told(task.intensity)
 
 
 def _times(numbers: list[float] | list[int]) -> str:

@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
+from MedAILib.config import Config
 from MedAILib.errors import InputError, ModelError
 from MedAILib.models.networks import build_network
 from MedAILib.models.weights import load_weights, save_checkpoint
 from MedAILib.progress import Progress
 from MedAILib.training.augment_images import Augmentation
 from MedAILib.training.classification_task import ClassificationTask
+from MedAILib.training.initial import Quiet, freeze_stages, load_initial
 from MedAILib.training.segmentation import AutocastInferer
 
 WARM_UP = 0.15  # share of the steps in which the learning rate rises
@@ -37,7 +39,7 @@ class Lesson:
     Args:
         name: of its checkpoint, and for people.
         network: its description, `_target_` and arguments.
-        images: (N, C, X, Y[, Z]), normalised.
+        images: (N, C, X, Y[, Z]), or sequences (N, T, C, X, Y[, Z]), normalised.
         targets: (N, classes), 1 for the image's class; for a distilled network only what its teachers say counts.
         epochs: how often it sees the images.
         seed: decides its first weights, the order of images and their changes.
@@ -65,12 +67,14 @@ class Bench:
         device: such as "cpu".
         resume: take what stands there already, and go on.
         stamp: tells one task and its data from another; a checkpoint of another stamp is not taken.
+        initial: a classifier whose weights each network starts from, as far as they fit.
     """
 
     folder: Path
     device: str
     resume: bool
     stamp: str
+    initial: Path | None = None
 
 
 class SeededOrder(Sampler[int]):
@@ -123,9 +127,14 @@ def train_network(task: ClassificationTask, lesson: Lesson, bench: Bench, progre
         Cancelled: by `progress`, between two batches.
     """
     set_determinism(lesson.seed)
-    network = new_network(lesson.network).to(bench.device)
+    network = new_network(lesson.network)
+    if bench.initial is not None:
+        load_initial(network, bench.initial, Quiet())
+    freeze_stages(network, str(lesson.network["_target_"]), task.frozen_stages)
+    network.to(bench.device)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(task.ema_decay), use_buffers=True)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=task.learning_rate, weight_decay=task.weight_decay)
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=task.learning_rate, weight_decay=task.weight_decay)
     batch = min(task.batch, len(lesson.images))
     length = len(lesson.images) // batch
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -149,14 +158,15 @@ def train_network(task: ClassificationTask, lesson: Lesson, bench: Bench, progre
 
 def new_network(description: dict[str, Any]) -> nn.Module:
     """A network of a task's description, laid out as the processor likes it best."""
-    network = build_network(description["_target_"], {k: v for k, v in description.items() if k != "_target_"})
+    component = Config({"network": description}, Path()).get("network")
+    network = build_network(component.target, component.arguments)
     flat = any(isinstance(part, nn.Conv2d) for part in network.modules())
     return network.to(memory_format=torch.channels_last) if flat else network  # type: ignore[call-overload]
 
 
 @torch.inference_mode()
 def scores_of(network: nn.Module, images: Tensor, device: str) -> Tensor:
-    """The network's output (N, classes) for images (N, C, X, Y[, Z]), in full precision."""
+    """The network's output (N, classes) for images (N, ...), in full precision."""
     network.eval()
     return torch.cat([network(part.to(device)).float().cpu() for part in images.split(64)])
 
@@ -177,14 +187,14 @@ def _run(
     course: _Course,
     progress: Progress,
 ) -> None:
-    change = Augmentation(task.augmentation)
+    change = Augmentation(task.augmentation, task.frames > 0)
     device = torch.device(bench.device)
     weights = None if lesson.teachers else class_weights(task, lesson.targets)
     loss = (
         nn.CrossEntropyLoss() if lesson.teachers else TargetLoss(task, None if weights is None else weights.to(device))
     )
     choice = torch.Generator()
-    flip = task.augmentation.get("flip", [])
+    flip = task.mirrored_axes
 
     def prepared(batch: Sequence[Tensor], where: Any, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         images, targets = change.mixed(change(batch[0].to(where)), batch[1].to(where))
@@ -253,7 +263,7 @@ def _taught(teachers: Sequence[nn.Module], images: Tensor, flip: Sequence[int], 
     chosen = torch.randperm(len(teachers), generator=choice)[:TEACHERS_AT_ONCE].tolist()
     total = torch.zeros(1, device=images.device)
     for number in chosen:
-        axes = [2 + axis for axis in flip if float(torch.rand(1, generator=choice)) < 0.5]
+        axes = [axis for axis in flip if float(torch.rand(1, generator=choice)) < 0.5]
         with torch.autocast(images.device.type, torch.bfloat16):
             found = teachers[number](images.flip(axes) if axes else images)
         total = total + found.float().softmax(dim=1)

@@ -11,6 +11,7 @@ from scipy.special import softmax
 from MedAILib.training.classification_measures import MEASURES, RESAMPLES, measure, with_intervals
 from MedAILib.training.classification_task import AUGMENTATIONS, ClassificationTask
 from MedAILib.training.cross_validation import ClassData, Judged, Trained
+from MedAILib.training.intensities import intensity_told, own_steps_told
 from MedAILib.training.labelled_images import MADE
 
 
@@ -23,6 +24,7 @@ class ClassifierRecord:
     trained: Trained
     command: str
     machine: str
+    initial: str = ""
 
 
 def write_classifier_card(record: ClassifierRecord) -> str:
@@ -40,8 +42,8 @@ def write_classifier_card(record: ClassifierRecord) -> str:
         if task.decision == "binary"
         else "the class of the largest probability"
     )
-    limits = "\n".join(f"- {text}" for text in task.warnings)
-    references = "\n".join(f"- {text}" for text in task.references)
+    limits = "\n".join(f"- {text}" for text in task.warnings or ["Not tried on images from elsewhere."])
+    references = "\n".join(f"- {text}" for text in task.references or ["None told."])
     return f"""# {task.title}
 
 {task.description}.
@@ -50,9 +52,9 @@ def write_classifier_card(record: ClassifierRecord) -> str:
 
 ## Input and output
 
-{", ".join(task.channels)}; {"a picture" if len(task.size) == 2 else "a volume"} of any size, resampled to
-{_times(task.size)} by area and normalised to mean 0 and standard deviation 1. Decides for {decision}.
-Scores are divided by a temperature of {chosen.temperature:g}. {strange}
+{", ".join(task.channels)}; {_what(task)} of any size, {_before(task)}resampled to
+{_times(task.size)} by area{_values(task)} and normalised to mean 0 and standard deviation 1. Decides for {decision}.
+Scores are divided by a temperature of {chosen.temperature:g}. {strange}{own_steps_told(task.intensity)}
 
 | class | labels in the data | images |
 |---|---|---|
@@ -73,7 +75,7 @@ Licence of the weights, as derived from the data: {task.licence}.
 {record.command}
 ```
 
-{_how(task)}
+{_how(task)}{_started(record)}
 
 Seed {task.seed}. Machine: {record.machine}.
 
@@ -100,6 +102,25 @@ def seed_range(judged: Judged) -> dict[str, tuple[float, float, float]]:
     }
 
 
+def _before(task: ClassificationTask) -> str:
+    return "cut to what is above zero, " if task.crop_foreground else ""
+
+
+def _values(task: ClassificationTask) -> str:
+    """The steps that change values before the last, as the bundle's config has them."""
+    return f", changed by {intensity_told(task.intensity)}" if task.intensity else ""
+
+
+def _what(task: ClassificationTask) -> str:
+    what = "picture" if len(task.size) == 2 else "volume"
+    if not task.frames:
+        return f"a {what}"
+    return (
+        f"a sequence of at least 2 {what}s, of which {task.frames} are taken, evenly spaced from the first to the last "
+        "(of a shorter one some twice or more), each"
+    )
+
+
 def _class_rows(record: ClassifierRecord) -> str:
     real = [n for n, split in zip(record.data.numbers.tolist(), record.data.splits, strict=True) if split != MADE]
     task, counts = record.task, Counter(real)
@@ -122,6 +143,14 @@ def _made(record: ClassifierRecord) -> str:
     counts = ", ".join(f"{made.count(n)} {name}" for n, name in enumerate(record.task.names) if n in made)
     makers = ", ".join(f"`{name}`" for name in record.task.synthetic)
     return f" Beside these it learnt from {len(made)} made pictures ({counts}) of {makers}; none was judged."
+
+
+def _started(record: ClassifierRecord) -> str:
+    if not record.initial:
+        return ""
+    frozen = record.task.frozen_stages
+    kept = f", whose first {frozen} stages were kept as they are" if frozen else ""
+    return f"\n\nStarted from the weights of {record.initial}{kept}."
 
 
 def _how(task: ClassificationTask) -> str:

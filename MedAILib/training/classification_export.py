@@ -9,6 +9,7 @@ import torch
 from MedAILib.models.mean_classifier import MeanClassifier
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import Calibration
+from MedAILib.training.export import CROP
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 
@@ -71,6 +72,8 @@ def _decisions(task: ClassificationTask, calibration: Calibration) -> dict[str, 
         "labels": {name: list(labels) for name, labels in task.labels.items()},
         "temperature": calibration.temperature,
     }
+    if task.frames:
+        found |= {"sequence": True, "frames": task.frames}
     if task.decision == "binary":
         found["thresholds"] = {task.names[1]: calibration.threshold}
     if calibration.strange_above is not None:
@@ -91,6 +94,7 @@ def shipped_network(task: ClassificationTask) -> dict[str, Any]:
             "_target_": f"{MeanClassifier.__module__}.{MeanClassifier.__name__}",
             "members": [task.network] * task.shipped,
             "mirrors": list(task.augmentation.get("flip", ())),
+            **({"sequence": True} if task.frames else {}),
         }
     return task.network | (task.student if task.networks * task.folds > 1 else {})
 
@@ -115,7 +119,9 @@ def inference(task: ClassificationTask) -> dict[str, Any]:
                 {"_target_": "LoadImaged", **image},
                 {"_target_": "EnsureChannelFirstd", **image},
                 *orient,
+                *([CROP] if task.crop_foreground else []),
                 {"_target_": "Resized", **image, "spatial_size": task.size, "mode": "area"},
+                *({"_target_": entry["_target_"], **image, **entry} for entry in task.intensity),
                 {"_target_": "NormalizeIntensityd", **image, "channel_wise": True},
                 {"_target_": "EnsureTyped", **image},
             ],

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from MedAILib.errors import InputError
+from MedAILib.training.intensities import intensity_entries
 
 LOSSES = ("cross-entropy", "focal")
 DECISIONS = ("binary", "multiclass")
@@ -20,7 +21,7 @@ AUGMENTATIONS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClassificationTask:
     """Everything that decides the training of a classifier, read from `tasks/<name>.json`.
 
@@ -30,8 +31,13 @@ class ClassificationTask:
         classes: for each class its `name`, the `labels` that data may have for it (numbers of a MedMNIST file, names
             of folders, texts of a CSV), and perhaps `code`, a terminology's; of two classes the second is the one to
             be found.
-        decision: one of `DECISIONS`.
+        decision: one of `DECISIONS`; empty: by the number of classes.
         size: what an image is resampled to, along each axis; two sizes for pictures, three for volumes.
+        frames: 0 for single images; else they are sequences, and so many frames are taken of each, evenly spaced from
+            the first to the last (of a shorter one some twice or more).
+        crop_foreground: images are cut to the box of what is above zero first; not for sequences.
+        intensity: what is done to values after that, in order, before each channel is brought to mean 0 and standard
+            deviation 1: words (`intensities.WORDS`, "window:-160:240") or MONAI's transforms without their keys.
         orientation: of volumes, three letters such as "RAS"; empty for pictures, which are taken as they lie.
         pool: the parts of the data that are learnt from (of "train", "val"), where the data has parts.
         folds: cross-validation inside of the pool; 1 trains on the training part and validates on the validation part.
@@ -47,8 +53,10 @@ class ClassificationTask:
             kept from it (of the fold, or the validation part) surprised least.
         distil_epochs: how long the distilled network learns.
         threshold: "balanced" for 0.5, "accuracy" for what was most accurate in cross-validation.
-        synthetic: generators (names or folders of bundles), each of one class, whose pictures are learnt from too.
+        synthetic: generators (names or folders of bundles), each of one class, whose pictures are learnt from too; not
+            for sequences.
         synthetic_share: how many pictures each of them makes, as a share of its class's real ones.
+        frozen_stages: with `--initial`, how many of a network's first stages keep that model's weights.
         strange_quantile: images of a higher energy than this share of the pool's (of the validation part's, where
             there are no folds) are "not sure"; 0 for no such score.
         strange_validated_on: what that was tried on, in words.
@@ -59,48 +67,61 @@ class ClassificationTask:
     """
 
     name: str
-    version: str
-    title: str
-    description: str
-    authors: str
-    copyright: str
-    licence: str
-    data_source: str
-    intended_use: str
-    references: list[str]
-    warnings: list[str]
-    modality: str
-    channels: list[str]
     classes: list[dict[str, Any]]
-    decision: str
+    channels: list[str]
     size: list[int]
-    orientation: str
     network: dict[str, Any]
-    student: dict[str, Any]
-    pool: list[str]
-    folds: int
-    networks: int
-    seed: int
-    epochs: int
-    distil_epochs: int
-    choice: str
-    batch: int
-    learning_rate: float
-    weight_decay: float
-    ema_decay: float
-    loss: str
-    class_weights: str | list[float]
-    label_smoothing: float
-    augmentation: dict[str, Any]
-    threshold: str
-    strange_quantile: float
-    strange_validated_on: str
-    comparison: list[dict[str, Any]]
+    version: str = "0.1.0"
+    title: str = ""
+    description: str = ""
+    authors: str = ""
+    copyright: str = ""
+    licence: str = "unknown"
+    data_source: str = "Not told"
+    intended_use: str = "Research and teaching. Not a medical device; not for diagnosis or treatment."
+    references: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    modality: str = ""
+    decision: str = ""
+    frames: int = 0
+    orientation: str = ""
+    crop_foreground: bool = False
+    intensity: list[Any] = field(default_factory=list)
+    student: dict[str, Any] = field(default_factory=dict)
+    pool: list[str] = field(default_factory=lambda: ["train", "val"])
+    folds: int = 5
+    networks: int = 1
     shipped: int = 0
+    seed: int = 12345
+    epochs: int = 40
+    distil_epochs: int = 40
+    choice: str = "last"
+    batch: int = 16
+    learning_rate: float = 0.003
+    weight_decay: float = 0.0001
+    ema_decay: float = 0.9
+    loss: str = "cross-entropy"
+    class_weights: str | list[float] = "balanced"
+    label_smoothing: float = 0.0
+    augmentation: dict[str, Any] = field(default_factory=dict)
+    threshold: str = "balanced"
+    strange_quantile: float = 0.0
+    strange_validated_on: str = ""
+    comparison: list[dict[str, Any]] = field(default_factory=list)
     synthetic: list[str] = field(default_factory=list)
     synthetic_share: float = 1.0
+    frozen_stages: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "intensity", intensity_entries(self.intensity))
+        usual = {
+            "title": self.name.replace("_", " ").capitalize(),
+            "description": " or ".join(self.names),
+            "decision": "binary" if len(self.classes) == 2 else "multiclass",
+        }
+        for key, value in usual.items():
+            if not getattr(self, key):
+                object.__setattr__(self, key, value)
         weights = self.class_weights
         wrong = {
             "classes": len(self.classes) < 2 or len(set(self.names)) < len(self.classes) or self._shared_label(),
@@ -108,7 +129,10 @@ class ClassificationTask:
             "size": len(self.size) not in (2, 3) or min(self.size) < 1,
             "orientation": (len(self.size) == 2) != (self.orientation == ""),
             "pool": not self.pool or not set(self.pool) <= {"train", "val"},
+            "frames": self.frames < 0 or self.frames == 1,
+            "crop_foreground": self.crop_foreground and self.frames > 0,
             "folds": self.folds < 1,
+            "frozen_stages": self.frozen_stages < 0,
             "networks": self.networks < 1,
             "shipped": not 0 <= self.shipped <= self.networks * self.folds,
             "epochs": self.epochs < 1 or self.distil_epochs < 1,
@@ -120,6 +144,7 @@ class ClassificationTask:
             and (isinstance(weights, str) or len(weights) != len(self.classes) or min(weights) <= 0),
             "label_smoothing": not 0 <= self.label_smoothing < 1,
             "augmentation": not set(self.augmentation) <= set(AUGMENTATIONS),
+            "synthetic": bool(self.synthetic) and self.frames > 0,
             "synthetic_share": not 0 <= self.synthetic_share <= 100,
             "threshold": self.threshold not in ("balanced", "accuracy"),
             "strange_quantile": not 0 <= self.strange_quantile <= 1,
@@ -135,6 +160,11 @@ class ClassificationTask:
     def names(self) -> tuple[str, ...]:
         """The classes' names, in the order of the network's output."""
         return tuple(str(entry["name"]) for entry in self.classes)
+
+    @property
+    def mirrored_axes(self) -> list[int]:
+        """The axes of a batch, counted from its end, along which images may be mirrored."""
+        return [axis - len(self.size) for axis in self.augmentation.get("flip", ())]
 
     @property
     def labels(self) -> dict[str, tuple[str, ...]]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from MedAILib.errors import InputError
 from MedAILib.models.mean_classifier import MeanClassifier
+from MedAILib.models.trust import tree_sha256
 from MedAILib.progress import Progress
 from MedAILib.training.classification import Bench, Lesson, scores_of, train_network
 from MedAILib.training.classification_task import ClassificationTask
@@ -39,7 +40,7 @@ class ClassData:
     """Images ready for the network, and what they show.
 
     Args:
-        images: (N, C, X, Y[, Z]), normalised.
+        images: (N, C, X, Y[, Z]), or sequences (N, T, C, X, Y[, Z]), normalised.
         numbers: (N,), the class of each.
         names: (N,), how reports call each.
         splits: (N,), "train", "val", `MADE`, or "" each.
@@ -95,7 +96,8 @@ def train_classifier(task: ClassificationTask, data: ClassData, bench: Bench, pr
         ModelError: a loss that is no number.
         Cancelled: by `progress`; every whole epoch stands in the bench's folder.
     """
-    bench = replace(bench, stamp=stamp(task, data))
+    started = "" if bench.initial is None else f" {tree_sha256(bench.initial)} {task.frozen_stages}"
+    bench = replace(bench, stamp=stamp(task, data) + started)
     folds = split_folds(task, data)
     networks: list[nn.Module] = []
     scores: list[list[Tensor]] = []
@@ -110,7 +112,8 @@ def train_classifier(task: ClassificationTask, data: ClassData, bench: Bench, pr
     judged = _judged(numbers, scores)
     final = networks[0]
     if task.shipped:
-        final = MeanClassifier(_in_turn(task, networks)[: task.shipped], task.augmentation.get("flip", ()))
+        members = _in_turn(task, networks)[: task.shipped]
+        final = MeanClassifier(members, task.augmentation.get("flip", ()), task.frames > 0)
     elif len(networks) > 1:
         pool = folds[0][0] if len(folds) == 1 else np.arange(len(data.numbers))
         lesson = _lesson(task, data, pool, "final network", len(folds) * 100, tuple(networks))
@@ -217,7 +220,7 @@ def _targets(task: ClassificationTask, data: ClassData, places: NDArray[np.int64
 
 def _likely(network: nn.Module, images: Tensor, task: ClassificationTask, bench: Bench) -> Tensor:
     """Logarithm (N, classes) of the mean probabilities over mirrored copies, which is what is taught."""
-    copies = [images, *(images.flip(2 + axis) for axis in task.augmentation.get("flip", ()))]
+    copies = [images, *(images.flip(axis) for axis in task.mirrored_axes)]
     each = [scores_of(network, copy, bench.device).double().softmax(dim=1) for copy in copies]
     return torch.stack(each).mean(dim=0).clamp_min(1e-12).log()
 

@@ -108,7 +108,7 @@ def evaluate_classifier(
         Cancelled: by `progress`.
     """
     classes = model.spec.classes
-    if classes is None or classes.kind == "multilabel" or classes.covariates or classes.sequence:
+    if classes is None or classes.kind == "multilabel" or classes.covariates:
         raise SpecError(
             f"The model {model.spec.name} does not give one class for one image alone, which is what is evaluated."
         )
@@ -195,13 +195,15 @@ def _case(image: LabelledImage, number: int, result: Classification, seconds: fl
 
 
 def _worst(cases: Sequence[ClassifiedCase]) -> tuple[tuple[ClassifiedCase, NDArray[Any]], ...]:
-    """Wrong decisions, those first that left the least probability to the truth; the middle slice of each."""
+    """Wrong decisions, those first that left the least probability to the truth; the middle slice or frame of each."""
     wrong = sorted((case for case in cases if case.decided != case.number), key=lambda case: case.likely[case.number])
     return tuple((case, _picture(case.image)) for case in wrong[:WORST_SHOWN])
 
 
 def _picture(image: LabelledImage) -> NDArray[Any]:
     data = read_labelled(image).data.astype(np.float64)
+    if image.sequence and len(data) > 3:  # its frames
+        data = data[len(data) // 2][None]
     axis = int(np.argmin(data.shape[1:])) + 1
     picture = np.take(data, data.shape[axis] // 2, axis=axis)
     return np.asarray(picture.mean(axis=0))

@@ -89,9 +89,9 @@ def require_place(folder: Path) -> None:
     """Raise `OutputError` where a trained model can't stand: in the place of something else, or without permission."""
     if folder.exists() and not (folder / "configs" / "metadata.json").is_file():
         raise OutputError(f"{folder} exists and is no model; choose another folder for the trained model.")
+    there = next(parent for parent in folder.resolve().parents if parent.exists())
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder.parent):
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         raise OutputError(f"The trained model can't be written to {folder}: {error.strerror}.") from error

@@ -1,7 +1,7 @@
 """How a segmentation task brings values into one range: words for it, and the rules that hold for what a task names.
 
-Only what MONAI has as a transform, and MedAI's interpreter knows, can be in a task: a model that was trained behind
-anything else would run nowhere else.
+Only what MedAI's interpreter knows can be in a task: transforms of MONAI's, and MedAI's own (`models/corrections.py`)
+for what MONAI has nothing for, which MONAI runs where MedAI is installed.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Any
 
 from MedAILib.config_values import Component
 from MedAILib.errors import InputError, SpecError
-from MedAILib.models.steps import INTENSITIES, preprocessing_steps
+from MedAILib.models.steps import CORRECTIONS, INTENSITIES, OWN_INTENSITIES, preprocessing_steps
 from MedAILib.training.recipe import Z_SCORE
 
 # What is asked for by one word.
@@ -19,17 +19,13 @@ WORDS: dict[str, dict[str, Any]] = {
     "denoise": {"_target_": "MedianSmoothd", "radius": 1},
     "smooth": {"_target_": "GaussianSmoothd", "sigma": 0.7},
     "equalise": {"_target_": "HistogramNormalized", "num_bins": 256, "min": 0, "max": 1},
+    "n4": {"_target_": f"{CORRECTIONS}.N4BiasFieldCorrectiond"},
+    "clahe": {"_target_": f"{CORRECTIONS}.CLAHEd"},
+    "denoise_edges": {"_target_": f"{CORRECTIONS}.EdgePreservingDenoised"},
     "percentiles": {"_target_": "ScaleIntensityRangePercentilesd", "lower": 0.5, "upper": 99.5, "b_min": 0, "b_max": 1}
     | {"clip": True, "channel_wise": True},
 }
 WINDOW = re.compile(r"window:(-?\d+(?:\.\d+)?):(-?\d+(?:\.\d+)?)")
-# What the field does that no transform of MONAI's does, and what comes closest.
-ELSEWHERE = {
-    "n4": "no transform of MONAI's corrects a bias field by N4, so that no other program could run the model; correct "
-    "the images before training and before each use, or train with the augmentation bias_field",
-    "clahe": "no transform of MONAI's equalises histograms part by part, so that no other program could run the model; "
-    "use equalise, which does it over the whole image",
-}
 
 
 def intensity_entries(words: list[Any]) -> list[dict[str, Any]]:
@@ -46,15 +42,15 @@ def intensity_entries(words: list[Any]) -> list[dict[str, Any]]:
 def require_runnable(entries: list[dict[str, Any]]) -> None:
     """Raise `InputError` where MedAI's interpreter, and so a model that results, would not do one of the steps."""
     for entry in entries:
-        name = str(entry.get("_target_", "")).removesuffix("d")
-        if name not in INTENSITIES:
+        target = str(entry.get("_target_", ""))
+        if target not in OWN_INTENSITIES and target.removesuffix("d") not in INTENSITIES:
+            every = (*(f"{known}d" for known in INTENSITIES), *OWN_INTENSITIES)
             raise InputError(
-                f"The task's intensity names '{entry.get('_target_')}', which no model may; it may name "
-                f"{', '.join(f'{known}d' for known in INTENSITIES)}."
+                f"The task's intensity names '{target}', which no model may; it may name {', '.join(every)}."
             )
         arguments = {key: value for key, value in entry.items() if key != "_target_"}
         try:
-            preprocessing_steps((Component(f"{name}d", {"keys": "image", **arguments}),))
+            preprocessing_steps((Component(target.removesuffix("d") + "d", {"keys": "image", **arguments}),))
         except SpecError as error:
             raise InputError(f"The task's intensity is wrong: {error}") from error
 
@@ -65,8 +61,26 @@ def _entry(word: str) -> dict[str, Any]:
         if low >= high:
             raise InputError(f"The window '{word}' is empty; give the lower end first, such as window:-160:240.")
         return {"_target_": "ScaleIntensityRanged", "a_min": low, "a_max": high, "b_min": 0, "b_max": 1, "clip": True}
-    if word.lower() in ELSEWHERE:
-        raise InputError(f"'{word}' can't be part of a model: {ELSEWHERE[word.lower()]}.")
     if word not in WORDS:
         raise InputError(f"There is no preprocessing '{word}'; known are {', '.join(WORDS)} and window:LOW:HIGH.")
     return dict(WORDS[word])
+
+
+def own_steps_told(entries: list[dict[str, Any]]) -> str:
+    """A sentence for a model card, a space before it, on steps that stock MONAI has no transform for; else empty."""
+    own = [str(entry["_target_"]).rpartition(".")[2] for entry in entries if entry["_target_"] in OWN_INTENSITIES]
+    if not own:
+        return ""
+    return (
+        f" Stock MONAI has no transform {' or '.join(own)}: it runs this model where MedAI is installed, and not alone."
+    )
+
+
+def intensity_told(entries: list[dict[str, Any]]) -> str:
+    """Steps that change values, in words for a card: names as the bundle's config has them, and their arguments."""
+    told = []
+    for entry in entries:
+        arguments = ", ".join(f"{key} {value}" for key, value in entry.items() if key != "_target_")
+        name = str(entry["_target_"]).rpartition(".")[2].removesuffix("d")
+        told.append(f"{name} ({arguments})" if arguments else name)
+    return ", then ".join(told)

@@ -8,7 +8,7 @@ import hashlib
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedAILib.errors import InputError
+from MedAILib.files.clips import is_clip_folder, read_clip
 from MedAILib.files.images import read_image
 from MedAILib.progress import Progress
 from MedAILib.training.cases import IMAGE_ENDINGS
@@ -44,6 +45,7 @@ class LabelledImage:
         source: the file that it lies in.
         array: its voxels where the file holds many images: (H, W), (H, W, 3) or (D, H, W); None for a file of its own.
         patient: whose image it is; empty where that is not told.
+        sequence: its file is a clip, or it is a folder with a picture for each frame.
     """
 
     name: str
@@ -52,20 +54,28 @@ class LabelledImage:
     source: Path
     array: NDArray[Any] | None = None
     patient: str = ""
+    sequence: bool = False
 
 
-def find_labelled_images(data: Path) -> tuple[LabelledImage, ...]:
+def find_labelled_images(data: Path, sequences: bool = False) -> tuple[LabelledImage, ...]:
     """List the labelled images of a MedMNIST `.npz`, a CSV of path and label, or a folder with a folder per class.
 
     A CSV names its columns in its first line (path and label; perhaps split and patient), or has a path and a label in
     each line and nothing else; paths count from its folder.
-    A folder may have `train`, `val` and `test` with the classes' folders in them.
+    A folder may have `train`, `val` and `test` with the classes' folders in them. Where clips are wanted (`sequences`),
+    a folder in a class's folder that holds pictures is one: its frames.
 
     Raises:
         InputError: it is none of these, or is damaged or incomplete; the sentence names the file.
     """
+    if sequences:
+        return tuple(replace(image, sequence=True) for image in _find(data, _clips_of_class))
+    return _find(data, _images_of_class)
+
+
+def _find(data: Path, files_of_class: Callable[[Path], Iterator[Path]]) -> tuple[LabelledImage, ...]:
     if data.is_dir():
-        return _of_folder(data)
+        return _of_folder(data, files_of_class)
     if not data.is_file():
         raise InputError(f"{data} does not exist; give a MedMNIST .npz, a .csv of path and label, or a folder.")
     if data.suffix.lower() == ".npz":
@@ -105,7 +115,7 @@ def read_labelled(image: LabelledImage, progress: Progress | None = None) -> Vol
         InputError: its file can't be read.
     """
     if image.array is None:
-        return read_image(image.source, None, progress)
+        return (read_clip if image.sequence else read_image)(image.source, None, progress)
     array = image.array
     if array.ndim == 3 and array.shape[-1] == 3 and array.shape[0] != 3:
         data = np.moveaxis(array, -1, 0)[:, None]
@@ -131,7 +141,7 @@ def check_images(
         images: to check.
         numbers: their classes, as `numbered` has them.
         names: the classes.
-        dimensions: 2 for pictures, 3 for volumes.
+        dimensions: 2 for pictures, 3 for volumes (of each frame, where the images are sequences).
         progress: is told of each image and warned.
 
     Raises:
@@ -144,7 +154,7 @@ def check_images(
     for number, image in enumerate(images):
         progress.step(number, len(images), f"Checking {image.name}")
         volume = read_labelled(image, progress)
-        channels.append(volume.channels)
+        channels.append(0 if image.sequence else volume.channels)  # a sequence's are as many as it has frames
         _check_one(image, volume, dimensions)
         key = hashlib.sha256(f"{volume.data.shape}{volume.data.dtype}".encode() + volume.data.tobytes()).hexdigest()
         other = seen.setdefault(key, number)
@@ -186,8 +196,9 @@ def require_classes(numbers: NDArray[np.int64], names: Sequence[str], where: str
 
 
 def _check_one(image: LabelledImage, volume: Volume, dimensions: int) -> None:
-    flat = 1 in volume.geometry.shape_kji
-    if flat != (dimensions == 2):
+    if image.sequence:
+        _check_frames(image, volume, dimensions)
+    elif (1 in volume.geometry.shape_kji) != (dimensions == 2):
         shape = " x ".join(str(n) for n in volume.geometry.shape_kji)
         what = "pictures" if dimensions == 2 else "volumes"
         raise InputError(f"{image.name} is of {shape} voxels (K, J, I), but {what} are wanted; take it out.")
@@ -195,6 +206,27 @@ def _check_one(image: LabelledImage, volume: Volume, dimensions: int) -> None:
         raise InputError(f"{image.name} has values that are not finite (NaN); mend the image or take it out.")
     if volume.data.min() == volume.data.max():
         raise InputError(f"{image.name} has the same value everywhere, so that nothing can be seen in it; take it out.")
+
+
+def _check_frames(image: LabelledImage, volume: Volume, dimensions: int) -> None:
+    """Raise `InputError` for what is no sequence, or one of the other kind of frames."""
+    k, slices = volume.channels, volume.geometry.shape_kji[0]
+    shape = " x ".join(str(n) for n in volume.data.shape)
+    if dimensions == 2 and slices > 1 and k not in (1, 3):
+        raise InputError(
+            f"{image.name} is a sequence of volumes ({shape}: frames, K, J, I), but sequences of pictures are wanted; "
+            "take it out."
+        )
+    if dimensions == 3 and 1 in volume.geometry.shape_kji:
+        raise InputError(
+            f"{image.name} is a sequence of pictures ({shape}: frames, K, J, I), but sequences of volumes are wanted; "
+            "take it out."
+        )
+    if max(k, slices if dimensions == 2 else 1) < 2:
+        raise InputError(
+            f"{image.name} is a single frame ({shape}: frames, K, J, I), but sequences are wanted; give all its frames "
+            "in one file, the last axis time, or in a folder of its own, a picture for each."
+        )
 
 
 def _check_channels(images: Sequence[LabelledImage], channels: Sequence[int]) -> None:
@@ -247,7 +279,26 @@ def _of_npz(path: Path) -> tuple[LabelledImage, ...]:
     return tuple(found)
 
 
-def _of_folder(folder: Path) -> tuple[LabelledImage, ...]:
+def _images_of_class(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.name.lower().endswith(ENDINGS) and not path.name.startswith("."):
+            yield path
+
+
+def _clips_of_class(folder: Path) -> Iterator[Path]:
+    """Files of clips, and folders of frames; a picture beside them is told to be a single frame when it is read."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir() and is_clip_folder(path):
+            yield path
+        elif path.is_dir():
+            yield from _clips_of_class(path)
+        elif path.name.lower().endswith((*ENDINGS, ".dcm")):
+            yield path
+
+
+def _of_folder(folder: Path, files_of_class: Callable[[Path], Iterator[Path]]) -> tuple[LabelledImage, ...]:
     inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     splits = {path: _split(path.name) for path in inside}
     if inside and all(splits[path] in SPLITS for path in inside):
@@ -257,8 +308,7 @@ def _of_folder(folder: Path) -> tuple[LabelledImage, ...]:
     found = [
         LabelledImage(file.relative_to(folder).as_posix(), path.name, split, file)
         for path, split in classes
-        for file in sorted(path.rglob("*"))
-        if file.name.lower().endswith(ENDINGS) and not file.name.startswith(".")
+        for file in files_of_class(path)
     ]
     if not found:
         raise InputError(f"{folder} holds no images in folders, one folder for each class.")

@@ -6,7 +6,7 @@ reasons.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -198,6 +198,18 @@ def balanced_weights(facts: Sequence[CaseFacts], classes: int) -> list[float]:
     counts = np.array([sum(fact.voxels.get(value, 0) for fact in facts) for value in range(classes)], dtype=np.float64)
     weights = 1 / np.sqrt(np.maximum(counts, 1) / counts.sum())
     return [round(float(weight), 4) for weight in weights / weights.mean()]
+
+
+TOLD = (
+    *("channels", "labels", "orientation", "spacing_mm", "intensity", "crop_foreground", "patch", "network", "batch"),
+    *("samples", "sampling", "mirror_axes", "augmentation", "loss", "class_weights", "learning_rate", "schedule"),
+    *("epochs", "patience", "folds", "frozen_stages"),
+)
+
+
+def task_choices(task: SegmentationTask, asked: Container[str]) -> list[Choice]:
+    """What a task that was given says, each with where it is from; `asked` are the command line's keys."""
+    return [Choice(key, getattr(task, key), ASKED if key in asked else "the task's") for key in TOLD]
 
 
 def told_choices(choices: Sequence[Choice]) -> str:

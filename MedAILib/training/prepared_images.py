@@ -57,7 +57,9 @@ def prepare_images(
 
 def _recipe(task: ClassificationTask, preprocessing: tuple[Component, ...]) -> ClassifyRecipe:
     count, axes = len(task.channels), len(task.size)
-    classes = Classes(task.names, task.decision, axes, (0.5,) * len(task.names))
+    classes = Classes(
+        task.names, task.decision, axes, (0.5,) * len(task.names), sequence=task.frames > 0, frames=task.frames
+    )
     steps = preprocessing_steps(preprocessing, axes)
     return ClassifyRecipe(steps, classes, count, len(task.names), "softmax", axes == 2 and count in (1, 3))
 

@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from MedAILib.errors import OutputError
 from MedAILib.output import whole_file
 from MedAILib.progress import Progress
 from MedAILib.training.augment import random_steps
 from MedAILib.training.cases import Case
+from MedAILib.training.classification_samples import require_png
 from MedAILib.training.plots import STYLE
 from MedAILib.training.samples import prepared_cases, seed_of
 from MedAILib.training.task import SegmentationTask
@@ -28,8 +28,7 @@ def write_samples(task: SegmentationTask, cases: tuple[Case, ...], path: Path, p
     Raises:
         OutputError: the picture can't be written, or its name does not end in .png.
     """
-    if path.suffix.lower() != ".png":
-        raise OutputError(f"{path} can't be written: the picture's name has to end in .png.")
+    require_png(path)
     with matplotlib.rc_context(STYLE), whole_file(path) as part:
         draw_samples(task, cases[:ROWS], progress).savefig(part, dpi=130)
 
