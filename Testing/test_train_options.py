@@ -22,7 +22,7 @@ EPOCHS = ("--epochs", 2)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return medmnist(tmp_path_factory.mktemp("squares") / "squares.npz", train=24, val=8)
+    return medmnist(tmp_path_factory.mktemp("squares") / "squares.npz", train=32, val=8)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_classifiers_plan_is_told_and_written_and_can_be_given_back(
     words = ["--plan-only", "--set", "batch=4", "--device", "cpu"]
     assert main([*map(str, ["train", task, "--data", data, "-o", tmp_path / "m", *words])]) == 0
     told = capsys.readouterr().out
-    for text in ("16 above, 16 below", "24 and 8", "batch             4\n", "asked for by --set", "the task's"):
+    for text in ("20 above, 20 below", "32 and 8", "batch              4\n", "asked for by --set", "the task's"):
         assert text in told, told
     assert not (tmp_path / "m").exists()
     read = read_task(str(tmp_path / "m.training" / "task.json"))
@@ -150,7 +150,7 @@ def kinds(tmp_path: Path, data: Path) -> dict[str, tuple[Any, Path]]:
     made = json.loads((TASKS / "breast_ultrasound_pictures.json").read_text(encoding="utf-8"))
     (tmp_path / "made.json").write_text(json.dumps(made), encoding="utf-8")
     return {
-        "segmentation": ("auto", write_cases(tmp_path / "balls", 2)),
+        "segmentation": ("auto", write_cases(tmp_path / "balls", 3, (16, 16, 16))),
         "classification": (tmp_path / "squares.json", data),
         "generation": (tmp_path / "made.json", data),
     }

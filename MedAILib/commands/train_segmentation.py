@@ -68,6 +68,7 @@ def run_train_segmentation(options: argparse.Namespace, device: torch.device, ma
     if not is_planned(options.task) and "memory_gb" in settings:
         raise InputError("memory_gb is for planning; the task given has its patch and batch already.")
     given = None if is_planned(options.task) else with_settings(_segmentation(options.task), settings)
+    initial = None if options.initial is None else find_model(str(options.initial))
     data, examined, patients_of = _examined(options, given, progress)
     task = given or _plan(options, data, examined.facts, settings, device)
     if data.splits:
@@ -80,7 +81,6 @@ def run_train_segmentation(options: argparse.Namespace, device: torch.device, ma
         task = replace(task, class_weights=balanced_weights(examined.facts, task.classes))
         progress.warn(f"class_weights are {task.class_weights}: one over the root of each class's share of the voxels")
     require_sense(task)
-    initial = None if options.initial is None else find_model(str(options.initial))
     require_start(task, initial, progress if stops_early(options) else Quiet())
     bench = Bench(options, task, data, examined.facts, patients_of, device, machine, initial)
     for fold in range(task.folds) if options.fold == "all" else [int(options.fold or 0)]:

@@ -9,6 +9,7 @@ from MedAILib.errors import InputError
 
 NETWORKS = ("DynUNet", "UNet", "BasicUNet", "SegResNet", "SwinUNETR", "AutoEncoder")
 DEEPEST = 6
+LEAST_LEVELS = 3  # of a DynUNet
 MOST_FEATURES = {2: 512, 3: 320}  # nnU-Net's, by axes
 LEAST_SIDE = 4  # voxels along an axis at the coarsest level
 
@@ -79,6 +80,10 @@ def network_entry(name: str, levels: Levels, channels: int, classes: int, base: 
     strides, kernels = ([list(axis) for axis in rows] for rows in (levels.strides, levels.kernels))
     shared = {"spatial_dims": levels.axes, "in_channels": channels, "out_channels": classes}
     match name:
+        case "DynUNet" if len(strides) < LEAST_LEVELS:
+            raise InputError(
+                "The images are too small for a DynUNet, which halves them twice; take --set network=UNet."
+            )
         case "DynUNet":
             heads = max(len(strides) - 3, 0)
             return {"_target_": name, **shared, "kernel_size": kernels, "strides": strides} | {
@@ -142,16 +147,16 @@ def encoder_stages(name: str, keys: Sequence[str]) -> list[tuple[str, ...]]:
             stages = [(f"model.{'1.submodule.' * n}0.",) for n in range(DEEPEST)]
         case "AutoEncoder":
             stages = [(f"encode.encode_{n}.",) for n in range(DEEPEST)]
-        case "ResNet":
+        case _ if name.rpartition(".")[2].lower().startswith("resnet"):
             stages = [("conv1.", "bn1."), *((f"layer{n}.",) for n in range(1, 5))]
-        case "DenseNet" | "DenseNet121" | "DenseNet169" | "DenseNet201" | "DenseNet264":
+        case _ if name.rpartition(".")[2].startswith("DenseNet"):
             stages = [
                 ("features.conv0.", "features.norm0."),
                 *((f"features.denseblock{n}.", f"features.transition{n}.") for n in range(1, 5)),
             ]
         case "EfficientNetBN":
             stages = [("_conv_stem.", "_bn0."), *((f"_blocks.{n}.",) for n in range(DEEPEST + 1))]
-        case "TextbookCNN":
+        case _ if name.endswith("TextbookCNN"):
             stages = [(f"features.{3 * n}.",) for n in range(DEEPEST)]
         case _:
             stages = []

@@ -35,15 +35,16 @@ def require_png(path: Path) -> None:
 
 
 def draw_class_samples(task: ClassificationTask, data: ClassData) -> Figure:
-    """The picture; a batch of mixed images, where the task mixes them, is of the rows themselves."""
+    """The picture; where the task mixes images, the last column's are mixed among themselves."""
     chosen = _in_turn(data, len(task.names))
     images = data.images[chosen]
     targets = torch.nn.functional.one_hot(torch.from_numpy(data.numbers[chosen]), len(task.names)).float()
-    change = Augmentation(task.augmentation)
+    change, mixes = Augmentation(task.augmentation), bool(task.augmentation.get("mixup"))
     columns = [images]
     for column in range(1, COLUMNS):
         change.reseed(task.seed + 1000 * column)
-        columns.append(change.mixed(change(images), targets)[0])
+        changed = change(images)
+        columns.append(change.mixed(changed, targets)[0] if mixes and column == COLUMNS - 1 else changed)
     figure = Figure(figsize=(1.6 * COLUMNS, 1.7 * len(chosen) + 0.5), layout="constrained", facecolor="white")
     panels = figure.subplots(len(chosen), COLUMNS, squeeze=False)
     for row, place in enumerate(chosen):
@@ -53,8 +54,9 @@ def draw_class_samples(task: ClassificationTask, data: ClassData) -> Figure:
             panels[row, column].set_axis_off()
         name = f"{data.names[place]}: {task.names[int(data.numbers[place])]}"
         panels[row, 0].set_title(name if len(name) < 26 else f"{name[:24]}…", fontsize=7)
-    names = ", ".join(name for name, value in task.augmentation.items() if value) or "no augmentation"
-    figure.supxlabel(f"Left: as prepared. Others: {names}.", fontsize=7.5)
+    names = ", ".join(name for name, value in task.augmentation.items() if value and name != "mixup") or "no changes"
+    mixed = " Last: each mixed with another of these, too." if mixes else ""
+    figure.supxlabel(f"Left: as prepared. Others: {names}.{mixed}", fontsize=7.5)
     return figure
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from MedAILib.errors import InputError
 from MedAILib.training.architectures import (
+    LEAST_LEVELS,
     NETWORKS,
     Levels,
     feature_values,
@@ -114,6 +115,8 @@ def plan_task(
     else:
         patch, why_patch = _rounded(network, spacing, _asked_patch(wishes.patch, len(spacing))), ASKED
     levels = levels_for(spacing, patch)
+    if wishes.network is None and len(levels.strides) < LEAST_LEVELS:
+        network = "UNet"  # of which the same patches are asked
     channels = _channel_names(data, facts)
     entry = network_entry(network, levels, len(channels), len(labels) + 1, budget.base)
     held = feature_values(levels, patch, budget.base)
@@ -443,6 +446,8 @@ def _why_network(network: str, wishes: Wishes, levels: Levels) -> str:
     what = f"{len(levels.strides)} levels: each axis is halved while 4 voxels are left and it is as fine as the others"
     if network == "AutoEncoder":
         what += "; encoder and decoder without connections between them, the nearest that MONAI has to an FCN"
+    if len(levels.strides) < LEAST_LEVELS and not wishes.network:
+        return f"the images are too small for nnU-Net's own U-Net; {what}"
     return f"{ASKED}; {what}" if wishes.network else f"nnU-Net's own U-Net; {what}"
 
 
