@@ -27,7 +27,7 @@ test: $(VENV)/installed-dev
 	check ruff format --check .; \
 	check mypy; \
 	check lint-imports; \
-	check pytest --cov --cov-report=term:skip-covered; \
+	check pytest --cov --cov-report=term:skip-covered --durations=25; \
 	if [ -n "$$failed" ]; then printf '\nFAILED:%b\n' "$$failed"; exit 1; fi; \
 	printf '\nAll checks passed.\n'
 

@@ -4,10 +4,12 @@ The work is done in MedAILib; this process never imports PyTorch.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import qt
 import slicer
 import slicer.util
 import vtk
@@ -29,11 +31,13 @@ if (SOURCE_TREE / "MedAILib").is_dir() and str(SOURCE_TREE) not in sys.path:
 
 from MedAILib.detections import Detections
 from MedAILib.errors import InputError, MedAIError
-from MedAILib.gui.ask import choose
+from MedAILib.files.reports import REPORT_ENDINGS, write_report
+from MedAILib.gui.ask import choose, nobody_waits
 from MedAILib.gui.covariates import covariates_of
+from MedAILib.gui.dicom_files import dicom_files, require_highdicom
 from MedAILib.gui.follow import Arrival, FollowedRun
 from MedAILib.gui.logic import ModelLogic, listening, node_of, nodes_of
-from MedAILib.gui.panel import ModelPanel, is_there, nobody_waits
+from MedAILib.gui.panel import ModelPanel, is_there
 from MedAILib.gui.show import (
     jump_to,
     plot_views,
@@ -43,7 +47,7 @@ from MedAILib.gui.show import (
     show_plot,
     show_plot_and_table,
     show_table,
-    write_in_corner,
+    write_at_edge,
 )
 from MedAILib.models.store import find_model
 from MedAILib.read_spec import read_spec
@@ -55,6 +59,7 @@ from MedAILib.scene.detections import write_detections
 from MedAILib.scene.origin import find_origin, origin_of
 from MedAILib.scene.position import VIEWS, follow_views, place_on_plot, shown_slice, spots_of, voxel_axis
 from MedAILib.scene.read import geometry_of, require_image, roi_from_node, volume_from_nodes
+from MedAILib.scene.results import has_result, image_of, result_of
 from MedAILib.scene.sequences import SequenceRun, sequence_shown_in
 from MedAILib.volume import Volume
 from MedAILib.worker.client import Job, JobState, WorkerClient
@@ -68,7 +73,7 @@ WHOLE, ONE_SLICE, EACH_SLICE, REGION, SEGMENT, EACH_FRAME = PARTS = (
     "each frame of a sequence",
 )
 NO_EXPLANATION = "none"
-# The attribute of a text node that says what stands in the corner of the slice views.
+# The attribute of a text node that says what stands at the lower edge of the slice views.
 CORNER_ATTRIBUTE = "MedAI.corner"
 PLOT_SIGNAL = "dataSelected(vtkStringArray*,vtkCollection*)"
 
@@ -156,6 +161,7 @@ class MedAIClassifyWidget(ModelPanel):
         self.ui.classComboBox.connect("currentIndexChanged(int)", self._onClassPicked)
         self.ui.opacitySlider.connect("valueChanged(int)", self._onOpacityChanged)
         self.ui.resultList.connect("currentRowChanged(int)", self._onSpotPicked)
+        self.ui.saveReportButton.connect("clicked(bool)", self.onSaveReportButton)
 
     def initializeParameterNode(self):
         super().initializeParameterNode()
@@ -183,6 +189,22 @@ class MedAIClassifyWidget(ModelPanel):
     def onExplainButton(self):
         """Show the voxels that speak for the chosen class, of what is chosen now."""
         self._start(lambda: {**self.arguments(), "explainOnly": True})
+
+    def onSaveReportButton(self):
+        """Write the result that is listed into a file that the user names."""
+        node = self._parameterNode.result
+        try:
+            result_of(node)
+            kinds = ";;".join(f"{text} (*{end})" for text, end in zip(_reportNames(), REPORT_ENDINGS, strict=True))
+            chosen = qt.QFileDialog.getSaveFileName(
+                self.parent, _("Report of {name}").format(name=node.GetName()), f"{node.GetName()}.json", kinds
+            )
+            if chosen:
+                self.logic.saveReport(node, chosen)
+                self._say(_("Saved {path}.").format(path=chosen))
+                self._log(_("Saved {path}.").format(path=chosen))
+        except MedAIError as error:
+            self._show(error)
 
     def _onSegmentPicked(self, index):
         if self._parameterNode and index >= 0:
@@ -367,11 +389,13 @@ class MedAIClassifyWidget(ModelPanel):
 
     def updateOwn(self, running):
         if self._parameterNode is None:
-            self.ui.explainButton.enabled = False
+            self.ui.explainButton.enabled = self.ui.saveReportButton.enabled = False
             return
         self._fillClasses()
         self._fillSegments()
         self._fillSpots()
+        result = self._parameterNode.result
+        self.ui.saveReportButton.enabled = is_there(result) and has_result(result)
         self.ui.explainButton.enabled = bool(self.ui.applyButton.enabled) and self._classes() is not None
 
     def _classes(self):
@@ -477,16 +501,16 @@ class MedAIClassifyWidget(ModelPanel):
                 self._plotViews.append(view)
 
     def _restoreCorner(self):
-        """What the last result with a note for the corner says, while the panel asks for it."""
+        """What the last result with a note for the slice views says, while the panel asks for it."""
         notes = [node.GetAttribute(CORNER_ATTRIBUTE) for node in slicer.util.getNodesByClass("vtkMRMLTextNode")]
         known = [note for note in notes if note]
         self._writeInCorner(known[-1] if known and self._parameterNode.corner else "")
 
     def _writeInCorner(self, text):
-        """Write into the views' corner, and take back no more than what was written here."""
+        """Write into the slice views, and take back no more than what was written here."""
         if text != self._cornerText:
             self._cornerText = text
-            write_in_corner(text)
+            write_at_edge(text)
 
     @staticmethod
     def _show_rows(shown, *widgets):
@@ -506,6 +530,7 @@ class MedAIClassifyLogic(ModelLogic):
         tableNode, textNode = logic.classify(volumeNode, model="breast_ultrasound")
         saliencyNode = logic.explain(volumeNode, model="breast_ultrasound", className="malignant")[0]
         tableNode, *roiNodes = logic.detect(volumeNode, model="hippocampus")
+        logic.saveReport(tableNode, "findings.dcm")
     """
 
     TASKS = ("classification", "detection", "segmentation")
@@ -641,6 +666,36 @@ class MedAIClassifyLogic(ModelLogic):
         """Begin to look for findings, and return at once; arguments as for `detect` and `classifyAsync`."""
         run = _DetectRun(volumeNode, model, device, **options)
         return self._begin(run, listening(onDone, onError, onProgress), onWarnings)
+
+    def saveReport(self, tableNode, path):
+        """Write a result as a file: `.json`, `.csv`, or `.dcm` for a DICOM structured report (TID 1500).
+
+        A report refers to the DICOM files of the image, which Slicer's DICOM database knows; it takes its patient and
+        study from them.
+
+        Args:
+            tableNode: the table that `classify` or `detect` made, also in an earlier session; or its ID.
+            path: the file.
+
+        Returns:
+            The path.
+
+        Raises:
+            MedAIError: no table of a result, another ending, an image that is not from DICOM or whose files are gone,
+                or the file can't be written. No file is left half written.
+        """
+        tableNode, path = node_of(tableNode, _("table")), Path(path)
+        result, volume = result_of(tableNode), None
+        if path.suffix.lower() == ".dcm":
+            require_highdicom()
+            from MedAILib.files.dicom_sources import sources_of  # noqa: PLC0415  pydicom takes a while
+
+            volume = volume_from_nodes([image_of(tableNode)])
+            files = dicom_files(volume.name, volume.provenance.get("SOPInstanceUIDs", ""))
+            sources = sources_of(files, volume.geometry, volume.name)
+            volume = replace(volume, provenance=volume.provenance | sources)
+        write_report(result, path, volume)
+        return path
 
 
 class _ImageRun:
@@ -785,6 +840,11 @@ class _DetectRun(_ImageRun):
         """
         yield JobState("running", _("Placing the results"))
         return write_detections(result, self._place())
+
+
+def _reportNames() -> "tuple[str, ...]":
+    """What the kinds of `REPORT_ENDINGS` are called."""
+    return _("JSON"), _("Table for spreadsheets"), _("DICOM structured report")
 
 
 def _is_sequence(node) -> bool:

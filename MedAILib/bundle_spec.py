@@ -1,5 +1,6 @@
 """What a MONAI bundle says of itself, as a `ModelSpec`; neither weights nor PyTorch are touched."""
 
+import math
 import reprlib
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from MedAILib.config_values import Component, Name, Unknown
 from MedAILib.detection_plan import is_faster_rcnn
 from MedAILib.errors import SpecError
 from MedAILib.estimate import network_values
+from MedAILib.feature_memory import feature_values
 from MedAILib.read_classes import read_classes
 from MedAILib.results import Code, Label, Terminology
 from MedAILib.reviewed_steps import click_channels, merged_images
@@ -41,9 +43,12 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
         outputs = next(iter(data["network_data_format"]["outputs"].values()))
         spacing = _per_axis(_argument(plan.preprocessing, "Spacing", "pixdim"))
         roi = _per_axis(plan.detection.window if plan.detection else argument(plan.inferer, "roi_size"))
+        _require_numbers(plan, "spacing of its Spacing", spacing)
+        _require_numbers(plan, "roi_size of its inferer", roi)
         if task == "segmentation":
             _require_channels(plan, inputs, outputs)
         orientation = _argument(plan.preprocessing, "Orientation", "axcodes")
+        held, with_gradients = _values(plan, task, outputs)
         return ModelSpec(
             name=plan.folder.resolve().name,
             version=str(data.get("version", "")),
@@ -68,15 +73,25 @@ def bundle_spec(plan: BundlePlan) -> ModelSpec:
             warnings=tuple(str(text) for text in own.get("warnings", ())),
             obstacle=obstacle(plan),
             weights_bytes=plan.weights.stat().st_size if plan.weights.is_file() else 0,
-            window_values=network_values(plan.network, int(outputs["num_channels"])),
+            window_values=held,
+            gradient_values=with_gradients,
             overlap=_overlap(plan),
             findings=_findings(plan, outputs, own) if task == "detection" else (),
             finding_codes=_finding_codes(plan, outputs, own) if task == "detection" else (),
+            finding_labels=_finding_labels(plan, outputs, own) if task == "detection" else (),
         )
     except (LookupError, TypeError, AttributeError, StopIteration, ValueError, ArithmeticError) as error:
         if isinstance(error, SpecError):
             raise
         raise SpecError(f"{plan.told_in} lacks or garbles what a model has to say of itself: {error!r}.") from error
+
+
+def _values(plan: BundlePlan, task: str, outputs: Any) -> tuple[float | None, float | None]:
+    """Numbers that the network holds for each voxel, in a pass and with gradients; None where that is not known."""
+    if task not in ("classification", "detection"):
+        return network_values(plan.network, int(outputs["num_channels"])), None
+    dimensions = 2 if argument(plan.network, "spatial_dims", 2) == 2 else 3
+    return feature_values(plan.network, dimensions) or (None, None)
 
 
 def _overlap(plan: BundlePlan) -> float:
@@ -147,7 +162,8 @@ def _count(plan: BundlePlan, side: dict[str, Any], keys: tuple[str, ...]) -> int
 def _possible(plan: BundlePlan, count: int) -> int:
     """A number of channels; raises SpecError for one that no image or network has."""
     if not 1 <= count <= LARGEST_LABEL:
-        raise SpecError(f"The model {plan.folder.name} speaks of {count} channels; 1 to {LARGEST_LABEL} can be.")
+        told = SHORT.repr(count)
+        raise SpecError(f"The model {plan.folder.name} speaks of {told} channels; 1 to {LARGEST_LABEL} can be.")
     return count
 
 
@@ -200,6 +216,22 @@ def _per_axis(value: Any) -> Any:
     return (value,) * 3 if isinstance(value, (int, float)) else value
 
 
+def _require_numbers(plan: BundlePlan, what: str, values: Any) -> None:
+    """Raise `SpecError` unless there is nothing, or a list of finite numbers (as numbers or in words)."""
+    if values is None or isinstance(values, Unknown):
+        return
+    each = values if isinstance(values, (list, tuple)) else (values,)
+    for value in each:
+        try:
+            fits = math.isfinite(float(value))
+        except (TypeError, ValueError, OverflowError):
+            fits = False
+        if not fits:
+            raise SpecError(
+                f"The model {plan.folder.name} has {SHORT.repr(value)} in the {what}, which is no finite number."
+            )
+
+
 def _findings(plan: BundlePlan, outputs: dict[str, Any], own: dict[str, Any]) -> tuple[str, ...]:
     """The detector's classes, in the order of its network's output; "finding" for a nameless only one."""
     names = own.get("detection", {}).get("classes") or list(_channel_names(outputs).values())
@@ -217,6 +249,12 @@ def _finding_codes(plan: BundlePlan, outputs: dict[str, Any], own: dict[str, Any
     if unknown := sorted(set(told) - set(names)):
         raise SpecError(f"The model {plan.folder.name} has a code for '{unknown[0]}', which is none of its classes.")
     return tuple(Code(*told[name]) if name in told else None for name in names) if told else ()
+
+
+def _finding_labels(plan: BundlePlan, outputs: dict[str, Any], own: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
+    """What data may call each class, from the entry "labels" beside the classes' names: lists of texts by name."""
+    told, names = own.get("detection", {}).get("labels") or {}, _findings(plan, outputs, own)
+    return tuple(tuple(str(text) for text in told.get(name, ())) for name in names) if told else ()
 
 
 def _require_channels(plan: BundlePlan, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:

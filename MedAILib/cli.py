@@ -6,8 +6,10 @@ import re
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from MedAILib.errors import MedAIError
 from MedAILib.progress import Cancelled, Progress
@@ -40,6 +42,8 @@ def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> i
     if own_process:
         keep_freed_memory()
         wait_asleep()
+        if not sys.warnoptions:  # what libraries warn their programmers of; `python -W default -m MedAILib` shows it
+            warnings.simplefilter("ignore")
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end tidies up as Ctrl+C does
     progress = WarningsOnly(sys.stderr) if options.quiet else TerminalProgress(sys.stderr)
@@ -106,9 +110,23 @@ def _run(options: argparse.Namespace, progress: Progress) -> None:
             run_demo(options, progress)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A grammar that says what is wrong with the words in one line, as every other error is told."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"medai: {message}; `{self.prog} --help` tells what it takes.\n")
+
+
+def _path(words: str) -> Path:
+    """A path that was named; an empty one, mostly a variable of a script that was not set, would be this folder."""
+    if not words:
+        raise argparse.ArgumentTypeError("the name is empty; name a file or a folder")
+    return Path(words)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The grammar of the command line."""
-    parser = argparse.ArgumentParser(prog="medai", description=f"Segment medical images with deep learning. {NOTICE}")
+    parser = _Parser(prog="medai", description=f"Segment medical images with deep learning. {NOTICE}")
     parser.add_argument("--version", action="version", version=f"medai {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
@@ -123,33 +141,31 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str
-) -> argparse.ArgumentParser:
+def _command(commands: "argparse._SubParsersAction[_Parser]", name: str, text: str) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {NOTICE}")
     command._negative_number_matcher = _NEGATIVE_NUMBER
     command.add_argument("--quiet", action="store_true", help="no progress on standard error; warnings stay")
     return command
 
 
-def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_demo(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command = _command(commands, "demo", "segment both hippocampi of a real brain MRI that a pip package ships")
     command.add_argument(
-        "-o", "--output", type=Path, default=Path("demo"), metavar="DIR", help="folder for the results"
+        "-o", "--output", type=_path, default=Path("demo"), metavar="DIR", help="folder for the results"
     )
 
 
-def _add_segment(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_segment(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command = _command(commands, "segment", "segment an image")
     command.add_argument(
-        "inputs", nargs="+", type=Path, metavar="INPUT", help="image file or DICOM folder, per channel"
+        "inputs", nargs="+", type=_path, metavar="INPUT", help="image file or DICOM folder, per channel"
     )
     _add_model(command)
     command.add_argument(
         "-o",
         "--output",
         required=True,
-        type=Path,
+        type=_path,
         help=".nii.gz .nrrd .png (label map), .seg.nrrd (segmentation), .mrb (scene), .dcm (DICOM SEG); a folder: all",
     )
     command.add_argument(
@@ -160,10 +176,10 @@ def _add_segment(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="box: centre and full size, mm, RAS",
     )
     command.add_argument("--series", metavar="UID", help="which DICOM series of a folder")
-    command.add_argument("--probabilities", type=Path, metavar="FILE", help="also write each class's probability")
-    command.add_argument("--uncertainty", type=Path, metavar="FILE", help="also write each voxel's entropy, 0 to 1")
-    command.add_argument("--surfaces", type=Path, metavar="DIR", help="also write each segment's surface")
-    command.add_argument("--table", type=Path, metavar="FILE", help="also write volumes and intensities as CSV")
+    command.add_argument("--probabilities", type=_path, metavar="FILE", help="also write each class's probability")
+    command.add_argument("--uncertainty", type=_path, metavar="FILE", help="also write each voxel's entropy, 0 to 1")
+    command.add_argument("--surfaces", type=_path, metavar="DIR", help="also write each segment's surface")
+    command.add_argument("--table", type=_path, metavar="FILE", help="also write volumes and intensities as CSV")
     _add_run(command)
     command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")
 
@@ -178,11 +194,11 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--no-postprocess", action="store_true", help="leave out the model's own clean-up")
 
 
-def _add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_batch(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command = _command(commands, "batch", "segment or classify every case of a folder or list")
-    command.add_argument("source", type=Path, metavar="DIR_OR_LIST", help="folder of images, or .txt or .csv list")
+    command.add_argument("source", type=_path, metavar="DIR_OR_LIST", help="folder of images, or .txt or .csv list")
     _add_model(command)
-    command.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder for the results")
+    command.add_argument("-o", "--output", required=True, type=_path, metavar="DIR", help="folder for the results")
     command.add_argument(
         "--kind",
         action="append",
@@ -191,18 +207,18 @@ def _add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     command.add_argument("--slice", nargs=2, metavar=("AXIS", "N"), help="classification: one slice across I, J or K")
     command.add_argument("--each-slice", metavar="AXIS", help="classification: each slice across I, J or K by itself")
-    command.add_argument("--covariates", type=Path, metavar="FILE", help="classification: CSV, a line for each case")
+    command.add_argument("--covariates", type=_path, metavar="FILE", help="classification: CSV, a line for each case")
     command.add_argument("--resume", action="store_true", help="leave out cases that were done before")
     command.add_argument("--workers", type=int, default=1, metavar="N", help="cases computed side by side")
     _add_run(command)
 
 
-def _add_classify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_classify(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command = _command(commands, "classify", "classify an image, its slices or its frames")
-    command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="image per channel, or frames in order")
+    command.add_argument("inputs", nargs="+", type=_path, metavar="INPUT", help="image per channel, or frames in order")
     _add_model(command)
     command.add_argument(
-        "-o", "--output", required=True, type=Path, help=".json .csv .mrb .dcm (DICOM SR); folder: all"
+        "-o", "--output", required=True, type=_path, help=".json .csv .mrb .dcm (DICOM SR); folder: all"
     )
     box = ("R", "A", "S", "dR", "dA", "dS")
     command.add_argument("--roi", nargs=6, type=float, metavar=box, help="look inside this box alone, mm, RAS")
@@ -210,21 +226,21 @@ def _add_classify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("--slice", nargs=2, metavar=("AXIS", "N"), help="one slice across I, J or K, from 0")
     command.add_argument("--each-slice", metavar="AXIS", help="each slice across I, J or K by itself")
     command.add_argument("--each-frame", action="store_true", help="each frame of a sequence by itself")
-    command.add_argument("--covariates", type=Path, metavar="FILE", help="CSV with the numbers that the model asks for")
-    command.add_argument("--explain", type=Path, metavar="FILE", help="also write which voxels speak for a class")
+    command.add_argument("--covariates", type=_path, metavar="FILE", help="CSV with the numbers that a model asks for")
+    command.add_argument("--explain", type=_path, metavar="FILE", help="also write which voxels speak for a class")
     command.add_argument("--method", help="grad-cam, grad-cam++, occlusion, integrated-gradients, lime or shap")
     command.add_argument("--explain-class", metavar="NAME", help="the class to explain, instead of the predicted one")
     command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")
 
 
-def _add_detect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_detect(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command = _command(
         commands, "detect", "find things in an image: a box around each, by a detector or by a segmentation's parts"
     )
-    command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="image per channel")
+    command.add_argument("inputs", nargs="+", type=_path, metavar="INPUT", help="image per channel")
     _add_model(command)
     command.add_argument(
-        "-o", "--output", required=True, type=Path, help=".json .csv .mrb (scene) .dcm (SR); folder: all"
+        "-o", "--output", required=True, type=_path, help=".json .csv .mrb (scene) .dcm (SR); folder: all"
     )
     box = ("R", "A", "S", "dR", "dA", "dS")
     command.add_argument("--roi", nargs=6, type=float, metavar=box, help="look inside this box alone, mm, RAS")
@@ -245,12 +261,12 @@ def _add_detect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")
 
 
-def _add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_generate(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command = _command(commands, "generate", "make images of noise, or of another image")
-    command.add_argument("inputs", nargs="*", type=Path, metavar="INPUT", help="image per channel; none: of noise")
+    command.add_argument("inputs", nargs="*", type=_path, metavar="INPUT", help="image per channel; none: of noise")
     _add_model(command)
     command.add_argument(
-        "-o", "--output", required=True, type=Path, help=".nii.gz .nrrd .png (picture), .mrb (scene); a folder: all"
+        "-o", "--output", required=True, type=_path, help=".nii.gz .nrrd .png (picture), .mrb (scene); a folder: all"
     )
     command.add_argument("--count", type=int, default=1, metavar="N", help="how many images to make of noise")
     command.add_argument("--seed", type=int, default=0, metavar="S", help="the first image's seed, then S + 1, ...")
@@ -258,39 +274,39 @@ def _add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")
 
 
-def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command = _command(commands, "train", "train a model")
     command.add_argument("task", metavar="TASK", help="a task's name or .json file; a new name: planned from the data")
     command.add_argument(
-        "--data", required=True, type=Path, metavar="DIR", help="images and labels: a folder, .npz or .csv"
+        "--data", required=True, type=_path, metavar="DIR", help="images and labels: a folder, .npz or .csv"
     )
-    command.add_argument("-o", "--output", required=True, type=Path, metavar="BUNDLE", help="folder of the new model")
+    command.add_argument("-o", "--output", required=True, type=_path, metavar="BUNDLE", help="folder of the new model")
     command.add_argument("--fold", metavar="K", help="which part of the cases to validate on (default: 0), or: all")
     command.add_argument("--epochs", type=int, metavar="N", help="instead of the task's number")
     command.add_argument("--resume", action="store_true", help="go on from the last epoch that was finished")
     command.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="instead of the task's: patch=64,64,64 (repeat)"
     )
-    command.add_argument("--initial", type=Path, metavar="BUNDLE", help="start from this model's weights")
+    command.add_argument("--initial", type=_path, metavar="BUNDLE", help="start from this model's weights")
     command.add_argument("--plan-only", action="store_true", help="print and write the task, and stop")
-    command.add_argument("--show-augmentation", type=Path, metavar="FILE", help="draw samples as .png, and stop")
+    command.add_argument("--show-augmentation", type=_path, metavar="FILE", help="draw samples as .png, and stop")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
 
 
-def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command = _command(commands, "evaluate", "compare what a model finds with reference labels")
     _add_model(command)
     command.add_argument(
-        "--data", required=True, type=Path, metavar="DIR", help="images and labels: a folder, .npz or .csv"
+        "--data", required=True, type=_path, metavar="DIR", help="images and labels: a folder, .npz or .csv"
     )
-    command.add_argument("-o", "--output", required=True, type=Path, metavar="REPORT_DIR", help="folder for the report")
+    command.add_argument("-o", "--output", required=True, type=_path, metavar="REPORT_DIR", help="the report's folder")
     command.add_argument("--compare", metavar="MODEL", help="also run this model, and test the paired differences")
-    command.add_argument("--only", type=Path, metavar="FILE", help="text file with the names of the cases to take")
+    command.add_argument("--only", type=_path, metavar="FILE", help="text file with the names of the cases to take")
     command.add_argument("--mirror", action="store_true", help="average over mirrored copies, as the model allows")
     command.add_argument("--split", choices=("train", "val", "test"), help="which part; by default test, else val")
 
 
-def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_models(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command = _command(commands, "models", "show, add, remove and check models")
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
     made = {}

@@ -196,20 +196,39 @@ def read_json(path: Path) -> dict[str, Any]:
         SpecError: missing, unreadable, too large, or no JSON object.
     """
     try:
-        content = json.loads(read_text(path, MAX_FILE_BYTES))
-    except SpecError:
-        raise
+        text = read_text(path, MAX_FILE_BYTES)
     except FileNotFoundError as error:
         raise SpecError(f"{path} does not exist.") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path} can't be read as JSON: {error}.") from error
+    return parse_json(text, str(path))
+
+
+def parse_json(text: str, source: str) -> dict[str, Any]:
+    """Parse text that is a JSON object.
+
+    Args:
+        text: all of it.
+        source: where it comes from, for messages.
+
+    Raises:
+        SpecError: it is none.
+    """
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SpecError(f"{source} can't be read as JSON: {error}.") from error
+    except RecursionError as error:
+        raise SpecError(f"{source} can't be read as JSON: it is nested too deep.") from error
+    except ValueError as error:  # Python's own limit
+        raise SpecError(f"{source} can't be read as JSON: a number in it has thousands of digits.") from error
     if not isinstance(content, dict):
-        raise SpecError(f"{path} holds a JSON {type(content).__name__}, not an object.")
+        raise SpecError(f"{source} holds a JSON {type(content).__name__}, not an object.")
     return content
 
 
 def read_text(path: Path, most: int) -> str:
-    """Read an ordinary file of UTF-8 text of at most `most` bytes.
+    """Read an ordinary file of UTF-8 text of at most `most` bytes; Windows's mark of the byte order is dropped.
 
     Raises:
         SpecError: a link, no ordinary file, or a larger one.
@@ -221,4 +240,4 @@ def read_text(path: Path, most: int) -> str:
         content = stream.read(most + 1)
     if len(content) > most:
         raise SpecError(f"{path} is larger than {most / 1e6:g} MB and was not read.")
-    return content.decode("utf-8")
+    return content.decode("utf-8-sig")

@@ -27,10 +27,15 @@ KEPT = 1.3
 USUAL_VALUES = 250.0
 # Seconds for each of these numbers on one core, measured for the built-in model's U-Net.
 CORE_S = 3.5e-8
-# What a classifier's network is taken to hold for each voxel: measured in 3D for a DenseNet-121 (16), an
-# EfficientNet-B0 (54) and a ResNet-18 (128). Explanations hold up to twice as much.
-CLASSIFIER_VALUES = 60.0
-EXPLAINED = 2.0
+# What a network that sees images whole is taken to hold for each voxel where its build is unknown (`feature_memory`
+# has the others), and how many times more with the gradients of all its layers.
+WHOLE_VALUES, WITH_GRADIENTS = 80.0, 6.0
+# What Grad-CAM holds more than a pass: maps of the last layers alone.
+MAPS_KEPT = 1.1
+# What the kernels of a deep network keep with its first pass, beside `OVERHEAD_BYTES`.
+WHOLE_OVERHEAD_BYTES = 60 * 2**20
+# Numbers in a batch of changed copies for an explanation, above which images pass one by one.
+BATCH_ELEMENTS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ def demand(
 
 
 def demand_of(spec: ModelSpec, volume: Volume, options: Options) -> Demand | None:
-    """What a run of any task takes; None where that can't be foretold, as for networks that detect.
+    """What a run of any task takes; None where that can't be foretold, as for detectors that MONAI has not.
 
     Raises:
         InputError: a region of interest that misses the image.
@@ -138,8 +143,8 @@ def demand_of(spec: ModelSpec, volume: Volume, options: Options) -> Demand | Non
     if isinstance(options, ClassifyOptions):
         return _classifier_demand(spec, volume, options)
     if isinstance(options, DetectOptions):
-        if spec.task != "segmentation":
-            return None
+        if spec.task == "detection":
+            return _detector_demand(spec, volume, options)
         options = RunOptions(roi=options.roi, probabilities=True)
     return demand(spec, volume.geometry, volume.data.dtype, options)
 
@@ -165,16 +170,59 @@ def _classifier_demand(spec: ModelSpec, volume: Volume, options: ClassifyOptions
             sequence = max(volume.channels // len(spec.channels), 1)
         sequence = spec.classes.frames or sequence
     image = FLOAT * len(spec.channels) * wanted * sequence
-    held = FLOAT * wanted * sequence * CLASSIFIER_VALUES * (EXPLAINED if options.explain else 1)
+    held = FLOAT * wanted * sequence * _held_values(spec, options, len(spec.channels) * wanted)
     return Demand(
         weights=spec.weights_bytes,
         input=volume.data.nbytes,
         prepared=3 * FLOAT * len(spec.channels) * max(prod(shape), wanted),
         image=image * (looks if options.explain else 1),
-        network=round(held),
+        network=round(held) + round(WHOLE_OVERHEAD_BYTES / KEPT),
         sums=0,
         planes=0,
         result=2 * FLOAT * prod(volume.geometry.shape_kji) + FLOAT * region if options.explain else 0,
+    )
+
+
+def _held_values(spec: ModelSpec, options: ClassifyOptions, numbers: int) -> float:
+    """What a classifier holds for each voxel of an image of so many numbers, at the peak of pass and explanation."""
+    plain = spec.window_values or WHOLE_VALUES
+    if options.explain is None:
+        return plain
+    if options.explain.method.startswith("grad-cam"):
+        return MAPS_KEPT * plain
+    copies = copies_at_once(numbers)
+    if options.explain.method == "integrated-gradients":
+        return copies * (spec.gradient_values or WITH_GRADIENTS * plain)
+    return copies * plain
+
+
+def copies_at_once(numbers: int) -> int:
+    """How many changed copies of an image of so many numbers pass through a network together: more of small ones."""
+    return max(min(BATCH_ELEMENTS // max(numbers, 1), 16), 1)
+
+
+def _detector_demand(spec: ModelSpec, volume: Volume, options: DetectOptions) -> Demand | None:
+    """A detector sees one window at a time, and keeps what it says of all of them."""
+    if spec.window_values is None:
+        return None
+    geometry = volume.geometry
+    if options.roi is not None:
+        box = geometry.box_of_roi(options.roi)
+        geometry = geometry.cropped([side.start for side in box], [side.stop - side.start for side in box])
+    shape, _ = _working_grid(spec, geometry)
+    flat = spec.patch is not None and len(spec.patch) == 2
+    seen = prod(_window(spec.patch, shape)) if spec.patch else prod(shape)
+    seen = min(seen, prod(shape))  # an image smaller than a window is seen as it is
+    voxels, image = prod(geometry.shape_kji), FLOAT * len(spec.channels) * prod(shape)
+    return Demand(
+        weights=spec.weights_bytes,
+        input=volume.data.nbytes,
+        prepared=FLOAT * len(spec.channels) * (voxels + 2 * max(voxels, prod(shape))),
+        image=image,
+        network=round(FLOAT * seen * spec.window_values) + round(WHOLE_OVERHEAD_BYTES / KEPT),
+        sums=0 if flat else 2 * FLOAT * prod(shape),
+        planes=0,
+        result=0,
     )
 
 

@@ -2,6 +2,7 @@
 
 import re
 import zipfile
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 
@@ -77,6 +78,8 @@ def _lacking(folder: Path, no_nnunet: str) -> str:
         return "the folder is empty"
     if "saved_model.pb" in names:
         return "it is a TensorFlow model, which MedAI does not run; export it to PyTorch"
+    if any(folder.glob("constants.pkl")) or any(folder.glob("*/constants.pkl")):
+        return "it is the inside of a TorchScript file; give the file itself, by a name that ends in .ts"
     weights = [name for name in names if Path(name).suffix.lower() in WEIGHT_ENDINGS]
     if weights and "configs" not in names and "plans.json" not in names:
         return (
@@ -121,14 +124,30 @@ def _members(path: Path) -> list[str]:
         return []
 
 
+def other_content(path: Path) -> str:
+    """What a file is that is neither a model nor its weights, such as a web page; empty where that is not known.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    with path.open("rb") as file:
+        return next((reason for applies, reason in _others(file.read(HEAD_BYTES)) if applies), "")
+
+
+def _others(head: bytes) -> Iterator[tuple[bool, str]]:
+    """What a file may be that is neither a model nor weights, by its first bytes."""
+    text = head[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    yield not head, "the file is empty; download or copy it again"
+    yield text.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head")), _WEB_PAGE
+    yield text.startswith(b"version https://git-lfs"), _POINTER
+    yield from ((head.startswith(start), reason) for start, reason in _STARTS)
+
+
 def _what_instead(head: bytes, path: Path) -> str:
     """What a file is that is no model, as far as its first bytes tell."""
     text = head[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     kinds = (
-        (not head, "the file is empty; download or copy it again"),
-        (text.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head")), _WEB_PAGE),
-        (text.startswith(b"version https://git-lfs"), "it is a pointer of Git LFS; fetch the file with `git lfs pull`"),
-        *((head.startswith(start), reason) for start, reason in _STARTS),
+        *_others(head),
         (_ONNX.match(head) is not None or path.suffix.lower() == ".onnx", _EXPORT),
         (_is_safetensors(head), f"it holds weights (safetensors) without a description of the network; {_DESCRIBE}"),
         (head[:1] == b"\x80" and head[1:2] <= b"\x05", f"{_PICKLE}; if it is a PyTorch checkpoint, {_DESCRIBE}"),
@@ -145,6 +164,7 @@ def _is_safetensors(head: bytes) -> bool:
 
 _ONNX = re.compile(rb"\x08[\x01-\x20]([\x12\x1a\x22\x3a\x42]|\x28)")
 _EXPORT = "it is an ONNX model, which MedAI does not run; export it to TorchScript instead"
+_POINTER = "it is a pointer of Git LFS; fetch the file with `git lfs pull`"
 _WEB_PAGE = "it is a web page, saved in place of the model; open its address in a browser to see why"
 _PICKLE = "it is a Python pickle, which could execute code and is not read"
 _UNPACK = "it is an archive that MedAI does not unpack; unpack it yourself and give the folder"

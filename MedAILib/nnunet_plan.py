@@ -1,6 +1,7 @@
 """An nnU-Net v2 result folder read as a plan: network, preprocessing and labels that it asks for. Nothing is built."""
 
 import math
+import reprlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ TRAINED_IN_RAS = ("TotalSegmentator",)
 LARGEST_PATCH = 4096
 LARGEST_LABEL = 65535
 LONGEST_INHERITANCE = 16
+SHORT = reprlib.Repr()
 ANISOTROPY = 3.0
 
 
@@ -207,9 +209,13 @@ _Labels = tuple[tuple[tuple[int, str], ...], tuple[int, ...] | None, tuple[str, 
 
 def _labels(dataset: dict[str, Any], path: Path) -> _Labels:
     """Labels, priorities, regions, and the values for a next stage (see `NnunetPlan`)."""
-    entries = {str(name): value for name, value in dataset["labels"].items() if name != "ignore"}
+    told = dataset["labels"]
+    if not isinstance(told, dict):
+        raise SpecError(f"{path}: the labels are no object of names and numbers.")
+    entries = {str(name): value for name, value in told.items() if name != "ignore"}
     parts = {
-        name: [int(v) for v in value] if isinstance(value, list) else [int(value)] for name, value in entries.items()
+        name: [_label(v, name, path) for v in (value if isinstance(value, list) else [value])]
+        for name, value in entries.items()
     }
     if parts.get("background") != [0]:
         raise SpecError(f"{path}: the labels need a 'background' of 0.")
@@ -229,6 +235,16 @@ def _labels(dataset: dict[str, Any], path: Path) -> _Labels:
         raise SpecError(f"{path}: the labels {values} are not consecutive numbers from 0, as nnU-Net wants them.")
     names = {part[0]: name for name, part in reversed(parts.items())}
     return tuple((value, names[value]) for value in stage_values), None, (), stage_values
+
+
+def _label(value: Any, name: str, path: Path) -> int:
+    """A label's number; nnU-Net 1 had the names where its successor has the numbers."""
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return int(value)
+    if isinstance(value, str) and value.isdecimal() and len(value) < 10:
+        return int(value)
+    turned = "; they are nnU-Net 1's, with the numbers in front" if name.isdecimal() else ""
+    raise SpecError(f"{path}: the label '{name}' is {SHORT.repr(value)}, which is no whole number{turned}.")
 
 
 def _region_labels(regions: dict[str, set[int]], order: list[int]) -> tuple[tuple[int, str], ...]:
@@ -281,8 +297,10 @@ def _normalizations(
     plans: dict[str, Any], configuration: dict[str, Any], channels: int, path: Path
 ) -> tuple[Normalization, ...]:
     schemes, masked = configuration["normalization_schemes"], configuration["use_mask_for_norm"]
-    if len(schemes) != channels or len(masked) != channels:
-        raise SpecError(f"{path} normalises {len(schemes)} channels, but dataset.json names {channels}.")
+    for told in (schemes, masked):  # a mask or none, and a scheme, for each
+        if not isinstance(told, list) or len(told) != channels:
+            count = len(told) if isinstance(told, list) else 0
+            raise SpecError(f"{path} normalises {count} channels, but dataset.json names {channels}.")
     old_key = "foreground_intensity_properties_by_modality"
     properties = plans.get("foreground_intensity_properties_per_channel", plans.get(old_key, {}))
     found = []

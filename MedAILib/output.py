@@ -16,6 +16,9 @@ _ADVICE = {
     errno.EACCES: "there is no permission to write there; choose another folder",
     errno.EPERM: "there is no permission to write there; choose another folder",
     errno.EROFS: "that disk is read-only; choose another folder",
+    errno.ENOENT: "its folder does not exist and can't be made there; choose another folder",
+    errno.EEXIST: "what would have to be a folder is a file; choose another name",
+    errno.ENOTDIR: "what would have to be a folder is a file; choose another name",
     errno.ENAMETOOLONG: "that name is too long; choose a shorter one",
 }
 if hasattr(errno, "EDQUOT"):  # absent on Windows
@@ -103,6 +106,18 @@ def cannot_write(target: Path, error: OSError) -> OutputError:
     """The sentence for a failed attempt to write `target`, for the caller to raise."""
     reason = _ADVICE.get(error.errno or 0, error.strerror or str(error))
     return OutputError(f"{target} can't be written: {reason}.")
+
+
+def is_folder(target: Path) -> bool:
+    """Whether there is a folder where something is to be written.
+
+    Raises:
+        OutputError: its name is too long, or a folder above it may not be looked into.
+    """
+    try:
+        return target.is_dir()
+    except OSError as error:
+        raise cannot_write(target, error) from error
 
 
 def _writable_place(target: Path) -> Path:

@@ -119,11 +119,13 @@ class ModelSpec:
         weights_bytes: size of its weights; 0 when not known.
         window_values: numbers (float32) that its network holds at its peak for each voxel of its window; None when not
             known.
+        gradient_values: likewise with the gradients of all its layers, which some explanations want.
         overlap: share of a window that overlaps the next, as its author has it.
         licence, authors, data_source, intended_use, references, warnings: what its author wrote.
         classes: what a classifier decides between; None for other tasks.
         findings: the classes of what a detector finds; empty for other tasks.
         finding_codes: a terminology's code of each of them, None for those that have none; empty where none has one.
+        finding_labels: what data may call each of them, beside its name; empty where that is not told.
         obstacle: why it can't be run, in a sentence, as far as its description tells; empty where nothing is known.
 
     Raises:
@@ -154,9 +156,11 @@ class ModelSpec:
     classes: Classes | None = None
     weights_bytes: int = 0
     window_values: float | None = None
+    gradient_values: float | None = None
     overlap: float = 0.0
     findings: tuple[str, ...] = ()
     finding_codes: tuple[Code | None, ...] = ()
+    finding_labels: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.channels:

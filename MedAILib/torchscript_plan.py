@@ -1,12 +1,11 @@
 """The descriptions that lie in a TorchScript file as extra files, read as data; its code is neither read nor run."""
 
-import json
 import zipfile
 from pathlib import Path
 from typing import Any
 
 from MedAILib.bundle_plan import BundlePlan, plan_of
-from MedAILib.config import MAX_FILE_BYTES, Config
+from MedAILib.config import MAX_FILE_BYTES, Config, parse_json
 from MedAILib.errors import SpecError
 
 METADATA, INFERENCE = "metadata.json", "inference.json"
@@ -43,10 +42,7 @@ def _extras(path: Path) -> dict[str, dict[str, Any]]:
                     text = stream.read(MAX_FILE_BYTES + 1)
                 if len(text) > MAX_FILE_BYTES:
                     raise SpecError(f"{path}: {name} is larger than {MAX_FILE_BYTES / 1e6:g} MB and was not read.")
-                content = json.loads(text.decode("utf-8"))
-                if not isinstance(content, dict):
-                    raise SpecError(f"{path}: {name} holds a JSON {type(content).__name__}, not an object.")
-                found[name] = content
+                found[name] = parse_json(text.decode("utf-8-sig"), f"{path}: {name}")
     except SpecError:
         raise
     except (

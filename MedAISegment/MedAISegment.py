@@ -98,6 +98,7 @@ class MedAISegmentParameterNode:
     table: bool = True
     labelMap: bool = False
     probabilities: bool = False
+    uncertainty: bool = False
     overlapPercent: Annotated[int, WithinRange(-1, 90)] = -1
     mirror: bool = False
     precision: Annotated[str, Choice(["auto", "float32", "half"])] = "auto"
@@ -138,6 +139,7 @@ class MedAISegmentWidget(ModelPanel):
             "labelMap": parameters.labelMap,
             "table": parameters.table,
             "probabilities": parameters.probabilities,
+            "uncertainty": parameters.uncertainty,
             "surfaces": parameters.surfaces,
             "mirror": parameters.mirror,
             "overlap": None if percent < 0 else percent / 100,
@@ -339,8 +341,8 @@ class MedAISegmentLogic(ModelLogic):
             onError: as for `segmentAsync`.
             onProgress: called with each new state; its text is "Frame 3 of 20" and the like.
             onWarnings: as for `segmentAsync`, of the first frame.
-            options: `roiNode`, `labelMap`, `probabilities`, `surfaces`, `table` (with a plot), `mirror`, `overlap`,
-                `precision` and `postprocess`, as for `segment`.
+            options: `roiNode`, `labelMap`, `probabilities`, `uncertainty`, `surfaces`, `table` (with a plot), `mirror`,
+                `overlap`, `precision` and `postprocess`, as for `segment`.
 
         Returns:
             As `segmentAsync`. Until the last frame is done nothing is in the scene.
@@ -486,6 +488,7 @@ class _FramesRun:
         roiNode=None,
         labelMap=False,
         probabilities=False,
+        uncertainty=False,
         surfaces=False,
         table=True,
         mirror=False,
@@ -496,12 +499,17 @@ class _FramesRun:
         outputs=None,
     ):
         outputs = outputs or SequenceOutputs(
-            label_maps=labelMap, table=table, plot=table, probabilities=probabilities, surfaces=surfaces
+            label_maps=labelMap,
+            table=table,
+            plot=table,
+            probabilities=probabilities,
+            uncertainty=uncertainty,
+            surfaces=surfaces,
         )
         self.frames = SequenceRun(node_of(sequenceNode, _("sequence")), outputs)
         regionNode = None if roiNode is None else node_of(roiNode, _("region of interest"))
         roi = None if regionNode is None else roi_from_node(regionNode, self.frames.shown_volume())
-        options = RunOptions(roi, outputs.probabilities, mirror, postprocess, overlap, precision=precision)
+        options = RunOptions(roi, outputs.probabilities, mirror, postprocess, overlap, outputs.uncertainty, precision)
         self.request = RunRequest(model, device, options, trustCode)
 
     @property

@@ -21,7 +21,7 @@ import torch
 from bundles import network_entry
 from hostile_archives import TAR_ATTACKS, files_of
 from hostile_pickles import PAYLOADS, SILENT, By
-from legitimate import bundle, described, nnunet, weights_of, with_files
+from legitimate import bundle, described, nnunet, weights_of, with_files, zipped
 from scripts_made import Writing, script_file, scripted_bundle
 
 Maker = Callable[[Path, Path], Path]
@@ -214,6 +214,12 @@ def deep(name: str) -> Maker:
     return make
 
 
+def endless_number(folder: Path, mark: Path) -> Path:
+    text = (bundle(folder) / "configs" / "inference.json").read_text(encoding="utf-8")
+    (folder / "configs" / "inference.json").write_text(text[:-1] + ', "a": ' + "9" * 5000 + "}", encoding="utf-8")
+    return folder
+
+
 def large_config(folder: Path, mark: Path) -> Path:
     (bundle(folder) / "configs" / "inference.json").write_text(json.dumps({"a": "x" * 9_000_000}), encoding="utf-8")
     return folder
@@ -245,6 +251,33 @@ def configuration(**entries: Any) -> Maker:
         return source
 
     return make
+
+
+def labels(told: dict[str, Any]) -> Maker:
+    """One whose dataset has these labels."""
+
+    def make(folder: Path, mark: Path) -> Path:
+        source = nnunet(folder)
+        content = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
+        (source / "dataset.json").write_text(json.dumps(content | {"labels": told}), encoding="utf-8")
+        return source
+
+    return make
+
+
+def misplaced_fold(folder: Path, mark: Path) -> Path:
+    source = nnunet(folder)
+    (source / "fold_0" / "checkpoint_final.pth").rename(source / "checkpoint_final.pth")
+    return source
+
+
+def mirrored_elsewhere(folder: Path, mark: Path) -> Path:
+    """A checkpoint that may be mirrored along axes that there are none of."""
+    source = nnunet(folder)
+    path = source / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(path, weights_only=False)
+    torch.save(content | {"inference_allowed_mirroring_axes": (0, 7, "x")}, path)
+    return source
 
 
 def architecture(network_class_name: str = "", **entries: Any) -> Maker:
@@ -319,6 +352,28 @@ def many_files(folder: Path, mark: Path) -> Path:
     for number in range(20_100):
         (folder / "many" / str(number)).touch()
     return folder
+
+
+def archive_in_archive(folder: Path, mark: Path) -> Path:
+    inner = zipped(bundle(folder), folder.with_name("inner.zip"))
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(inner, "model/inner.zip")
+        archive.writestr("model/readme.txt", "")
+    return path
+
+
+def archive_called_script(folder: Path, mark: Path) -> Path:
+    return zipped(bundle(folder), folder.with_suffix(".ts"))
+
+
+def script_called_archive(folder: Path, mark: Path) -> Path:
+    return script(folder, mark).rename(folder.with_suffix(".zip"))
+
+
+def names_in_case(folder: Path, mark: Path) -> Path:
+    shutil.copy(bundle(folder) / "models" / "model.pt", folder / "models" / "MODEL.pt")
+    return zipped(folder, folder.with_suffix(".zip"))
 
 
 def shadowing(folder: Path, mark: Path) -> Path:
@@ -623,6 +678,17 @@ EVERY: dict[str, Maker] = {
     "nnU-Net: reader": plan(image_reader_writer="os.system"),
     "nnU-Net: label manager": plan(label_manager="subprocess.run"),
     "nnU-Net: planner": plan(experiment_planner_used="os.system"),
+    "nnU-Net: windows of less than nothing": configuration(patch_size=[-16, 16, 16]),
+    "nnU-Net: spacing of nothing": configuration(spacing=[1e-9] * 3),
+    "nnU-Net: depth": architecture(n_conv_per_stage=[10**8] * 2),
+    "nnU-Net: labels that are no numbers": labels({"background": 0, "a": "1; touch"}),
+    "nnU-Net: labels from below": labels({"background": 0, "a": -1}),
+    "nnU-Net: a checkpoint outside of its fold": misplaced_fold,
+    "nnU-Net: axes to mirror": mirrored_elsewhere,
+    "file: archive in an archive": archive_in_archive,
+    "file: archive called .ts": archive_called_script,
+    "file: TorchScript called .zip": script_called_archive,
+    "file: names that differ in case, in an archive": names_in_case,
     "file: link to /etc": linked("models/model.pt", "/etc/passwd"),
     "file: link to /proc": linked("models/model.pt", "/proc/self/environ"),
     "file: link to a device": linked("models/model.pt", "/dev/zero"),
@@ -657,6 +723,11 @@ EVERY: dict[str, Maker] = {
     "size: inputs": network_with(in_channels=10**30),
     "size: strides": network_with(strides=[2.5, 1e308]),
     "size: layers": network_with(channels=[4] * 5000, strides=[1] * 4999),
+    "size: median": step("MedianSmoothd", radius=10**6),
+    "size: margin": step("CropForegroundd", source_key="image", margin=-(10**9)),
+    "size: digits": step("SpatialPadd", spatial_size=[int("9" * 4000)] * 3),
+    "size: product of digits": config(a=int("9" * 4000), inferer=WINDOWS | {"roi_size": "$[@a * @a] * 3"}),
+    "size: more digits than Python reads": endless_number,
     "size: axes": network_with(spatial_dims=10**6),
     "size: spacing": step("Spacingd", pixdim=[1e-6] * 3),
     "size: resize": step("Resized", spatial_size=[90_000] * 3, mode="trilinear"),

@@ -45,6 +45,23 @@ def everything(folder: Path) -> dict[str, bytes | None]:
     }
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
+        (b"<!DOCTYPE html><title>Sign in</title>", "is a web page"),
+        (b"7z\xbc\xaf\x27\x1c", "does not unpack"),
+        (b"", "is empty"),
+        (b"hello", "is no zip or tar.gz archive"),
+    ],
+)
+def test_what_only_has_an_archive_s_name_says_what_it_is(content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(ModelError, match=words):
+        unpack(tmp_path / "a.zip", tmp_path / "out", Progress())
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_honest_archive_gives_the_same_tree(bundle: Path, files: Files, tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(zipped(files))
     unpack(tmp_path / "a.zip", tmp_path / "out", Progress())

@@ -234,6 +234,17 @@ def absent(path: Path) -> None:
     del path
 
 
+def without_voxel_size(path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(voxels(), None), path)
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[80:84] = bytes(4)
+    path.write_bytes(gzip.compress(content))
+
+
+def too_large(path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(voxels() * 1e300, AFFINE), path)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -248,6 +259,8 @@ def absent(path: Path) -> None:
         (sheared, "shear"),
         (text, "no image|not an image|image"),
         (absent, "does not exist|no such|there is no"),
+        (without_voxel_size, "0 x 1 x 1 mm large"),
+        (too_large, "more than a network can take"),
     ],
 )
 def test_a_bad_image_is_one_sentence_and_leaves_nothing(
@@ -327,15 +340,53 @@ def test_an_ending_without_meaning_is_said_before_the_image_is_read(
     refused(capsys, "this ending stands for no kind of result", "l.v2")
 
 
-@pytest.mark.parametrize("output", ["l.xyz", "l.dcm", "l.png", "file.txt/l.nii.gz"])
+@pytest.mark.parametrize(
+    "output", ["l.xyz", "l.dcm", "l.png", "file.txt/l.nii.gz", f"{'l' * 300}.nii.gz", "folder.mrb"]
+)
 def test_an_output_that_cannot_be_is_refused_before_the_work(
     output: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file.txt").write_text("x", encoding="utf-8")
+    (tmp_path / "folder.mrb").mkdir()
     model = place / "threshold"
     assert medai("segment", place / "scan.nii.gz", "-m", model, "-o", tmp_path / output, "--quiet") == 2
     refused(capsys, "ending|DICOM|one slice|can't be written", output.rpartition("/")[2])
-    assert names(tmp_path) == ["file.txt"]
+    assert names(tmp_path) == ["file.txt", "folder.mrb"] and names(tmp_path / "folder.mrb") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["segment", "", "-m", "hippocampus", "-o", "l.nii.gz"], "argument INPUT: the name is empty"),
+        (["segment", "a.nii.gz", "-m", "hippocampus", "-o", ""], "argument -o/--output: the name is empty"),
+        (["segment", "a.nii.gz", "-m", "hippocampus"], "the following arguments are required: -o/--output"),
+        (["segment", "a", "-m", "hippocampus", "-o", "l", "--overlap", "much"], "invalid float value: 'much'"),
+        (["devour"], "invalid choice: 'devour'"),
+    ],
+)
+def test_words_that_mean_nothing_are_told_in_one_line(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ending:
+        main(words)
+    assert ending.value.code == 2
+    refused(capsys, said, said)
+
+
+def test_the_folder_one_is_in_can_be_input_and_output(
+    place: Path, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(shared_data / "mr_brain_dicom" / "13_HCropVolume", tmp_path / "scan")
+    monkeypatch.chdir(tmp_path / "scan")
+    assert medai("segment", ".", "-m", place / "threshold", "-o", ".", "--quiet") == 0
+    assert {"labels.nii.gz", "scene.mrb", "segmentation.seg.nrrd", "volumes.csv"} <= set(names(tmp_path / "scan"))
+
+
+def test_a_training_that_cannot_begin_makes_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    assert medai("train", "hippocampus", "--data", tmp_path / "data", "-o", tmp_path / "new" / "model") == 2
+    refused(capsys, "no data folder", "data")
+    assert names(tmp_path) == ["data"]
 
 
 @pytest.mark.parametrize("spoil", ["missing", "shapes"])

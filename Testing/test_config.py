@@ -1,5 +1,6 @@
 """A bundle's config is worked out as data, and whatever would need execution is refused."""
 
+import sys
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -146,6 +147,20 @@ def test_a_deeply_nested_file_is_refused(tmp_path: Path) -> None:
     path.write_text('{"x":' + "[" * 90 + "]" * 90 + "}", encoding="utf-8")
     with pytest.raises(SpecError, match="nested"):
         read_config(path).get("x")
+
+
+def test_a_number_of_thousands_of_digits_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "metadata.json"
+    path.write_text('{"version": ' + "9" * 5000 + "}", encoding="utf-8")
+    if hasattr(sys, "get_int_max_str_digits"):  # older Pythons read it
+        with pytest.raises(SpecError, match=r"metadata\.json.* thousands of digits"):
+            read_config(path)
+
+
+def test_a_file_that_windows_marked_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "metadata.json"
+    path.write_text('{"version": 3}', encoding="utf-8-sig")
+    assert read_config(path).get("version") == 3
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{", "\x00", '{"a": 1}x'])

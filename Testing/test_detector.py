@@ -248,3 +248,7 @@ def test_anchors_are_made_or_refused() -> None:
 
     with pytest.raises(MedAIError, match="can't be made"):
         build_anchors(Component("AnchorGenerator", {"sizes": 3}))
+    shapes = {"feature_map_scales": [1], "base_anchor_shapes": "x"}
+    with pytest.raises(MedAIError, match="can't be made") as caught:
+        build_anchors(Component("AnchorGeneratorWithAnchorShape", shapes))
+    assert "\n" not in str(caught.value) and not str(caught.value).endswith("..")

@@ -142,7 +142,40 @@ def test_conflicting_forms_are_settled_as_itk_does(tmp_path: Path, sform_code: i
     )
     image = sitk.ReadImage(str(path))
     origin = np.array(image.TransformIndexToPhysicalPoint((2, 3, 4))) * (-1, -1, 1)
-    assert np.allclose(read_image(path).geometry.ras_of([[2, 3, 4]]), origin, atol=1e-6)
+    warned = Warned()
+    assert np.allclose(read_image(path, None, warned).geometry.ras_of([[2, 3, 4]]), origin, atol=1e-6)
+    taken = "sform" if np.allclose((oblique() @ (2, 3, 4, 1))[:3], origin, atol=1e-3) else "qform"
+    assert len(warned.texts) == 1 and "two places" in warned.texts[0] and f"the {taken}'s was taken" in warned.texts[0]
+
+
+def test_a_header_that_says_two_voxel_sizes_is_refused(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(NUMBERS, None)
+    image.set_sform(oblique(), code=1)  # and the voxel sizes stay at 1 mm, which ITK would take
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    with pytest.raises(GeometryError, match=r"by its sform voxels are 0.7 x 1.5 x 3 mm large, .* 1 x 1 x 1 mm"):
+        read_image(tmp_path / "a.nii.gz")
+
+
+@pytest.mark.parametrize("size", [0.0, -2.0, np.nan, np.inf])
+@pytest.mark.parametrize("forms", [False, True])
+def test_voxels_of_no_size_are_refused(tmp_path: Path, size: float, forms: bool) -> None:
+    path = nifti(tmp_path / "a.nii", NUMBERS, np.diag([2.0, 2, 3, 1]))
+    content = bytearray(path.read_bytes())
+    content[80:84] = np.float32(size).tobytes()
+    content[252:256] = np.array([forms, 0], np.int16).tobytes()
+    path.write_bytes(content)
+    with pytest.raises(GeometryError, match=rf"voxels are {size:g} x 2 x 3 mm large"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(("unit", "of_a_mm"), [("meter", 1e-3), ("mm", 1), ("micron", 1e3), ("unknown", 1)])
+def test_nifti_of_any_unit_comes_in_millimetres(tmp_path: Path, unit: str, of_a_mm: float) -> None:
+    matrix = oblique()
+    matrix[:3] *= of_a_mm
+    image = nibabel.Nifti1Image(NUMBERS, matrix)
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    assert np.allclose(read_image(tmp_path / "a.nii.gz").geometry.ijk_to_ras, oblique(), atol=1e-3)
 
 
 def test_time_points_become_channels(tmp_path: Path) -> None:
@@ -177,6 +210,23 @@ def test_jpeg_is_read_whatever_its_ending(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(np.full((5, 7), 80, np.uint8)), str(tmp_path / "a.jpg"))
     (tmp_path / "a.jpg").rename(tmp_path / "a.picture")
     assert np.abs(read_image(tmp_path / "a.picture").data.astype(int) - 80).max() < 3
+
+
+def test_a_photograph_to_be_turned_is_taken_as_stored_aloud(tmp_path: Path) -> None:
+    note = PIL.Image.Exif()
+    note[0x0112] = 6
+    PIL.Image.fromarray(np.full((5, 7), 80, np.uint8)).save(tmp_path / "a.jpg", exif=note.tobytes())
+    warned = Warned()
+    assert read_image(tmp_path / "a.jpg", None, warned).geometry.shape_kji == (1, 5, 7)
+    assert len(warned.texts) == 1 and "EXIF orientation 6" in warned.texts[0]
+
+
+def test_a_damaged_file_is_not_told_of_by_libraries(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    sitk.WriteImage(sitk.GetImageFromArray(NUMBERS), str(tmp_path / "a.mha"))
+    (tmp_path / "a.mha").write_bytes((tmp_path / "a.mha").read_bytes()[:-20])
+    with pytest.raises(InputError):
+        read_image(tmp_path / "a.mha")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_one_slice_of_a_volume_keeps_its_place(tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ def test_what_is_no_model_says_what_it_is(name: str, content: Any, words: str, t
         ((), "empty"),
         (("model.pth",), r"add a medai\.json"),
         (("saved_model.pb", "variables"), "TensorFlow"),
+        (("constants.pkl", "data.pkl"), r"ends in \.ts"),
         (("readme.txt",), r"configs/metadata\.json"),
     ],
 )

@@ -17,7 +17,7 @@ from bundles import network_entry, random_bundle
 from hostile import EVERY, READ, TOUCH, shadowing
 from hostile_pickles import PAYLOADS, SILENT
 from judging import CONTROL, Judge
-from legitimate import LEGITIMATE
+from legitimate import LEGITIMATE, bundle
 from scripts_made import Writing, script_file
 from watch import Watch
 
@@ -141,6 +141,16 @@ def test_modules_in_the_folder_one_stands_in_are_not_imported(tmp_path: Path) ->
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not mark.exists()
+
+
+def test_a_refusal_is_one_line_whatever_libraries_warn_of(judge: Judge, tmp_path: Path) -> None:
+    folder = bundle(tmp_path / "model", network_def=network_entry() | {"channels": [-4, 8], "strides": [2, 2]})
+    words = ["segment", str(judge.scan), "-m", str(folder), "-o", str(tmp_path / "labels.nii.gz"), "--quiet"]
+    command = [sys.executable, "-m", "MedAILib", *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("medai: The network UNet can't be built") and done.stderr.count("\n") == 1
 
 
 def test_expressions_would_leave_their_mark(tmp_path: Path) -> None:

@@ -84,8 +84,16 @@ def test_console_call_gives_a_segmentation_on_its_volume(session, client, bundle
 
 def test_every_output_can_be_asked_for(session, client, bundle) -> None:
     nodes = session.logic(client).segment(
-        session.add_volume(), bundle, "cpu", labelMap=True, probabilities=True, surfaces=True, table=False
+        session.add_volume(),
+        bundle,
+        "cpu",
+        labelMap=True,
+        probabilities=True,
+        surfaces=True,
+        table=False,
+        uncertainty=True,
     )
+    assert sum(node.GetName().endswith("uncertainty") for node in nodes) == 1
     assert classes_of(nodes) == {
         "vtkMRMLSegmentationNode",
         "vtkMRMLColorTableNode",

@@ -7,6 +7,7 @@ import torch
 
 from MedAILib.config_values import Component
 from MedAILib.errors import ModelError, SpecError
+from MedAILib.models import networks
 from MedAILib.models.networks import build_network, sketched
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -48,6 +49,28 @@ def test_a_network_of_any_size_is_sketched_without_its_memory() -> None:
     assert sum(p.numel() for p in net.parameters()) > 10**11
     with sketched(), pytest.raises(ModelError, match="SwinUNETR can't be built"):
         build_network("SwinUNETR", {"in_channels": 1, "out_channels": 2, "window_size": 2_000})
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("UNet", {"spatial_dims": 3, "channels": [4, 8], "strides": [2], "num_res_units": 999_999}),
+        ("SegResNet", {"blocks_down": [1, 999_999], "blocks_up": [1]}),
+    ],
+)
+def test_a_network_of_more_parts_than_any_has_is_refused_before_it_is_built(name: str, arguments: Any) -> None:
+    with sketched(), pytest.raises(ModelError, match=f"{name} can't be built .* more than 5000 parts"):
+        build_network(name, {"in_channels": 1, "out_channels": 2, **arguments})
+
+
+def test_a_network_without_its_package_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(**_: Any) -> None:
+        raise ImportError("import torchvision.models (no module named torchvision).")
+
+    monkeypatch.setattr(networks.nets, "DAF3D", absent)
+    monkeypatch.setitem(networks.NETWORKS, "DAF3D", absent)
+    with pytest.raises(ModelError, match="DAF3D needs a Python package that can't be used here: import torchvision"):
+        build_network("DAF3D", {})
 
 
 def test_a_mean_of_classifiers_says_what_its_members_say_on_average_over_mirrored_copies() -> None:

@@ -353,6 +353,18 @@ BAD: dict[str, tuple[str, Callable[[Path], Any]]] = {
         "not consecutive",
         lambda f: (f / "dataset.json").write_text(json.dumps(dataset(1, {"background": 0, "a": 5}))),
     ),
+    "labels in the way of nnU-Net 1": (
+        "dataset.json: the label '0' is 'background', which is no whole number; they are nnU-Net 1's",
+        lambda f: (f / "dataset.json").write_text(json.dumps(dataset(1, {"0": "background", "1": "a"}))),
+    ),
+    "labels that are no numbers": (
+        "the label 'a' is 1.5, which is no whole number",
+        lambda f: (f / "dataset.json").write_text(json.dumps(dataset(1, {"background": 0, "a": 1.5}))),
+    ),
+    "labels in a list": (
+        "the labels are no object of names and numbers",
+        lambda f: (f / "dataset.json").write_text(json.dumps(dataset(1, ["background", "a"]))),
+    ),
     "two channels in the dataset, one in the plans": (
         "normalises 1 channels",
         lambda f: (f / "dataset.json").write_text(json.dumps(dataset(2))),

@@ -153,6 +153,7 @@ def test_a_report_is_written_of_clips_with_labels(recurrent: Path, tmp_path: Pat
 def test_the_card_says_what_becomes_of_frames(recurrent: Path) -> None:
     card = " ".join((recurrent / "docs" / "README.md").read_text(encoding="utf-8").split())
     assert f"a sequence of at least 2 pictures, of which {FRAMES} are taken, evenly spaced" in card
+    assert "MedAI alone runs this model" in card
     classes = open_model(recurrent, "cpu").spec.classes
     assert classes is not None and (classes.sequence, classes.frames, classes.dimensions) == (True, FRAMES, 2)
 

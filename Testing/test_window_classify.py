@@ -231,15 +231,16 @@ def test_what_is_missing_is_said_before_a_run(session, client, pictures, segment
     assert widget.ui.applyButton.enabled
 
 
-def test_answer_is_written_into_the_corner_where_that_is_asked_for(session, client, volumes) -> None:
+def test_answer_is_written_into_the_slice_views_where_that_is_asked_for_and_stays(session, client, volumes) -> None:
     session.add_volume()
     widget = open_with(session, client, volumes, corner=True)
     run_to_end(widget)
-    corner = session.app.layoutManager().sliceWidget("Red").sliceView().cornerAnnotation()
+    view = session.app.layoutManager().sliceWidget("Red").sliceView()
+    view.move()
     (text,) = session.nodes("vtkMRMLTextNode")
-    assert corner.GetText(vtk.vtkCornerAnnotation.LowerRight) == text.GetText().split("\n")[1]
+    assert view.cornerAnnotation().GetText(vtk.vtkCornerAnnotation.LowerEdge) == text.GetText().split("\n")[1]
     session.scene.Clear()
-    assert not corner.GetText(vtk.vtkCornerAnnotation.LowerRight)
+    assert not view.cornerAnnotation().GetText(vtk.vtkCornerAnnotation.LowerEdge)
 
 
 def test_saved_scene_restores_what_the_panel_showed(session, client, volumes) -> None:

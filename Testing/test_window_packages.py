@@ -8,7 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import slicer
+import slicer.util
 from bundles import configs, network_entry, write_configs
+from packaging.requirements import Requirement
 
 from MedAILib.gui import packages
 from MedAILib.gui.packages import PackagesMissing, Tools, ensure_packages, missing_packages, slow_torch
@@ -188,3 +191,39 @@ def test_failed_installation_says_how_to_go_on(session, tmp_path, monkeypatch) -
     session.until(lambda: len(session.messages()) == 2)
     assert "monai>=1.6.1 could not be installed" in session.messages()[1]
     assert "Without a connection" in session.messages()[1]
+
+
+def test_half_installed_packages_are_taken_apart_before_they_are_installed(session, tmp_path, monkeypatch) -> None:
+    there = {"torch": "2.13.0", "monai": "1.6.1", "safetensors": "0.8.0"}
+    broken, done = {"torch", "monai"}, []
+
+    def install_torch(**options: object) -> object:
+        if "torch" not in there:  # else pip takes what is there for it
+            there["torch"] = "2.13.0"
+            broken.discard("torch")
+        return object()
+
+    def pip_install(arguments: list[str]) -> None:
+        done.append(arguments)
+        broken.discard("monai")
+
+    widget = panel(session, tmp_path, monkeypatch, there)
+    logic = SimpleNamespace(installTorch=install_torch, uninstallTorch=lambda: there.pop("torch"))
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", SimpleNamespace(PyTorchUtilsLogic=lambda: logic))
+    monkeypatch.setattr(packages, "is_complete", lambda name: name not in broken)
+    monkeypatch.setattr(slicer.util, "pip_install", pip_install)
+    widget.ui.applyButton.click()
+    assert done == [["--force-reinstall", "--no-deps", "monai>=1.6.1"]]
+    assert widget._run is not None and not broken
+
+
+def test_requirements_come_to_slicer_as_every_version_of_it_takes_them(session, tmp_path, monkeypatch) -> None:
+    there = {"torch": "2.13.0", "safetensors": "0.8.0"}
+
+    def pip_ensure(requirements: list[Requirement], **options: object) -> None:
+        there.update({requirement.name: "1.6.1" for requirement in requirements if "1.6.1" in requirement.specifier})
+
+    widget = panel(session, tmp_path, monkeypatch, there)
+    monkeypatch.setattr(packaging, "pip_ensure", pip_ensure)
+    widget.ui.applyButton.click()
+    assert there["monai"] == "1.6.1"

@@ -146,6 +146,32 @@ def test_outputs_are_those_that_are_ticked(session, client, bundle) -> None:
     assert len([n for n in session.nodes("vtkMRMLScalarVolumeNode") if "probability" in n.GetName()]) == 3
 
 
+def test_how_sure_a_model_is_comes_as_a_volume_and_how_agreed_its_members_are_in_the_table(
+    session, client, tmp_path
+) -> None:
+    for seed in (0, 1):
+        random_bundle(tmp_path / f"m{seed}", network_entry("UNet", classes=3), seed)
+    (tmp_path / "medai.json").write_text('{"name": "Two", "members": ["m0", "m1"]}')
+    volume = session.add_volume()
+    widget = open_with(session, client, str(tmp_path))
+    widget.ui.uncertaintyCheckBox.click()
+    run_to_end(widget)
+    (unsure,) = [n for n in session.nodes("vtkMRMLScalarVolumeNode") if n.GetName().endswith("uncertainty")]
+    entropy = slicer.util.arrayFromVolume(unsure)
+    assert entropy.shape == slicer.util.arrayFromVolume(volume).shape and 0 < entropy.max() <= 1
+    (table,) = session.nodes("vtkMRMLTableNode")
+    column = table.GetColumnIndex("Agreement")
+    assert all(0 <= float(table.GetCellText(row, column)) < 1 for row in range(table.GetNumberOfRows()))
+
+
+def test_one_model_has_no_agreement_and_makes_no_uncertainty_that_nobody_asked_for(session, client, bundle) -> None:
+    session.add_volume()
+    run_to_end(open_with(session, client, bundle))
+    (table,) = session.nodes("vtkMRMLTableNode")
+    assert table.GetColumnIndex("Maximum") == table.GetNumberOfColumns() - 1
+    assert len(session.nodes("vtkMRMLScalarVolumeNode")) == 1
+
+
 def test_result_can_be_edited_and_the_run_repeated(session, client, bundle) -> None:
     volume = session.add_volume()
     widget = open_with(session, client, bundle)

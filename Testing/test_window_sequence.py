@@ -118,11 +118,13 @@ def test_frame_that_fails_is_named_and_nothing_is_left(session, behaving_client,
 def test_surfaces_and_probabilities_of_each_frame_come_in_step(session, behaving_client, browser, tmp_path) -> None:
     widget = open_with(session, behaving_client, browser, tmp_path, "threshold")
     widget.ui.probabilitiesCheckBox.click()
+    widget.ui.uncertaintyCheckBox.click()
     assert widget.ui.surfacesCheckBox.checked
     run_to_end(widget)
     assert widget._run.error is None
     made = session.nodes("vtkMRMLSequenceNode")[1:]
-    assert [node.GetName() for node in made] == ["Cine segmentation", "Cine probability of channel 0"]
+    names = ["Cine segmentation", "Cine probability of channel 0", "Cine uncertainty"]
+    assert [node.GetName() for node in made] == names
     assert all(node.GetNumberOfDataNodes() == FRAMES for node in made)
     segmentation = shown_in(made[0]).GetSegmentation()
     assert segmentation.ContainsRepresentation("Closed surface")
@@ -130,6 +132,7 @@ def test_surfaces_and_probabilities_of_each_frame_come_in_step(session, behaving
     assert likely.min() < likely.max()
     browser.SetSelectedItemNumber(3)
     assert (slicer.util.arrayFromVolume(shown_in(made[1])) != likely).any()
+    assert (slicer.util.arrayFromVolume(shown_in(made[2])) == 0.25).all()
     assert shown_in(made[0]).GetSegmentation().ContainsRepresentation("Closed surface")
 
 

@@ -20,6 +20,7 @@ CHANGING = (
     "os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate",
     "os.utime", "shutil.rmtree",
 )  # fmt: skip
+WITHIN = ("os.chmod", "os.mkdir", "os.remove", "os.rmdir")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 MAKERS = (os.path.join("", "dataclasses.py"), os.path.join("collections", "__init__.py"))  # noqa: PTH118
 SPECIAL = ("/dev/null", "/dev/shm", "/proc/self")
@@ -67,7 +68,10 @@ class Watch:
     def _touched(self, event: str, path: Any, arguments: tuple[Any, ...]) -> None:
         if isinstance(path, int):  # a file that is open already
             return
-        name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100  no Path here: resolving would itself be heard
+        name = os.fsdecode(path)
+        if event in WITHIN and isinstance(arguments[-1], int) and arguments[-1] >= 0:  # a name in a folder that is open
+            name = os.path.join(os.readlink(f"/proc/self/fd/{arguments[-1]}"), name)  # noqa: PTH115, PTH118
+        name = os.path.abspath(name)  # noqa: PTH100  no Path here: resolving would itself be heard
         if not name.startswith((*self.writable, *SPECIAL)) and "__pycache__" not in name:
             self._tell(event, arguments)
 

@@ -5,15 +5,19 @@ import shlex
 
 from MedAILib.errors import InputError
 from MedAILib.models.classifier import ClassifierModel
-from MedAILib.models.open import open_model
+from MedAILib.models.open import OpenedModel, open_model
 from MedAILib.models.store import find_model
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
+from MedAILib.training.boxed_images import find_boxed_cases, label_names
 from MedAILib.training.cases import Case, find_cases, read_labels
 from MedAILib.training.classification_report import write_classifier_evaluation
+from MedAILib.training.compare_detectors import compare_detectors
 from MedAILib.training.compare_models import Comparison, compare_models
+from MedAILib.training.detection_report import write_detector_evaluation
 from MedAILib.training.evaluate import Evaluation, evaluate_segmentation
 from MedAILib.training.evaluate_classifier import evaluate_classifier
+from MedAILib.training.evaluate_detector import evaluate_detector
 from MedAILib.training.labelled_images import LabelledImage, find_labelled_images, part_of
 from MedAILib.training.report import write_evaluation
 
@@ -28,6 +32,9 @@ def run_evaluate(options: argparse.Namespace, progress: Progress) -> None:
     model = open_model(find_model(options.model), options.device, options.trust_code)
     if isinstance(model, ClassifierModel):
         _classifier(model, options, progress)
+        return
+    if model.spec.task == "detection":
+        _detector(model, options, progress)
         return
     if options.split:
         raise InputError("--split chooses a part of labelled images for classification; leave it out.")
@@ -67,6 +74,27 @@ def _classifier(model: ClassifierModel, options: argparse.Namespace, progress: P
     chosen = tuple(image for image in part if image.name in names)
     evaluation = evaluate_classifier(model, chosen, progress, split)
     write_classifier_evaluation(evaluation, options.output, _command(options))
+
+
+def _detector(model: OpenedModel, options: argparse.Namespace, progress: Progress) -> None:
+    if options.mirror or options.split:
+        raise InputError("--mirror and --split are not for detectors; leave them out.")
+    other = None
+    if options.compare is not None:
+        other = open_model(find_model(options.compare), options.device, options.trust_code)
+        if other.spec.task != "detection":
+            raise InputError(f"The model {other.spec.name} is no detector; compare with one.")
+    spec = model.spec
+    every = find_boxed_cases(options.data, len(spec.channels))
+    told = spec.finding_labels or tuple((str(number),) for number in range(1, len(spec.findings) + 1))
+    names = label_names(options.data, dict(zip(spec.findings, told, strict=True)))
+    chosen = _named(options, [case.name for case in every])
+    cases = [case for case in every if case.name in chosen]
+    evaluation = evaluate_detector(model, cases, names, progress)
+    comparison = None
+    if other is not None:
+        comparison = compare_detectors(evaluation, evaluate_detector(other, cases, names, progress))
+    write_detector_evaluation(evaluation, options.output, _command(options), comparison)
 
 
 def _part_to_judge_by(images: tuple[LabelledImage, ...]) -> str:

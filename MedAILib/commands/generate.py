@@ -16,7 +16,7 @@ from MedAILib.files.images import (
 )
 from MedAILib.models.lean import import_monai_for_inference
 from MedAILib.models.store import find_model
-from MedAILib.output import whole_files
+from MedAILib.output import is_folder, whole_files
 from MedAILib.progress import Progress
 from MedAILib.read_spec import read_spec
 from MedAILib.request import GenerateOptions
@@ -103,9 +103,7 @@ def _targets(output: Path, names: list[str], pictures: bool) -> _Targets:
         OutputError: an ending that stands for nothing, or a file for several images.
     """
     name = output.name.lower()
-    if not name and output == Path():
-        raise OutputError("The output has no name; give a file or a folder.")
-    if output.is_dir() or "." not in name:
+    if (is_folder(output) and not name.endswith((SCENE_ENDING, *_ENDINGS))) or "." not in name:
         endings = (".nii.gz", *((SLICE_ENDING,) if pictures else ()))
         files = tuple((number, output / f"{name}{end}") for number, name in enumerate(names) for end in endings)
         return _Targets(output / "scene.mrb", files)

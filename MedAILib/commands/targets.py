@@ -8,8 +8,10 @@ from pathlib import Path
 
 from MedAILib.errors import OutputError
 from MedAILib.files.images import SLICE_ENDING, VOLUME_ENDINGS
-from MedAILib.output import cannot_write
+from MedAILib.output import cannot_write, is_folder
 from MedAILib.volume import Volume
+
+_FILES = (".mrb", ".dcm")
 
 
 class Named:
@@ -69,9 +71,7 @@ def targets_for(output: Path, volume: Volume | None = None) -> Targets:
     """
     from_dicom = volume is None or "files" in volume.provenance
     name = output.name.lower()
-    if not name and output == Path():
-        raise OutputError("The output has no name; give a file or a folder.")
-    if output.is_dir() or "." not in name:
+    if _for_a_folder(output, (*VOLUME_ENDINGS, SLICE_ENDING, *_FILES)):
         return Targets(
             label_map=output / "labels.nii.gz",
             segmentation=output / "segmentation.seg.nrrd",
@@ -109,9 +109,7 @@ def classification_targets(output: Path, volume: Volume | None = None) -> Classi
     """
     from_dicom = volume is None or "files" in volume.provenance
     name = output.name.lower()
-    if not name and output == Path():
-        raise OutputError("The output has no name; give a file or a folder.")
-    if output.is_dir() or "." not in name:
+    if _for_a_folder(output, (".json", ".csv", *_FILES)):
         return ClassificationTargets(
             record=output / "classification.json",
             table=output / "classification.csv",
@@ -137,9 +135,7 @@ def detection_targets(output: Path, volume: Volume | None = None) -> DetectionTa
     """
     from_dicom = volume is None or "files" in volume.provenance
     name = output.name.lower()
-    if not name and output == Path():
-        raise OutputError("The output has no name; give a file or a folder.")
-    if output.is_dir() or "." not in name:
+    if _for_a_folder(output, (".json", ".csv", *_FILES)):
         return DetectionTargets(
             output / "findings.json",
             output / "findings.csv",
@@ -155,6 +151,16 @@ def detection_targets(output: Path, volume: Volume | None = None) -> DetectionTa
     if kind == "dicom" and not from_dicom:
         raise OutputError(f"{output}: a DICOM report refers to DICOM images; give a DICOM series as input, or .json.")
     return DetectionTargets(**{kind: output})
+
+
+def _for_a_folder(output: Path, endings: tuple[str, ...]) -> bool:
+    """Whether OUTPUT stands for a folder: one that is there, unless it is named like a file, or one to be made.
+
+    Raises:
+        OutputError: nothing can be written there.
+    """
+    there, name = is_folder(output), output.name.lower()
+    return (there and not name.endswith(endings)) or "." not in name
 
 
 def files_of(inputs: Sequence[Path], volume: Volume) -> list[Path]:
@@ -216,4 +222,4 @@ def _require_ending(kind: str, path: Path) -> None:
         "picture": (".png",),
     }.get(kind)
     if endings and not path.name.lower().endswith(endings):
-        raise OutputError(f"{path}: {kind} are written as {' '.join(endings)}; choose such an ending.")
+        raise OutputError(f"{path}: this ending is none that the {kind} can have; use {', '.join(endings)}.")

@@ -6,7 +6,8 @@ import platform
 
 import torch
 
-from MedAILib.commands.train_classifier import run_train_classifier
+from MedAILib.commands.train_classifier import planned_classifier, run_train_classifier
+from MedAILib.commands.train_detector import has_boxes, run_train_detector
 from MedAILib.commands.train_generator import run_train_generator
 from MedAILib.commands.train_options import stops_early
 from MedAILib.commands.train_segmentation import run_train_segmentation
@@ -15,8 +16,10 @@ from MedAILib.models.device import find_device
 from MedAILib.progress import Progress
 from MedAILib.training.classification_samples import require_png
 from MedAILib.training.classification_task import ClassificationTask
+from MedAILib.training.detection_task import DetectionTask
 from MedAILib.training.export import require_place
 from MedAILib.training.generation_task import GenerationTask
+from MedAILib.training.plan_classifier import has_classes
 from MedAILib.training.task import is_task, read_task
 
 
@@ -36,8 +39,13 @@ def run_train(options: argparse.Namespace, progress: Progress) -> None:
     task = read_task(options.task) if is_task(options.task) else None
     if isinstance(task, ClassificationTask):
         run_train_classifier(options, task, device, _machine(device), progress)
+    elif isinstance(task, DetectionTask) or (task is None and has_boxes(options.task, options.data)):
+        run_train_detector(options, task, device, _machine(device), progress)
     elif isinstance(task, GenerationTask):
         run_train_generator(options, task, device, _machine(device), progress)
+    elif task is None and has_classes(options.data):
+        planned = planned_classifier(options, progress)
+        run_train_classifier(options, planned, device, _machine(device), progress)
     else:
         run_train_segmentation(options, device, _machine(device), progress)
 

@@ -24,8 +24,11 @@ from MedAILib.training.cross_validation import Calibration, ClassData, split_fol
 from MedAILib.training.export import Contents, licence_text, write_model
 from MedAILib.training.initial import freeze_stages, load_initial
 from MedAILib.training.labelled_images import check_images, find_labelled_images, numbered, part_of, require_classes
+from MedAILib.training.plan import ASKED
+from MedAILib.training.plan_classifier import plan_classifier
 from MedAILib.training.prepared_images import prepare_images
 from MedAILib.training.synthetic import made_images
+from MedAILib.training.task import is_task
 from MedAILib.training.task_settings import with_words
 
 
@@ -53,7 +56,7 @@ def run_train_classifier(
     split_folds(task, data)  # what is too few for them is said before the training starts
     if not options.resume:
         write_task(task, place / "task.json")
-    if options.plan_only:
+    if options.plan_only and is_task(options.task):  # one that was planned is told already
         tell_choices(f"The task '{task.name}'", class_choices(task, data, _asked(options)), options.quiet)
     if options.show_augmentation is not None:
         write_class_samples(task, data, options.show_augmentation)
@@ -70,6 +73,23 @@ def run_train_classifier(
     card = write_classifier_card(ClassifierRecord(task, data, trained, command, machine, start))
     weights = {key: value.half() if value.is_floating_point() else value for key, value in trained.weights.items()}
     write_model(Contents(configs, card, licence_text(task), weights), folder)
+
+
+def planned_classifier(options: argparse.Namespace, progress: Progress) -> ClassificationTask:
+    """A task planned from the data, every choice told on standard output; `--set` decides over it, `frames` first.
+
+    Raises:
+        InputError: the data is at fault, or a value of `--set`.
+    """
+    told = dict(word.partition("=")[::2] for word in options.set)
+    frames = told.get("frames")
+    if frames is not None and not frames.strip().isdecimal():
+        raise InputError(f"--set frames={frames}: the task's frames has to be a whole number.")
+    name = options.output.resolve().name if options.task == "classification" else options.task
+    task, choices = plan_classifier(name, options.data, None if frames is None else int(frames), progress)
+    shown = [replace(c, value=told[c.key], reason=ASKED) if c.key in told else c for c in choices]
+    tell_choices(f"The task '{name}' was planned from {options.data}", shown, options.quiet)
+    return task
 
 
 def _asked(options: argparse.Namespace) -> set[str]:

@@ -1,5 +1,6 @@
 """Image files as volumes and back: NIfTI, NRRD, MetaImage, PNG, JPEG; DICOM through its own file."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,15 @@ from numpy.typing import NDArray
 from MedAILib.errors import GeometryError, InputError, OutputError
 from MedAILib.files.dicom import read_dicom
 from MedAILib.files.dicom_find import is_dicom
-from MedAILib.files.nifti import cut_short, read_nifti_header, require_right_angles, require_whole, without_namesakes
+from MedAILib.files.nifti import (
+    cut_short,
+    read_nifti_header,
+    require_right_angles,
+    require_voxel_size,
+    require_whole,
+    weighed,
+    without_namesakes,
+)
 from MedAILib.output import whole_file
 from MedAILib.progress import Progress
 from MedAILib.results import Segmentation
@@ -26,6 +35,8 @@ _NIFTI_ENDINGS = (".nii.gz", ".nii", ".hdr", ".hdr.gz")
 _KINDS = "NIfTI, NRRD, MetaImage, PNG or JPEG, or a folder of DICOM files"
 _LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
 _GREY_WITH_TRANSPARENCY = 4  # PNG's colour types
+_EXIF_ORIENTATION = 0x0112
+_STANDARD_ERROR = 2
 _FAST = 1  # of gzip's 1 to 9: label maps shrink a hundredfold at 1 already
 
 
@@ -53,9 +64,9 @@ def read_image(path: Path, series: str | None = None, progress: Progress | None 
         raise InputError(f"{path} is no DICOM, so it has no series {series}; leave the series out.")
     raster = reader in ("PNGImageIO", "JPEGImageIO")
     if reader == "NiftiImageIO":
-        image = _read_nifti(path)
+        image = _read_nifti(path, progress)
     else:
-        image = _read_raster(path, reader) if raster else _read_itk(path, path, reader)
+        image = _read_raster(path, reader, progress) if raster else _read_itk(path, path, reader)
     data = _channels_first(path, image)
     if raster and data.shape[0] in (2, 4):
         data = data[:-1]  # transparency
@@ -202,7 +213,7 @@ def _image_io(path: Path) -> str:
     raise InputError(f"{path} is no image that MedAI reads; it reads {_KINDS}.")
 
 
-def _read_raster(path: Path, reader: str) -> sitk.Image:
+def _read_raster(path: Path, reader: str, progress: Progress | None) -> sitk.Image:
     """Read a PNG or JPEG file; ITK knows every kind but grey with transparency."""
     with path.open("rb") as file:
         bits, colour_type = file.read(26)[24:26]
@@ -214,10 +225,26 @@ def _read_raster(path: Path, reader: str) -> sitk.Image:
                 return sitk.GetImageFromArray(np.asarray(picture)[..., 0])
         except (OSError, SyntaxError) as error:
             raise cut_short(path) from error
-    return _read_itk(path, path, reader)
+    image = _read_itk(path, path, reader)
+    turned = _exif_orientation(path)
+    if turned != 1 and progress is not None:
+        progress.warn(
+            f"{path} is to be shown turned or mirrored (EXIF orientation {turned}), but is taken as it is stored, as "
+            "Slicer does; save it upright first if the model expects that."
+        )
+    return image
 
 
-def _read_nifti(path: Path) -> sitk.Image:
+def _exif_orientation(path: Path) -> int:
+    """How a camera says that its picture is to be turned, 1 for not at all."""
+    try:
+        with PIL.Image.open(path) as picture:
+            return int(picture.getexif().get(_EXIF_ORIENTATION, 1) or 1)
+    except (OSError, SyntaxError, ValueError, TypeError):  # a damaged note beside a picture that can be read
+        return 1
+
+
+def _read_nifti(path: Path, progress: Progress | None) -> sitk.Image:
     """Read a NIfTI file after the checks that ITK leaves out."""
     with path.open("rb") as stream:
         compressed = stream.read(2) == b"\x1f\x8b"
@@ -226,15 +253,20 @@ def _read_nifti(path: Path) -> sitk.Image:
     header = read_nifti_header(path)
     if bad := require_whole(path, header):
         raise not_finite(str(path), bad)
+    require_voxel_size(path, header)
     require_right_angles(path, header)
     with without_namesakes(path, header) as place:
-        return _read_itk(path, place, "NiftiImageIO")
+        image = _read_itk(path, place, "NiftiImageIO")
+    warning = weighed(path, header, _ijk_to_ras(image))
+    if warning and progress is not None:
+        progress.warn(warning)
+    return image
 
 
 def _read_itk(path: Path, place: Path, reader: str) -> sitk.Image:
     """Read the user's file `path`, which stands at `place`, with ITK's reader of that name."""
     try:
-        with _quiet():
+        with _quiet(), _muted():
             return sitk.ReadImage(str(place), imageIO=reader)
     except RuntimeError as error:
         if "orthonormal" in str(error):
@@ -322,3 +354,20 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Without what libraries of ITK, MetaIO for one, write to the process's standard error past ITK."""
+    try:
+        before = os.dup(_STANDARD_ERROR)
+    except OSError:  # closed: then there is nobody to hear it
+        yield
+        return
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), _STANDARD_ERROR)
+        yield
+    finally:
+        os.dup2(before, _STANDARD_ERROR)
+        os.close(before)

@@ -1,7 +1,8 @@
 """Questions to the user, in a message box of Slicer."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import ctk
 import qt
@@ -53,3 +54,13 @@ def choose(text: str, ways: Sequence[str], no: str, title: str) -> int | None:
         return next((number for number, button in enumerate(buttons) if answer == button), None)
     finally:
         box.deleteLater()
+
+
+@contextmanager
+def nobody_waits() -> Iterator[None]:
+    """Take the waiting cursor away while a question is open, in the midst of starting a run."""
+    slicer.app.restoreOverrideCursor()
+    try:
+        yield
+    finally:
+        slicer.app.setOverrideCursor(qt.Qt.WaitCursor)

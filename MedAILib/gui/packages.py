@@ -170,6 +170,10 @@ def is_complete(name: str) -> bool:
     return found is not None and found.origin is not None and Path(found.origin).is_file()
 
 
+def _is_damaged(name: str) -> bool:
+    return installed_version(name) is not None and not is_complete(name)
+
+
 def version_fits(version: str, requirement: str) -> bool:
     """Whether "2.13.0+cpu" is what ">=2.10" asks for."""
     from packaging.specifiers import SpecifierSet  # noqa: PLC0415  no part of Python; nobody needs it before Apply
@@ -184,7 +188,10 @@ def _missing(text: str) -> PackagesMissing:
 def _confirm(text: str) -> bool:
     import slicer.util  # noqa: PLC0415  where the window is
 
-    return bool(slicer.util.confirmOkCancelDisplay(text, windowTitle=_("MedAI: packages to install")))
+    from MedAILib.gui.ask import nobody_waits  # noqa: PLC0415
+
+    with nobody_waits():
+        return bool(slicer.util.confirmOkCancelDisplay(text, windowTitle=_("MedAI: packages to install")))
 
 
 def _install_torch(versions: str) -> None:
@@ -199,6 +206,8 @@ def _install_torch(versions: str) -> None:
         ) from error
     logic = PyTorchUtils.PyTorchUtilsLogic()
     try:
+        if _is_damaged(TORCH):  # pip would take its papers for it, and install nothing
+            logic.uninstallTorch()
         installed = logic.installTorch(askConfirmation=False, torchVersionRequirement=versions) is not None
     except (ImportError, OSError) as error:
         # It imports what it has installed, here, where nobody needs that; whether it is there is looked at next.
@@ -212,20 +221,28 @@ def _install_torch(versions: str) -> None:
 
 
 def _install(requirements: Sequence[str]) -> None:
-    """By Slicer's own installer, which shows its progress.
+    """By Slicer's own installer, which shows its progress; what is half installed, by its pip.
 
     Raises:
         PackagesMissing: pip did not succeed.
     """
+    from packaging.requirements import Requirement  # noqa: PLC0415  as in version_fits
+
     try:
+        damaged = [requirement for requirement in requirements if _is_damaged(Requirement(requirement).name)]
+        if damaged:
+            import slicer.util  # noqa: PLC0415
+
+            slicer.util.pip_install(["--force-reinstall", "--no-deps", *damaged])
         try:
             from slicer import packaging  # noqa: PLC0415  Slicer 5.12 on
         except ImportError:
             import slicer.util  # noqa: PLC0415
 
-            slicer.util.pip_install(" ".join(requirements))
+            slicer.util.pip_install(list(requirements))
         else:
-            packaging.pip_ensure(list(requirements), prompt_install=False, requester="MedAI")
+            wanted = [Requirement(requirement) for requirement in requirements]
+            packaging.pip_ensure(wanted, prompt_install=False, requester="MedAI")
     except (subprocess.CalledProcessError, RuntimeError) as error:
         names = ", ".join(requirements)
         said = _("{names} could not be installed ({error}); the Python console says why.")

@@ -7,8 +7,7 @@ here, by these names, beside its own.
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import qt
@@ -21,7 +20,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
 from MedAILib.errors import MedAIError
-from MedAILib.gui.ask import ask
+from MedAILib.gui.ask import ask, nobody_waits
 from MedAILib.gui.devices import device_choices, nvidia_cards
 from MedAILib.gui.follow import FollowedRun
 from MedAILib.gui.logic import ModelLogic
@@ -475,16 +474,6 @@ def bound_widgets(ui) -> "dict[str, Any]":
     """The widgets that the `.ui` file binds to parameters, by the parameters' names."""
     named = {widget.property(SlicerParameterNamePropertyName): widget for widget in vars(ui).values()}
     return {name: widget for name, widget in named.items() if name}
-
-
-@contextmanager
-def nobody_waits() -> Iterator[None]:
-    """Take the waiting cursor away while a question is open, in the midst of starting a run."""
-    slicer.app.restoreOverrideCursor()
-    try:
-        yield
-    finally:
-        slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
 
 
 def is_there(node) -> bool:

@@ -70,12 +70,15 @@ def plot_views() -> "list[Any]":
     return [layoutManager.plotWidget(number).plotView() for number in range(layoutManager.plotViewCount)]
 
 
-def write_in_corner(text: str) -> None:
-    """Write a text into the lower right corner of the slice views, which Slicer leaves free; empty takes it away."""
+def write_at_edge(text: str) -> None:
+    """Write a text at the lower edge of the slice views; empty takes it away.
+
+    Not into a corner: Slicer's own annotations write all four anew, with nothing too, whenever a slice moves.
+    """
     layoutManager = slicer.app.layoutManager()
     for name in layoutManager.sliceViewNames():
         view = layoutManager.sliceWidget(name).sliceView()
-        view.cornerAnnotation().SetText(vtk.vtkCornerAnnotation.LowerRight, text)
+        view.cornerAnnotation().SetText(vtk.vtkCornerAnnotation.LowerEdge, text)
         view.scheduleRender()
 
 

@@ -137,18 +137,36 @@ def climb_down(
 
 
 def or_on_cpu(
-    device: torch.device, attempt: Callable[[torch.device], Done], progress: Progress
+    device: torch.device,
+    attempt: Callable[[torch.device], Done],
+    progress: Progress,
+    need: Demand | None = None,
+    have: Callable[[torch.device], Memory] | None = None,
 ) -> tuple[Done, tuple[str, ...]]:
-    """Run on a device, and on the CPU where a GPU's memory runs out; `progress` is warned then.
+    """Run on a device, and on the CPU where a GPU's memory does not suffice; `progress` is warned then.
 
-    This is for models whose windows are their own and whose need is not foretold.
+    This is for models whose windows are their own.
+
+    Args:
+        device: what the user asked for.
+        attempt: runs.
+        progress: is told.
+        need: what a run takes; None where it can't be foretold.
+        have: what there is, for a device; None asks the system.
 
     Returns:
         What `attempt` made, and what gave way, for provenance.
 
     Raises:
+        InputError: it fits nowhere; says how much is needed and what to do. Nothing has been computed.
         MemoryError, RuntimeError: memory ran out on the CPU, too.
     """
+    if need is not None:
+        ways = iter([Rung(device, device, ())])
+        if device.type != "cpu":
+            ways = iter([Rung(device, device, ()), Rung(CPU, CPU, (), (ON_CPU,))])
+        done, rung = climb_down(ways, lambda _: need, lambda rung: attempt(rung.device), progress, have)
+        return done, rung.steps
     try:
         return attempt(device), ()
     except (RuntimeError, MemoryError) as error:

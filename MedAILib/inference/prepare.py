@@ -204,13 +204,18 @@ def require_usable(volume: Volume, progress: Progress) -> None:
     """Refuse an image from which a network would make an answer without meaning.
 
     Raises:
-        InputError: NaN or infinite voxels; the same value everywhere (a single voxel is let through).
+        InputError: NaN or infinite voxels, or too large ones; one value everywhere (a single voxel is let through).
     """
     data = volume.data
     if data.dtype.kind == "f":
         bad = int(data.size - np.count_nonzero(np.isfinite(data)))
         if bad:
             raise not_finite(volume.name, bad)
+        if data.dtype.itemsize > 4 and max(-data.min(), data.max()) > np.finfo(np.float32).max:
+            raise InputError(
+                f"{volume.name} has values beyond {np.finfo(np.float32).max:.1e}, more than a network can take; "
+                "scale it down first."
+            )
     if data[0].size == 1:
         return
     flat = [channel for channel in range(len(data)) if data[channel].min() == data[channel].max()]

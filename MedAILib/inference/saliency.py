@@ -17,6 +17,7 @@ from monai.visualize import GradCAM, GradCAMpp
 from torch import Tensor, nn
 
 from MedAILib.errors import InputError
+from MedAILib.estimate import copies_at_once
 from MedAILib.inference.classify import Classified, ClassifyRecipe, probabilities_of
 from MedAILib.inference.layers import last_spatial_layer
 from MedAILib.inference.onto_input import onto_input
@@ -32,8 +33,6 @@ OCCLUDED_SHARE = {2: 1 / 8, 3: 1 / 4}
 CELLS = {2: 8, 3: 4}
 # Trials per cell.
 TRIALS = 4
-# Numbers in a batch of changed copies, above which images pass one by one.
-BATCH_ELEMENTS = 1 << 18
 _SAID = {
     "grad-cam": "Grad-CAM at the layer {layer}",
     "grad-cam++": "Grad-CAM++ at the layer {layer}",
@@ -183,7 +182,7 @@ def _occlusion(counted: _Counted, image: Tensor) -> Tensor:
             strides=(channels, *strides),
             baselines=_mean(image),
             target=counted.number,
-            perturbations_per_eval=_at_once(image),
+            perturbations_per_eval=copies_at_once(image.numel()),
         )
     return torch.as_tensor(found).mean(dim=1, keepdim=True)
 
@@ -191,7 +190,11 @@ def _occlusion(counted: _Counted, image: Tensor) -> Tensor:
 def _integrated_gradients(counted: _Counted, image: Tensor) -> Tensor:
     counted.expect(IG_STEPS)
     found = IntegratedGradients(counted).attribute(
-        image, baselines=_mean(image), target=counted.number, n_steps=IG_STEPS, internal_batch_size=_at_once(image)
+        image,
+        baselines=_mean(image),
+        target=counted.number,
+        n_steps=IG_STEPS,
+        internal_batch_size=copies_at_once(image.numel()),
     )
     return torch.as_tensor(found).sum(dim=1, keepdim=True)
 
@@ -209,7 +212,7 @@ def _by_cells(kind: Callable[..., Any]) -> Callable[[_Counted, Tensor], Tensor]:
                 target=counted.number,
                 feature_mask=cells,
                 n_samples=trials,
-                perturbations_per_eval=_at_once(image),
+                perturbations_per_eval=copies_at_once(image.numel()),
             )
         return torch.as_tensor(found)[:, :1].float()
 
@@ -222,11 +225,6 @@ _METHODS: dict[str, Callable[[_Counted, Tensor], Tensor]] = {
     "lime": _by_cells(Lime),
     "shap": _by_cells(KernelShap),
 }
-
-
-def _at_once(image: Tensor) -> int:
-    """How many changed copies of an image pass through the network together: more of small ones."""
-    return max(min(BATCH_ELEMENTS // image.numel(), 16), 1)
 
 
 def _mean(image: Tensor) -> Tensor:

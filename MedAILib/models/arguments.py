@@ -1,16 +1,19 @@
 """A component's arguments, taken one by one, so that one that nobody reads is noticed."""
 
 import math
+import reprlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from MedAILib.config_values import Component, Unknown, known
-from MedAILib.errors import SpecError
+from MedAILib.errors import MedAIError, SpecError
+from MedAILib.inference.memory import is_out_of_memory
 
 # Arguments that concern the dictionary, or have one meaning here whatever they say.
 IGNORED = ("keys", "allow_missing_keys", "lazy", "dtype", "meta_keys", "meta_key_postfix", "image_only")
 LARGEST_SIDE = 100_000
+SHORT = reprlib.Repr()
 
 
 class Arguments:
@@ -61,9 +64,11 @@ def sense(component: Component) -> Iterator[None]:
     """Turn what goes wrong with a component's arguments into a sentence that names it."""
     try:
         yield
-    except SpecError:
+    except MedAIError:
         raise
-    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = str(error).partition("\n")[0].rstrip(".")
         raise SpecError(f"The model's '{component.target}' has arguments that make no sense: {reason}.") from error
 
@@ -84,23 +89,23 @@ def three(value: Any, kind: Callable[[Any], Any], axes: int = 3, rest: Any = 0) 
     """
     values = tuple(value) if isinstance(value, (list, tuple)) else (value,) * axes
     if len(values) != axes:
-        words = {2: "two", 3: "three"}[axes]
-        raise SpecError(f"The model has {list(values)} where {words} numbers, one for each axis, are wanted.")
+        words, told = {2: "two", 3: "three"}[axes], SHORT.repr(list(values))
+        raise SpecError(f"The model has {told} where {words} numbers, one for each axis, are wanted.")
     converted = (*(kind(item) for item in values), *(rest,) * (3 - axes))
     if not all(math.isfinite(item) for item in converted):
-        raise SpecError(f"The model has {list(values)} where finite numbers are wanted.")
+        raise SpecError(f"The model has {SHORT.repr(list(values))} where finite numbers are wanted.")
     return converted
 
 
 def size(value: Any) -> int:
     """A number of voxels; 0 or less stands for the image's own."""
     if int(value) != value or value > LARGEST_SIDE:
-        raise SpecError(f"The model has {value!r} where a number of voxels is wanted.")
+        raise SpecError(f"The model has {SHORT.repr(value)} where a number of voxels is wanted.")
     return int(value)
 
 
 def count(value: Any) -> int:
     """A number of at least 1."""
     if size(value) < 1:
-        raise SpecError(f"The model has {value!r} where a number of at least 1 is wanted.")
+        raise SpecError(f"The model has {SHORT.repr(value)} where a number of at least 1 is wanted.")
     return int(value)

@@ -8,6 +8,7 @@ import torch
 from MedAILib.bundle_plan import BundlePlan
 from MedAILib.bundle_spec import bundle_spec
 from MedAILib.errors import InputError, SpecError
+from MedAILib.estimate import demand_of
 from MedAILib.inference.classify import Classified, ClassifyRecipe, classify
 from MedAILib.inference.ladder import or_on_cpu
 from MedAILib.inference.memory import is_out_of_memory
@@ -74,7 +75,10 @@ class ClassifierModel:
             )
         try:
             result, gave_way = or_on_cpu(
-                self._device, lambda device: self._run_on(device, volume, options, progress), progress
+                self._device,
+                lambda device: self._run_on(device, volume, options, progress),
+                progress,
+                demand_of(self.spec, volume, options),
             )
             return replace(result, provenance=result.provenance | {"memory": "; ".join(gave_way) or "enough"})
         except (RuntimeError, MemoryError) as error:

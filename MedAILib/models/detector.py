@@ -10,9 +10,11 @@ from MedAILib.bundle_plan import BundlePlan
 from MedAILib.bundle_spec import bundle_spec, step_name
 from MedAILib.config_values import Component, known
 from MedAILib.detection_plan import DetectionPlan
-from MedAILib.detections import Detections
-from MedAILib.errors import InputError, ModelError, SpecError
+from MedAILib.detections import Box, Detections
+from MedAILib.errors import InputError, MedAIError, ModelError, SpecError
+from MedAILib.estimate import demand_of
 from MedAILib.inference.detect import BOXES, LABELS, DetectRecipe, find_boxes
+from MedAILib.inference.ladder import or_on_cpu
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.models.bundle import weighted_network
 from MedAILib.models.networks import network_axes
@@ -86,9 +88,12 @@ class DetectorModel:
         if not isinstance(options, DetectOptions):
             raise SpecError(f"The model {self.spec.name} looks for findings; it neither segments nor classifies.")
         try:
-            with torch.inference_mode():
-                detector = build_detector(self._network, self._anchors, self._plan, options)
-                boxes = find_boxes(volume, detector, self._recipe, options, progress)
+            boxes, gave_way = or_on_cpu(
+                self._device,
+                lambda device: self._run_on(device, volume, options, progress),
+                progress,
+                demand_of(self.spec, volume, options),
+            )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -98,7 +103,7 @@ class DetectorModel:
             ) from error
         if not boxes:
             progress.warn(f"The model found nothing in {volume.name}.")
-        said = {"sha256": self._sha256}
+        said = {"sha256": self._sha256, "memory": "; ".join(gave_way) or "enough"}
         least = self._plan.score_threshold if options.score_threshold is None else options.score_threshold
         return Detections(
             boxes,
@@ -108,6 +113,17 @@ class DetectorModel:
             provenance(self.spec, volume, options, self._device, said),
             self.spec.finding_codes,
         )
+
+    def _run_on(
+        self, device: torch.device, volume: Volume, options: DetectOptions, progress: Progress
+    ) -> tuple[Box, ...]:
+        self._network.to(device)
+        try:
+            with torch.inference_mode():
+                detector = build_detector(self._network, self._anchors, self._plan, options)
+                return find_boxes(volume, detector, self._recipe, options, progress)
+        finally:
+            self._network.to(self._device)
 
 
 def detect_recipe(plan: BundlePlan, spec: ModelSpec, detection: DetectionPlan) -> DetectRecipe:
@@ -158,8 +174,17 @@ def build_anchors(component: Component) -> AnchorGenerator:
         raise SpecError(f"The detector's anchors '{component.target}' are none that MedAI makes.")
     try:
         return ANCHORS[name](**known(component.arguments))
+    except MedAIError:
+        raise
     except (TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-        raise ModelError(f"The detector's anchors can't be made from the model's description: {error}.") from error
+        raise ModelError(
+            f"The detector's anchors can't be made from the model's description: {_in_short(error)}."
+        ) from error
+
+
+def _in_short(error: Exception) -> str:
+    """What MONAI says, on one line."""
+    return " ".join(str(error).split()).rstrip(" .")
 
 
 def build_detector(
@@ -175,7 +200,7 @@ def build_detector(
     try:
         detector = RetinaNetDetector(network, anchors)
     except (ValueError, AttributeError) as error:
-        raise ModelError(f"The detector can't be built from the model's description: {error}.") from error
+        raise ModelError(f"The detector can't be built from the model's description: {_in_short(error)}.") from error
     detector.set_target_keys(box_key=BOXES, label_key=LABELS)
     if plan.coder_weights:
         detector.set_box_coder_weights(plan.coder_weights)  # type: ignore[arg-type]  # MONAI's hint says one number

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from monai.networks import nets
 from torch import nn
+from torch.nn.modules.module import register_module_module_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from MedAILib.bundle_needs import REVIEWED_NETWORKS
 from MedAILib.config_values import Component, Lambda, Name, Stored, known, parts
 from MedAILib.detection_plan import FASTER_RCNN, is_faster_rcnn
-from MedAILib.errors import ModelError, SpecError
+from MedAILib.errors import MedAIError, ModelError, SpecError
 from MedAILib.models.covariates import CovariateClassifier
 from MedAILib.models.mean_classifier import MeanClassifier
 from MedAILib.models.retinanet import retinanet
@@ -84,6 +85,8 @@ DROPPED = {"SwinUNETR": ("img_size",)}
 DEFAULT_AXES = {"FlexibleUNet": 2, "HoVerNet": 2, "EfficientNetBN": 2, "TorchVisionFCModel": 2}
 DEFAULT_AXES |= dict.fromkeys(FASTER_RCNN, 2)
 LARGEST_NUMBER = 1_000_000
+# The most parts that a network is put together of; the largest of the list (DiNTS) has 3,200.
+MOST_PARTS = 5_000
 # Tensors that hold no weights (grids of indices) are made for real while a network is only sketched.
 LARGEST_GRID = 1 << 26
 
@@ -208,11 +211,33 @@ class _Sketch(TorchFunctionMode):
 _MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.normal)
 
 
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Stops with `ValueError` what puts a network together of more parts than any has, before it takes hours."""
+    count = 0
+
+    def one_more(*_: object) -> None:
+        nonlocal count
+        count += 1
+        if count > MOST_PARTS:
+            raise ValueError(f"it would have more than {MOST_PARTS} parts")
+
+    hook = register_module_module_registration_hook(one_more)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def _constructed(name: str, network: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     try:
-        return network(**arguments)
-    except SpecError:
+        with _bounded():
+            return network(**arguments)
+    except MedAIError:
         raise
+    except ImportError as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ModelError(f"The network {name} needs a Python package that can't be used here: {reason}.") from error
     except (
         TypeError,
         ValueError,

@@ -218,6 +218,8 @@ def _crop_foreground(arguments: Arguments, axes: int) -> Step:
     if arguments.take("source_key", arguments.key) != arguments.key:
         raise SpecError("The model's CropForeground looks at another entry than the image, which MedAI does not do.")
     margin = three(arguments.take("margin", 0), size, axes)
+    if min(margin) < 0:
+        raise SpecError(f"The model's '{arguments.target}' has a margin of {list(margin)} voxels; it is at least 0.")
     divisible = three(arguments.take("k_divisible", 1), count, axes, 1)
     smaller = bool(arguments.take("allow_smaller", False))
     mode = arguments.take_for_key("mode", "constant")

@@ -16,7 +16,7 @@ from numpy._core.multiarray import _reconstruct
 from torch import Tensor, nn
 
 from MedAILib.errors import ModelError
-from MedAILib.formats import is_torchscript
+from MedAILib.formats import is_torchscript, other_content
 from MedAILib.output import whole_file
 
 # Checkpoints of trainers wrap the network's weights under one of these names.
@@ -71,6 +71,7 @@ def load_weights(path: Path) -> dict[str, Any]:
     except ModelError:
         raise
     except pickle.UnpicklingError as error:
+        _require_weights(path)
         raise ModelError(
             f"The weights in {path} hold more than tensors and plain values and were not loaded, because reading them "
             "could execute code; ask the model's author for a state dict or safetensors file."
@@ -90,6 +91,7 @@ def load_weights(path: Path) -> dict[str, Any]:
         zipfile.BadZipFile,
         safetensors.SafetensorError,
     ) as error:
+        _require_weights(path)
         raise ModelError(f"The weights in {path} can't be read; the file is damaged or no weights at all.") from error
     if not isinstance(content, dict):
         raise ModelError(f"The file {path} holds a {type(content).__name__}, not a network's weights by name.")
@@ -169,6 +171,16 @@ def require_fit(network: nn.Module, weights: dict[str, Tensor], path: Path) -> N
     unknown = sorted(weights.keys() - own.keys())
     if unknown:
         raise ModelError(f"The weights in {path} don't fit the described network, which has no '{unknown[0]}'.")
+
+
+def _require_weights(path: Path) -> None:
+    """Raise `ModelError` where a file that could not be read was never weights."""
+    try:
+        reason = other_content(path)
+    except OSError:
+        return
+    if reason:
+        raise ModelError(f"The model's weights in {path} can't be read: {reason}.")
 
 
 def _require_uncompressed(path: Path) -> None:

@@ -14,6 +14,7 @@ from MedAILib.results import Classification, Saliency
 from MedAILib.scene.nodes import NodeWriter
 from MedAILib.scene.position import IMAGE_ROLE, add_position_line
 from MedAILib.scene.read import geometry_of, require_image
+from MedAILib.scene.results import keep_result
 from MedAILib.scene.segments import PROVENANCE_PREFIX
 from MedAILib.scene.write import all_or_nothing
 
@@ -86,6 +87,7 @@ def write_classification(
         if wanted.table:
             _fill_table(writer.add("vtkMRMLTableNode", "classification"), result)
             writer.nodes[-1].SetNodeReferenceID(IMAGE_ROLE, source_node.GetID())
+            keep_result(writer.nodes[-1], result)
         if wanted.text:
             writer.add("vtkMRMLTextNode", "classification text").SetText(in_words(result))
         if wanted.plot and len(result.places) > 1:

@@ -12,6 +12,7 @@ from MedAILib.scene.arrays import matrix_of
 from MedAILib.scene.nodes import NodeWriter
 from MedAILib.scene.position import IMAGE_ROLE, region_role
 from MedAILib.scene.read import geometry_of, require_image
+from MedAILib.scene.results import keep_result
 from MedAILib.scene.segments import PROVENANCE_PREFIX
 from MedAILib.scene.write import all_or_nothing
 
@@ -50,6 +51,7 @@ def write_detections(
         table = writer.add("vtkMRMLTableNode", "findings")
         _fill_table(table, result)
         table.SetNodeReferenceID(IMAGE_ROLE, source_node.GetID())
+        keep_result(table, result)
         for number, box in enumerate(result.boxes, start=1):
             region = writer.add("vtkMRMLMarkupsROINode", f"{box.label} {number}")
             _fill_region(region, result, box)

@@ -1,10 +1,13 @@
 """What becomes of the results of a sequence's frames: sequences in step with it, a table and a plot."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import slicer
 import vtk
+from numpy.typing import NDArray
 
 from MedAILib.errors import InputError
 from MedAILib.results import Segmentation
@@ -28,6 +31,7 @@ class SequenceOutputs:
         table: a table node: a line per frame, its index value and each segment's volume in mL.
         plot: a plot of that table, and the table.
         probabilities: a sequence of volumes for each class's probability, if the results have them.
+        uncertainty: a sequence of volumes of each voxel's entropy, 0 to 1, if the results have it.
         surfaces: closed surfaces of the segments in each frame, for 3D views.
 
     Raises:
@@ -40,11 +44,13 @@ class SequenceOutputs:
     plot: bool = True
     probabilities: bool = False
     surfaces: bool = False
+    uncertainty: bool = False
 
     def __post_init__(self) -> None:
         if self.surfaces and not self.segmentations:
             raise InputError("Surfaces are a part of the segmentations; ask for these too.")
-        if not (self.segmentations or self.label_maps or self.table or self.plot or self.probabilities):
+        volumes = self.label_maps or self.probabilities or self.uncertainty
+        if not (self.segmentations or self.table or self.plot or volumes):
             raise InputError("No output was asked for; choose at least one.")
 
 
@@ -58,7 +64,7 @@ class FrameResults:
         scene: for colours.
 
     Raises:
-        InputError: probabilities that the result lacks, or that would not fit into memory.
+        InputError: probabilities or an uncertainty that the result lacks, or that would not fit into memory.
     """
 
     def __init__(self, outputs: SequenceOutputs, sequence: Any, first: Segmentation, scene: Any) -> None:
@@ -69,10 +75,8 @@ class FrameResults:
         self._volumes: list[dict[str, float]] = []
         self._segmentations = _sequence_like(sequence) if outputs.segmentations else None
         self._label_maps = [_sequence_like(sequence) for _ in range(self._layers if outputs.label_maps else 0)]
-        self._classes = first.probability_names if outputs.probabilities else ()
-        if outputs.probabilities:
-            _require_probabilities(first, sequence.GetNumberOfDataNodes())
-        self._probabilities = [_sequence_like(sequence) for _ in self._classes]
+        _require_memory(outputs, first, sequence.GetNumberOfDataNodes())
+        self._shares = {name: _sequence_like(sequence) for name, _ in _shares(outputs, first)}
 
     @property
     def count(self) -> int:
@@ -93,9 +97,8 @@ class FrameResults:
             _add_segmentation(self._segmentations, index_value, result, self._colors, found, self._outputs.surfaces)
         for sequence, layer in zip(self._label_maps, result.layers, strict=False):
             _add_volume(sequence, index_value, slicer.vtkMRMLLabelMapVolumeNode(), "label map", layer, result)
-        for sequence, name, voxels in zip(self._probabilities, self._classes, _each(result), strict=False):
-            what = f"probability of {name}"
-            _add_volume(sequence, index_value, slicer.vtkMRMLScalarVolumeNode(), what, voxels, result)
+        for name, voxels in _shares(self._outputs, result):
+            _add_volume(self._shares[name], index_value, slicer.vtkMRMLScalarVolumeNode(), name, voxels, result)
         self._index_values.append(index_value)
         self._volumes.append(volumes)
 
@@ -128,8 +131,7 @@ class FrameResults:
             tables.append(put(slicer.vtkMRMLColorTableNode(), "label colours" + suffix))
             fill_label_colors(tables[-1], self._labels, self._colors, layer)
             nodes += [tables[-1], put(sequence, "label map" + suffix)]
-        for class_name, sequence in zip(self._classes, self._probabilities, strict=True):
-            nodes.append(put(sequence, f"probability of {class_name}"))
+        nodes += [put(sequence, name) for name, sequence in self._shares.items()]
         if self._outputs.table or self._outputs.plot:
             nodes.append(put(slicer.vtkMRMLTableNode(), "volumes"))
             fill_volumes(nodes[-1], source, self._index_values, self._volumes)
@@ -145,8 +147,8 @@ class FrameResults:
         self._show_segmentations(browser, shown)
         for sequence, colors in zip(self._label_maps, tables, strict=True):
             self._show_label_maps(browser, shown, sequence, colors)
-        for sequence in self._probabilities:
-            self._show_probabilities(browser, shown, sequence)
+        for sequence in self._shares.values():
+            self._show_shares(browser, shown, sequence)
         return nodes
 
     def _show_segmentations(self, browser: Any, shown: Any) -> None:
@@ -163,7 +165,7 @@ class FrameResults:
             proxy.CreateDefaultDisplayNodes()
             proxy.GetDisplayNode().SetAndObserveColorNodeID(colors.GetID())
 
-    def _show_probabilities(self, browser: Any, shown: Any, sequence: Any) -> None:
+    def _show_shares(self, browser: Any, shown: Any, sequence: Any) -> None:
         proxy = self._show(browser, sequence, shown)
         if proxy is not None:
             proxy.CreateDefaultDisplayNodes()
@@ -211,20 +213,32 @@ def _add_volume(sequence: Any, index_value: str, node: Any, name: str, voxels: A
     sequence.SetDataNodeAtValue(node, index_value)
 
 
-def _each(result: Segmentation) -> Any:
-    """The probabilities, one class after the other; none where the result has none."""
-    return () if result.probabilities is None else result.probabilities
+def _shares(outputs: SequenceOutputs, result: Segmentation) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """What is asked for of a frame in volumes of 0 to 1: its name, and (K, J, I).
+
+    Raises:
+        InputError: the result lacks it.
+    """
+    if outputs.probabilities:
+        if result.probabilities is None:
+            raise InputError("the result has no probabilities; run the model again and ask for them.")
+        for name, voxels in zip(result.probability_names, result.probabilities, strict=True):
+            yield f"probability of {name}", voxels
+    if outputs.uncertainty:
+        if result.uncertainty is None:
+            raise InputError("the result has no uncertainty; run the model again and ask for it.")
+        yield "uncertainty", result.uncertainty
 
 
-def _require_probabilities(first: Segmentation, frames: int) -> None:
-    """Raise InputError where a result has no probabilities, or those of all frames would not fit into memory."""
-    if first.probabilities is None:
-        raise InputError("the result has no probabilities; run the model again and ask for them.")
-    needed, there = first.probabilities.nbytes * frames, available_memory()
+def _require_memory(outputs: SequenceOutputs, first: Segmentation, frames: int) -> None:
+    """Raise InputError where such volumes of all frames would not fit into memory."""
+    sizes = {name: voxels.nbytes * frames for name, voxels in _shares(outputs, first)}
+    needed, there = sum(sizes.values()), available_memory()
     if there is not None and needed > there:
+        what = "probabilities" if outputs.probabilities else "uncertainty"
         raise InputError(
-            f"the probabilities of {frames} frames take {needed / 2**30:.1f} GiB of memory, {there / 2**30:.1f} GiB "
-            "are free; run it without them."
+            f"the {what} of {frames} frames would take {needed / 2**30:.1f} GiB of memory, {there / 2**30:.1f} GiB "
+            f"are free; run it without."
         )
 
 

@@ -167,7 +167,7 @@ class SequenceRun:
 
         Returns:
             The new nodes: sequence of segmentations, sequences of label maps each after its colour table, sequences of
-            probabilities, table, plot series, plot chart.
+            probabilities, uncertainty, table, plot series, plot chart.
 
         Raises:
             InputError: the sequence was removed, or a frame was changed; nothing is put into the scene then, nor on

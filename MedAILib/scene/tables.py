@@ -20,16 +20,21 @@ _COLUMNS = (
     ("Maximum", "maximum"),
 )
 _INTEGERS = ("value", "voxels")
+_SHARED = ("Agreement", "agreement")
 
 
 def fill_statistics(node: "slicer.vtkMRMLTableNode", rows: Sequence[SegmentStatistics]) -> None:
-    """Give a table node one line per segment; intensities of a segment without voxels are NaN, which shows as such."""
+    """Give a table node one line per segment; intensities of a segment without voxels are NaN, which shows as such.
+
+    A last column "Agreement" is there only where several passes over the image were compared.
+    """
+    columns = (*_COLUMNS, _SHARED) if any(row.agreement is not None for row in rows) else _COLUMNS
     table = vtk.vtkTable()
-    for title, field in _COLUMNS:
+    for title, field in columns:
         values = [getattr(row, field) for row in rows]
         table.AddColumn(_column(title, field, values))
     node.SetAndObserveTable(table)
-    for title, _ in _COLUMNS:
+    for title, _ in columns:
         node.SetColumnTitle(title, title)
     node.SetUseColumnTitleAsColumnHeader(True)
     node.SetUseFirstColumnAsRowHeader(True)

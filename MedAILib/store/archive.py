@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from MedAILib.errors import ModelError
+from MedAILib.formats import other_content
 from MedAILib.output import cannot_write
 from MedAILib.progress import Progress
 from MedAILib.store.limits import Limits, in_kilobytes
@@ -99,15 +100,24 @@ def _is_tar(archive: Path) -> bool:
         raise ModelError(f"{archive} can't be read: {error}.") from error
 
 
+def _no_archive(archive: Path) -> str:
+    """What a file is that has an archive's name and is none."""
+    try:
+        other = other_content(archive)
+    except OSError:
+        other = ""
+    if other:
+        return f"{archive} can't be unpacked: {other}."
+    return f"{archive} is no zip or tar.gz archive, or a damaged one; download or copy it again."
+
+
 def _unpack_to(archive: Path, folder: Path, progress: Progress, limits: Limits) -> None:
     with ExitStack() as files:
         try:
             raw = files.enter_context(_Sparing(archive, limits.small_bytes))
             file = files.enter_context(zipfile.ZipFile(raw))
         except _DAMAGED as error:
-            raise ModelError(
-                f"{archive} is no zip or tar.gz archive, or a damaged one; download or copy it again."
-            ) from error
+            raise ModelError(_no_archive(archive)) from error
         members = _accepted(archive, file.infolist(), limits)
         total, done = sum(member.info.file_size for member in members), 0
         for member in members:

@@ -1,6 +1,6 @@
 """A case's files as arrays on one grid: its image, and a label map that is one."""
 
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,24 +27,47 @@ def read_case(case: Case, progress: Progress | None = None) -> tuple[Volume, NDA
     """
     image = read_channels(case.images, progress=progress)
     label = _read_label(case)
+    require_finite(image, case.images[0])
+    return image, label_values(case, image, label)
+
+
+def require_finite(image: Volume, file: Path) -> None:
+    """Raise `InputError` where an image has values that are no numbers."""
     if not np.isfinite(image.data).all():
-        raise InputError(f"{case.images[0]} has values that are no numbers (NaN or infinite); mend or remove it.")
+        raise InputError(f"{file} has values that are no numbers (NaN or infinite); mend or remove it.")
+
+
+def label_values(case: Case, image: Volume | None, label: Volume) -> NDArray[np.uint16]:
+    """A label map's values (K, J, I), as `read_case` gives them.
+
+    Args:
+        case: their files, for messages.
+        image: None leaves the grids uncompared.
+        label: as it was read.
+
+    Raises:
+        InputError: it lies on another grid than its image, or has values that are no labels.
+    """
     if label.channels != 1:
         raise InputError(f"{case.label} has {label.channels} values per voxel; a label map has one.")
+    if image is not None:
+        _require_same_grid(case, image, label)
+    return _whole(case, label.data[0])
+
+
+def _require_same_grid(case: Case, image: Volume, label: Volume) -> None:
     if label.geometry.shape_kji != image.geometry.shape_kji:
         ours, theirs = (" x ".join(map(str, v.geometry.shape_kji[::-1])) for v in (label, image))
         raise InputError(
             f"The label {case.label} is on another grid than its image {case.images[0]} ({ours} voxels, not {theirs}); "
             "resample the label to the image's grid with nearest-neighbour interpolation."
         )
-    if is_picture(case.label) or is_picture(case.images[0]):
-        label = replace(label, geometry=image.geometry)
-    if not label.geometry.same_grid_as(image.geometry):
+    pictures = is_picture(case.label) or is_picture(case.images[0])
+    if not pictures and not label.geometry.same_grid_as(image.geometry):
         raise InputError(
             f"The label {case.label} is on another grid than its image {case.images[0]} (of the same size, but another "
             "place, direction or spacing); give both the same header, or resample the label."
         )
-    return image, _whole(case, label.data[0])
 
 
 def _read_label(case: Case) -> Volume:

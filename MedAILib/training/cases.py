@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from MedAILib.errors import InputError
 
+NUMBERED = re.compile(r"_\d{4}$")
 JPEG_ENDINGS = (".jpg", ".jpeg")
 WHITE = 255  # what programs for pictures write for "inside"
 PICTURE_ENDINGS = (".png", *JPEG_ENDINGS)  # without a grid
@@ -107,6 +109,26 @@ def scan_folder(folder: Path, channels: int | None = None) -> Found:
     if not cases and not faults:
         raise InputError(f"There is no labelled image in {folder}.")
     return Found(tuple(cases), tuple(faults))
+
+
+def images_by_name(folder: Path, channels: int) -> dict[str, tuple[Path, ...]]:
+    """The files of each image in a folder's `images` or `imagesTr`, by the case's name, sorted.
+
+    Raises:
+        InputError: no such folder, no image in it, or one that lacks a channel.
+    """
+    images = next((folder / name for name, _ in LAYOUTS if (folder / name).is_dir()), None)
+    there = {} if images is None else {_stem(path): path for path in _image_paths(images)}
+    if not there:
+        raise InputError(f"There is no image in {folder}; it needs a folder images, or imagesTr, with some.")
+    single = channels == 1 and not all(name.endswith("_0000") for name in there)
+    if single or not all(NUMBERED.search(name) for name in there):  # one file may hold all channels
+        return {name: (path,) for name, path in there.items()}
+    names = sorted({name.rpartition("_")[0] for name in there})
+    found = {name: _images_of(there, name, channels) for name in names}
+    if lacking := [name for name, files in found.items() if len(files) < channels]:
+        raise InputError(f"The image {lacking[0]} in {images} has not all of its {channels} channels (_0000, ...).")
+    return found
 
 
 def split_cases(

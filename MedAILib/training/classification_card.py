@@ -42,7 +42,7 @@ def write_classifier_card(record: ClassifierRecord) -> str:
         if task.decision == "binary"
         else "the class of the largest probability"
     )
-    limits = "\n".join(f"- {text}" for text in task.warnings or ["Not tried on images from elsewhere."])
+    limits = "\n".join(f"- {text}" for text in task.limits or ["Not tried on images from elsewhere."])
     references = "\n".join(f"- {text}" for text in task.references or ["None told."])
     return f"""# {task.title}
 

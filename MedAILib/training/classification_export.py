@@ -61,7 +61,7 @@ def metadata(task: ClassificationTask, calibration: Calibration) -> dict[str, An
                 }
             },
         },
-        "medai": {"classification": _decisions(task, calibration), "warnings": task.warnings},
+        "medai": {"classification": _decisions(task, calibration), "warnings": task.limits},
     }
 
 

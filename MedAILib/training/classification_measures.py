@@ -124,12 +124,13 @@ def with_intervals(
     drawn = np.random.default_rng(SEED).integers(len(numbers), size=(RESAMPLES, len(numbers)))
     again = [measure(numbers[row], likely[row], decided[row]) for row in drawn]
     return {
-        key: Measured(value, *_interval(np.array([entry[key] for entry in again])))
+        key: Measured(value, *interval(np.array([entry[key] for entry in again])))
         for key, value in measure(numbers, likely, decided).items()
     }
 
 
-def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
+def interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The middle 95 % of what resampling gave (n,); NaN where nothing is measured."""
     told = values[np.isfinite(values)]
     if not told.size:
         return math.nan, math.nan

@@ -49,7 +49,7 @@ def draw_class_samples(task: ClassificationTask, data: ClassData) -> Figure:
     panels = figure.subplots(len(chosen), COLUMNS, squeeze=False)
     for row, place in enumerate(chosen):
         for column, batch in enumerate(columns):
-            picture, cmap = _picture(batch[row])
+            picture, cmap = _picture(batch[row], coloured=len(task.channels) == 3 and not task.frames)
             panels[row, column].imshow(picture, cmap=cmap, origin="upper" if len(task.size) == 2 else "lower")
             panels[row, column].set_axis_off()
         name = f"{data.names[place]}: {task.names[int(data.numbers[place])]}"
@@ -67,9 +67,9 @@ def _in_turn(data: ClassData, classes: int) -> list[int]:
     return places[:ROWS]
 
 
-def _picture(image: Tensor) -> tuple[Tensor, str | None]:
+def _picture(image: Tensor, coloured: bool) -> tuple[Tensor, str | None]:
     """A picture (J, I) or (J, I, 3) from an image (C, X, Y[, Z]), 0 to 1; the middle slice of a volume."""
     flat = image if image.ndim == 3 else image[..., image.shape[-1] // 2]
     low, high = flat.min(), flat.max()
     scaled = (flat - low) / (high - low).clamp_min(1e-6)
-    return (scaled.permute(2, 1, 0), None) if len(scaled) == 3 else (scaled[0].T, "gray")
+    return (scaled.permute(2, 1, 0), None) if coloured else (scaled[0].T, "gray")

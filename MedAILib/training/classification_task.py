@@ -6,6 +6,7 @@ from typing import Any
 from MedAILib.errors import InputError
 from MedAILib.training.intensities import intensity_entries
 
+WITHOUT_MONAI = "Stock MONAI has no network of sequences and takes no clips apart: MedAI alone runs this model."
 LOSSES = ("cross-entropy", "focal")
 DECISIONS = ("binary", "multiclass")
 # Every random change of a training image, and what its number means; 0 leaves it out.
@@ -160,6 +161,11 @@ class ClassificationTask:
     def names(self) -> tuple[str, ...]:
         """The classes' names, in the order of the network's output."""
         return tuple(str(entry["name"]) for entry in self.classes)
+
+    @property
+    def limits(self) -> list[str]:
+        """The task's warnings, and what follows from its kind."""
+        return [*self.warnings, *([WITHOUT_MONAI] if self.frames else [])]
 
     @property
     def mirrored_axes(self) -> list[int]:

@@ -47,7 +47,7 @@ def open_folder(folder: Path) -> DataFolder:
     Raises:
         InputError: there are no images and labels, or one of these files can't be read.
     """
-    channels = _channels(folder / "dataset.json")
+    channels = channel_names(folder / "dataset.json")
     found = scan_folder(folder, None if channels is None else _per_case(folder, len(channels)))
     names = {case.name for case in found.cases}
     return DataFolder(
@@ -56,8 +56,8 @@ def open_folder(folder: Path) -> DataFolder:
         found.faults,
         channels,
         read_labels(folder) if (folder / "dataset.json").is_file() else None,
-        _patients(folder / "patients.csv", names),
-        _splits(folder / "splits_final.json", names),
+        patients_of(folder / "patients.csv", names),
+        splits_of(folder / "splits_final.json", names),
     )
 
 
@@ -138,7 +138,12 @@ def _read_json(path: Path) -> Any:
         raise InputError(f"{path} can't be read as JSON: {error}.") from error
 
 
-def _channels(path: Path) -> tuple[str, ...] | None:
+def channel_names(path: Path) -> tuple[str, ...] | None:
+    """The channels that a `dataset.json` names, in order; None where there is no file, or no name in it.
+
+    Raises:
+        InputError: it can't be read.
+    """
     if not path.is_file():
         return None
     content = _read_json(path)
@@ -150,7 +155,12 @@ def _channels(path: Path) -> tuple[str, ...] | None:
     return tuple(str(named[key]) for key in sorted(named, key=lambda key: (len(key), key)))
 
 
-def _patients(path: Path, names: set[str]) -> dict[str, str]:
+def patients_of(path: Path, names: set[str]) -> dict[str, str]:
+    """The patient of each case, by a `patients.csv`, or else by BIDS names.
+
+    Raises:
+        InputError: it can't be read, or lacks a case.
+    """
     if not path.is_file():
         return {name: match[1] for name in names if (match := SUBJECT.match(name + "_"))}
     try:
@@ -164,7 +174,12 @@ def _patients(path: Path, names: set[str]) -> dict[str, str]:
     return {name: told[name] for name in names}
 
 
-def _splits(path: Path, names: set[str]) -> tuple[tuple[frozenset[str], frozenset[str]], ...]:
+def splits_of(path: Path, names: set[str]) -> tuple[tuple[frozenset[str], frozenset[str]], ...]:
+    """The folds that a `splits_final.json` prescribes: names for training, names for validation; none without it.
+
+    Raises:
+        InputError: it can't be read, names a case that there is not, or one on both sides.
+    """
     if not path.is_file():
         return ()
     content = _read_json(path)

@@ -204,6 +204,8 @@ def _picture(image: LabelledImage) -> NDArray[Any]:
     data = read_labelled(image).data.astype(np.float64)
     if image.sequence and len(data) > 3:  # its frames
         data = data[len(data) // 2][None]
+    elif image.sequence:  # its frames are slices
+        return np.asarray(data[:, data.shape[1] // 2].mean(axis=0))
     axis = int(np.argmin(data.shape[1:])) + 1
     picture = np.take(data, data.shape[axis] // 2, axis=axis)
     return np.asarray(picture.mean(axis=0))

@@ -90,8 +90,8 @@ def examine_cases(
         except MedAIError as error:
             faults.append(Fault(case.name, str(error)))
     progress.step(len(cases), len(cases), "Checking done")
-    faults += [*_unlike(facts, channels), *_unknown_values(facts, labels), *_empty(facts, labels)]
-    return Examined(tuple(facts), tuple(faults), (*_duplicates(facts), *_balance(facts, labels)))
+    faults += [*unlike_faults(facts, channels), *_unknown_values(facts, labels), *_empty(facts, labels)]
+    return Examined(tuple(facts), tuple(faults), (*duplicate_remarks(facts), *_balance(facts, labels)))
 
 
 def examine_case(case: Case) -> CaseFacts:
@@ -118,8 +118,8 @@ def examine_case(case: Case) -> CaseFacts:
         inside.astype(np.float32),
         float(image.data.min()),
         float(kept) / values.size,
-        _sha256(image.data),
-        _sha256(values),
+        sha256_of(image.data),
+        sha256_of(values),
     )
 
 
@@ -169,7 +169,7 @@ def digest_of(facts: Sequence[CaseFacts]) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
-def _unlike(facts: Sequence[CaseFacts], channels: int | None) -> list[Fault]:
+def unlike_faults(facts: Sequence[CaseFacts], channels: int | None) -> list[Fault]:
     """Cases with another number of channels or of dimensions than the others."""
     found = []
     usual = channels or Counter(fact.channels for fact in facts).most_common(1)[0][0] if facts else 0
@@ -221,7 +221,7 @@ def _empty(facts: Sequence[CaseFacts], labels: Mapping[int, str] | None) -> list
     ]
 
 
-def _duplicates(facts: Sequence[CaseFacts]) -> list[Fault]:
+def duplicate_remarks(facts: Sequence[CaseFacts]) -> list[Fault]:
     named: dict[str, list[str]] = {}
     for fact in facts:
         named.setdefault(fact.image_sha256, []).append(fact.case.name)
@@ -246,7 +246,7 @@ def _balance(facts: Sequence[CaseFacts], labels: Mapping[int, str] | None) -> li
     return found
 
 
-def _sha256(voxels: NDArray[np.generic]) -> str:
+def sha256_of(voxels: NDArray[np.generic]) -> str:
     """Of shape and values, the same for a file and its copy in another number format."""
     plain = np.ascontiguousarray(voxels.astype(np.float32))
     return hashlib.sha256(str(plain.shape).encode() + plain.tobytes()).hexdigest()

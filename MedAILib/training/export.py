@@ -92,7 +92,7 @@ def require_place(folder: Path) -> None:
     there = next(parent for parent in folder.resolve().parents if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=there):
-            pass
+            pass  # nothing is made before there is something to put into it
     except OSError as error:
         raise OutputError(f"The trained model can't be written to {folder}: {error.strerror}.") from error
 

@@ -3,7 +3,7 @@
 import json
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -21,24 +21,16 @@ SAMPLINGS = ("uniform", "foreground", "classes")
 PRECISIONS = ("auto", "float32", "bfloat16")
 SHORT = {"spacing": "spacing_mm", "preprocessing": "intensity", "mirror": "mirror_axes", "lr": "learning_rate"}
 PLANNED = ("network", "patch", "spacing_mm", "batch", "memory_gb")
-LISTS = (
-    "patch",
-    "spacing_mm",
-    "mirror_axes",
-    "class_weights",
-    "sampling_ratios",
-    "deep_supervision_weights",
-    "intensity",
-)
 
 
-def read_settings(words: Sequence[str]) -> dict[str, Any]:
-    """The values of `--set key=value` by key: JSON where it is some, lists with commas, else text.
+def read_settings(words: Sequence[str], kind: type = SegmentationTask) -> dict[str, Any]:
+    """The values of `--set key=value` by key of a task: JSON where it is some, lists with commas, else text.
 
     Raises:
         InputError: no "=", or no such key.
     """
-    known = {field.name for field in fields(SegmentationTask)} | {"memory_gb"}
+    hints = typing.get_type_hints(kind)
+    known = {field.name for field in fields(kind)} | ({"memory_gb"} if kind is SegmentationTask else set())
     settings: dict[str, Any] = {}
     for word in words:
         key, sign, text = word.partition("=")
@@ -46,7 +38,8 @@ def read_settings(words: Sequence[str]) -> dict[str, Any]:
         if not sign or key not in known:
             raise InputError(f"--set {word}: there is no such key; known are {', '.join(sorted(known))}.")
         value = _value(text.strip())
-        settings[key] = [value] if key in LISTS and not isinstance(value, list) else value
+        one_of_many = typing.get_origin(hints.get(key)) is list and not isinstance(value, list)
+        settings[key] = [value] if one_of_many else value
     return settings
 
 
@@ -122,8 +115,7 @@ def recipe_of(wanted: Any, now: dict[str, dict[str, Any]]) -> dict[str, dict[str
 
 def require_sense(task: SegmentationTask) -> None:
     """Raise `InputError` where a value of a task is of a wrong kind, or contradicts another."""
-    for field, kind in typing.get_type_hints(SegmentationTask).items():
-        _require_kind(field, getattr(task, field), kind)
+    require_kinds(SegmentationTask, asdict(task))
     for key, known in (("loss", LOSSES), ("schedule", SCHEDULES), ("sampling", SAMPLINGS), ("precision", PRECISIONS)):
         if getattr(task, key) not in known:
             raise InputError(f"The task's {key} is '{getattr(task, key)}'; it can be {', '.join(known)}.")
@@ -189,6 +181,13 @@ def changed_keys(one: SegmentationTask, other: SegmentationTask) -> list[str]:
     """The keys in which two tasks differ."""
     a, b = asdict(one), asdict(other)
     return [key for key in a if a[key] != b[key]]
+
+
+def require_kinds(task: type, values: Mapping[str, Any]) -> None:
+    """Raise `InputError` where a value, by key of a kind of task, is of another kind than the task's."""
+    hints = typing.get_type_hints(task)
+    for key, value in values.items():
+        _require_kind(key, value, hints[key])
 
 
 def _require_kind(key: str, value: Any, kind: Any) -> None:

@@ -125,8 +125,8 @@ def plan_task(
     large = bool((median > np.array(patch) * 1.3).any())
     samples = int(min(max(round(float(np.prod(median / patch))), 1), 8)) if large else 1
     epochs = max(round(budget.steps * batch / (len(facts) * 0.8 * samples)), 5)
-    intensity, crop, why_intensity = _intensity(channels, facts)
-    mirror, why_mirror = _mirror(list(labels.values()), _sides(facts, flat))
+    intensity, crop, why_intensity = planned_intensity(channels, facts)
+    mirror, why_mirror = planned_mirror(list(labels.values()), _sides(facts, flat))
     folds = min(5, len(facts))
     augmentation, why_augmentation = _augmentation(spacing, patch, named_sides=len(mirror) < len(patch))
     sampling = [2.0, *[1.0 / len(labels)] * len(labels)] if large else []
@@ -134,11 +134,11 @@ def plan_task(
         Choice("labels", ", ".join(f"{value} {name}" for value, name in labels.items()), _why_labels(data)),
         Choice("channels", ", ".join(channels), _why_channels(data, channels)),
         Choice("images", "pictures" if flat else "volumes", "each has a single slice" if flat else "they have slices"),
-        Choice("spacing_mm", "none" if as_they_lie else _short(spacing), why_spacing),
+        Choice("spacing_mm", "none" if as_they_lie else short(spacing), why_spacing),
         Choice("intensity", ", ".join(step["_target_"] for step in intensity), why_intensity),
         Choice("crop_foreground", crop, "the box of nonzero voxels takes less than three quarters of the images" if crop
                else "the box of nonzero voxels takes nearly all of the images, or there are values below zero"),
-        Choice("patch", _short(patch), why_patch),
+        Choice("patch", short(patch), why_patch),
         Choice("network", _describe(entry, levels), _why_network(network, wishes, levels)),
         Choice("batch", batch, why_batch),
         Choice("samples", samples, "patches of each case in an epoch, as many as fill the median image, 8 at most"),
@@ -166,7 +166,7 @@ def plan_task(
             "segmentation. Nature Methods 18, 203-211 (2021). doi:10.1038/s41592-020-01008-z"
         ],
         warnings=[],
-        modality=_modality(channels),
+        modality=modality_of(channels),
         channels=list(channels),
         labels=[{"value": value, "name": name} for value, name in labels.items()],
         orientation="" if flat else "RAS",
@@ -255,7 +255,8 @@ def _why_channels(data: DataFolder, channels: tuple[str, ...]) -> str:
     return "pictures in colour" if channels == COLOURS else "counted; nothing names them"
 
 
-def _modality(channels: Sequence[str]) -> str:
+def modality_of(channels: Sequence[str]) -> str:
+    """What the channels' names tell of the modality: "CT", "MR" or "OT"."""
     if all(_is_ct(name) for name in channels):
         return "CT"
     words = {word for name in channels for word in re.split(r"\W+", name.lower())}
@@ -359,7 +360,7 @@ def _patch(network: str, spacing: Sequence[float], median: Any, budget: Budget) 
         shrunk = True
         if patch == before:
             break
-    reason = f"the median image has {_short([round(float(n)) for n in median])} voxels at this spacing"
+    reason = f"the median image has {short([round(float(n)) for n in median])} voxels at this spacing"
     fits = (
         f"; shrunk until two patches fit into {budget.memory_gb:g} GB" if shrunk else "; it fits whole into the budget"
     )
@@ -376,7 +377,8 @@ def _batch(budget: Budget, held: float, voxels: float, patch: Sequence[int]) -> 
     )
 
 
-def _intensity(channels: Sequence[str], facts: Sequence[CaseFacts]) -> tuple[list[dict[str, Any]], bool, str]:
+def planned_intensity(channels: Sequence[str], facts: Sequence[CaseFacts]) -> tuple[list[dict[str, Any]], bool, str]:
+    """Steps that bring values into one range, whether images are cut to what is above zero, and why."""
     crop = float(np.median([fact.nonzero for fact in facts])) < 0.75 and min(fact.lowest for fact in facts) >= 0
     if all(_is_ct(name) for name in channels):
         values = np.concatenate([fact.values.ravel() for fact in facts]).astype(np.float64)
@@ -406,7 +408,13 @@ def _intensity(channels: Sequence[str], facts: Sequence[CaseFacts]) -> tuple[lis
     )
 
 
-def _mirror(names: Sequence[str], sides: Sequence[tuple[str, ...]]) -> tuple[list[int], str]:
+def planned_mirror(names: Sequence[str], sides: Sequence[tuple[str, ...]] = DIRECTIONS) -> tuple[list[int], str]:
+    """The axes along which images may be mirrored, and why: none of them whose sides the names tell apart.
+
+    Args:
+        names: of structures.
+        sides: for each axis the words that tell its two ends apart.
+    """
     words = {word for name in names for word in re.split(r"[\W_\d]+", name.lower())}
     kept = [axis for axis, told in enumerate(sides) if not words & set(told)]
     if len(kept) == len(sides):
@@ -436,9 +444,9 @@ def _describe(entry: dict[str, Any], levels: Levels) -> str:
     text = str(entry["_target_"])
     if text in ("DynUNet", "UNet", "AutoEncoder"):
         features = entry.get("filters", entry.get("channels"))
-        text += f", strides {' '.join(_short(stride) for stride in levels.strides)}, features {features}"
+        text += f", strides {' '.join(short(stride) for stride in levels.strides)}, features {features}"
         if text.startswith("DynUNet"):
-            text += f", kernels {' '.join(_short(kernel) for kernel in levels.kernels)}"
+            text += f", kernels {' '.join(short(kernel) for kernel in levels.kernels)}"
     return text
 
 
@@ -451,5 +459,6 @@ def _why_network(network: str, wishes: Wishes, levels: Levels) -> str:
     return f"{ASKED}; {what}" if wishes.network else f"nnU-Net's own U-Net; {what}"
 
 
-def _short(numbers: Sequence[float]) -> str:
+def short(numbers: Sequence[float]) -> str:
+    """Numbers as in 1x1x2.5."""
     return "x".join(f"{number:g}" for number in numbers)

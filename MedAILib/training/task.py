@@ -7,6 +7,7 @@ from typing import Any
 
 from MedAILib.errors import InputError
 from MedAILib.training.classification_task import ClassificationTask
+from MedAILib.training.detection_task import DetectionTask
 from MedAILib.training.generation_task import GenerationTask
 from MedAILib.training.recipe import Z_SCORE, usual_recipe
 
@@ -97,11 +98,12 @@ class SegmentationTask:
         return int(self.network["out_channels"])
 
 
-Task = SegmentationTask | ClassificationTask | GenerationTask
+Task = SegmentationTask | ClassificationTask | DetectionTask | GenerationTask
 # What a task's "kind" may be.
 KINDS: dict[str, type[Task]] = {
     "segmentation": SegmentationTask,
     "classification": ClassificationTask,
+    "detection": DetectionTask,
     "generation": GenerationTask,
 }
 

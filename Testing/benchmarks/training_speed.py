@@ -3,7 +3,7 @@
 python Testing/benchmarks/training_speed.py DATA [--cases 24] [--epochs 3] [--rounds 3]
 
 Each runs in a process of its own, in turns; the first epoch, which reads and prepares, is told apart. The tutorials'
-loop (spleen_segmentation_3d, brats_segmentation_3d) is `CacheDataset`, dictionary transforms, `DataLoader`, `DiceCELoss`
+loop (as in spleen_segmentation_3d) is `CacheDataset`, dictionary transforms, `DataLoader`, `DiceCELoss`
 and Adam in float32; mixed precision there is for a GPU alone.
 """
 

@@ -21,7 +21,7 @@ class PlotView(qt.Strict, QtWidgets.QWidget):
 
 
 class SliceView:
-    """A slice view's corners."""
+    """A slice view's annotations, in its corners and at its edges."""
 
     __slots__ = ("_corners", "renders")
 
@@ -34,6 +34,11 @@ class SliceView:
 
     def scheduleRender(self) -> None:
         self.renders += 1
+
+    def move(self) -> None:
+        """Not of Slicer: what its own annotations do whenever a slice moves; they write all four corners anew."""
+        for corner in range(4):
+            self._corners.SetText(corner, "")
 
 
 class LayoutManager:

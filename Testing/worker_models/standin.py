@@ -53,6 +53,7 @@ class Behaviour:
             probabilities,
             tuple(f"channel {c}" for c in range(volume.channels)) if options.probabilities else (),
             {"opened": str(self.opened), "image": volume.name, "environment": " ".join(sorted(os.environ))},
+            np.full(volume.geometry.shape_kji, 0.25, np.float32) if options.uncertainty else None,
         )
 
 

@@ -1,0 +1,245 @@
+"""`medai train` for a task of the kind "detection": look at the data, plan or complete the task, train, validate."""
+
+import argparse
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from MedAILib.errors import InputError
+from MedAILib.models.open import open_model
+from MedAILib.models.store import find_model
+from MedAILib.output import whole_file
+from MedAILib.progress import Progress
+from MedAILib.training.boxed_images import (
+    LISTS,
+    BoxedCase,
+    channels_there,
+    find_boxed_cases,
+    label_names,
+    labels_there,
+    read_boxed,
+)
+from MedAILib.training.cases import Fault, split_cases
+from MedAILib.training.data_folder import patients_of, splits_of
+from MedAILib.training.detection import train_detector
+from MedAILib.training.detection_card import DetectorRecord, write_detector_card
+from MedAILib.training.detection_data import prepare_image
+from MedAILib.training.detection_export import inference, metadata
+from MedAILib.training.detection_report import write_detector_evaluation
+from MedAILib.training.detection_task import DetectionTask
+from MedAILib.training.evaluate_detector import evaluate_detector
+from MedAILib.training.examine import digest_of, groups_of, require_sound
+from MedAILib.training.examine_boxes import BoxedFacts, examine_boxed
+from MedAILib.training.export import Contents, licence_text, write_model
+from MedAILib.training.intensities import intensity_entries
+from MedAILib.training.overrides import read_settings, require_kinds
+from MedAILib.training.plan import CPU, GPU, Choice, told_choices
+from MedAILib.training.plan_detection import plan_detector, plan_left, require_boxes
+from MedAILib.training.segmentation import TrainingRun
+
+PLANNED = "detection"
+
+
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """What a data folder holds: cases, what its labels stand for, what was seen of each, and who shares a patient."""
+
+    cases: tuple[BoxedCase, ...]
+    names: Mapping[str, str]
+    facts: tuple[BoxedFacts, ...]
+    groups: dict[str, str]
+    splits: tuple[tuple[frozenset[str], frozenset[str]], ...]
+
+    @property
+    def digest(self) -> str:
+        return digest_of([one.plain for one in self.facts])
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Cases to learn from and cases to judge by."""
+
+    training: tuple[BoxedCase, ...]
+    validation: tuple[BoxedCase, ...]
+
+
+def has_boxes(task: str, data: Path) -> bool:
+    """Whether a task that is to be planned is one of detection: it is called so, or the data has a list of boxes."""
+    return task == PLANNED or any((data / name).is_file() for name in LISTS)
+
+
+def run_train_detector(
+    options: argparse.Namespace, given: DetectionTask | None, device: torch.device, machine: str, progress: Progress
+) -> None:
+    """Train a detector, write it as a bundle, and validate what was written.
+
+    The task that was trained stands in `<bundle>.training/task.json`, to be edited and given back.
+
+    Raises:
+        MedAIError: the task, the data, an option or the output folder is at fault, or a checkpoint is of another
+            training.
+        Cancelled: by `progress`; `--resume` goes on from the last whole epoch.
+    """
+    settings = _settings(options)
+    task = None if given is None else replace(given, **settings)
+    data = _read(options.data, task, progress)
+    task = _whole_task(options, task, settings, data, device)
+    if data.splits:
+        task = replace(task, folds=len(data.splits))
+    sides = _split(data, task, int(options.fold or 0))
+    require_boxes(data.facts, [case.name for case in sides.training], "training")
+    require_boxes(data.facts, [case.name for case in sides.validation], "validation")
+    configs = {"metadata": metadata(task), "inference": inference(task)}  # also says what is wrong with the network
+    folder: Path = options.output
+    place = folder.with_name(folder.name + ".training")
+    if not options.resume:
+        _write_task(task, place / "task.json")
+    if options.plan_only:
+        return
+    samples = []
+    for number, case in enumerate(sides.training):
+        progress.step(number, len(sides.training), f"Preparing {case.name}")
+        samples.append(prepare_image(read_boxed(case, data.names), task))
+    initial = None if options.initial is None else find_model(str(options.initial))
+    run = TrainingRun(place, task.epochs, str(device), options.resume, initial, data.digest, data.groups)
+    weights = train_detector(task, samples, run, progress)
+    halves = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
+    command = _command(options)
+    names = [[case.name for case in part] for part in (sides.training, sides.validation)]
+    record = DetectorRecord(
+        task, names[0], names[1], int(options.fold or 0), command, machine, initial.name if initial else ""
+    )
+    contents = Contents(configs, write_detector_card(record, None), licence_text(task), halves)
+    write_model(contents, folder)
+    evaluation = evaluate_detector(open_model(folder, str(device)), sides.validation, data.names, progress)
+    write_model(replace(contents, card=write_detector_card(record, evaluation)), folder)
+    write_detector_evaluation(evaluation, place / "validation", command)
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What the user decided, by key of the task.
+
+    Raises:
+        InputError: an option that detectors do not have, or a value of a wrong kind.
+    """
+    if options.fold is not None and not options.fold.isdecimal():
+        raise InputError(f"--fold {options.fold} is none for a detector; give a number from 0.")
+    if options.show_augmentation is not None:
+        raise InputError("--show-augmentation is for segmentation; leave it out.")
+    words = [*options.set, *([f"epochs={options.epochs}"] if options.epochs is not None else [])]
+    settings = read_settings(words, DetectionTask)
+    if "intensity" in settings:
+        settings["intensity"] = intensity_entries(settings["intensity"])
+    require_kinds(DetectionTask, settings)
+    return settings
+
+
+def _read(folder: Path, task: DetectionTask | None, progress: Progress) -> _Data:
+    """All that a folder holds, looked at.
+
+    Raises:
+        InputError: anything in it is at fault; the sentence, or a table of them, names the files.
+    """
+    cases = find_boxed_cases(folder, channels_there(folder) if task is None else len(task.channels))
+    classes = task.labels if task is not None and task.classes else labels_there(folder, cases)
+    if not classes:
+        raise InputError(f"There is no box in {folder}, so that there is nothing to learn to find.")
+    names = label_names(folder, classes)
+    facts, examined = examine_boxed(cases, names, progress, None if task is None else len(task.channels))
+    known = {case.name for case in cases}
+    groups = groups_of(examined.facts, patients_of(folder / "patients.csv", known))
+    splits = splits_of(folder / "splits_final.json", known)
+    require_sound(examined, progress, [] if examined.faults else _split_faults(folder, splits, groups))
+    if len(set(groups.values())) < 2 and not splits:
+        raise InputError(
+            f"All images in {folder} are of one patient, so that nothing is left to validate on; add another's."
+        )
+    return _Data(cases, names, facts, groups, splits)
+
+
+def _split_faults(
+    folder: Path, splits: Sequence[tuple[frozenset[str], frozenset[str]]], groups: Mapping[str, str]
+) -> list[Fault]:
+    """Patients, or copies of an image, on both sides of a prescribed split."""
+    faults = []
+    for number, (training, validation) in enumerate(splits):
+        known = {groups[name]: name for name in training}
+        for name in sorted(validation):
+            if (other := known.get(groups[name])) is not None:
+                text = f"{other} and {name} are of the same patient, one for training and one for validation in fold"
+                faults.append(Fault(name, f"{text} {number}; mend {folder / 'splits_final.json'}."))
+    return faults
+
+
+def _whole_task(
+    options: argparse.Namespace,
+    given: DetectionTask | None,
+    settings: dict[str, Any],
+    data: _Data,
+    device: torch.device,
+) -> DetectionTask:
+    """The task with nothing left to be planned; every choice is told on standard output."""
+    if given is None:
+        name = options.output.resolve().name if options.task == PLANNED else options.task
+        classes = {name: _called(name, data.names) for name in dict.fromkeys(data.names.values())}
+        budget = CPU if device.type == "cpu" else GPU
+        task, choices = plan_detector(name, options.data, classes, data.facts, budget, settings)
+    else:
+        task, choices = _with_classes(given, data)
+        task, left = plan_left(task, data.facts)
+        name, choices = task.name, choices + left
+    if choices and not options.quiet:
+        print(f"The task '{name}' was planned from {len(data.facts)} images:\n{told_choices(choices)}", flush=True)
+    return task
+
+
+def _with_classes(task: DetectionTask, data: _Data) -> tuple[DetectionTask, list[Choice]]:
+    """A task with the classes that it leaves to its data."""
+    if task.classes:
+        return task, []
+    every = list(dict.fromkeys(data.names.values()))
+    named = [{"name": name, "labels": list(_called(name, data.names))} for name in every]
+    return replace(task, classes=named), [Choice("classes", ", ".join(every), "the labels that the data has")]
+
+
+def _called(name: str, names: Mapping[str, str]) -> tuple[str, ...]:
+    """What the data calls a class."""
+    return tuple(text for text, other in names.items() if other == name)
+
+
+def _split(data: _Data, task: DetectionTask, fold: int) -> _Sides:
+    """Cases of the fold that the data prescribes, or that are dealt by the seed."""
+    by_name = {case.name: case for case in data.cases}
+    if data.splits:
+        if fold >= len(data.splits):
+            raise InputError(f"There is no fold {fold}: the data has folds 0 to {len(data.splits) - 1}.")
+        parts = [sorted(part) for part in data.splits[fold]]
+        return _Sides(tuple(by_name[name] for name in parts[0]), tuple(by_name[name] for name in parts[1]))
+    if task.folds < 2:
+        raise InputError(
+            f"The task {task.name} has one fold only, so that nothing is left to validate on; give 2 or more."
+        )
+    dealt = split_cases(tuple(one.plain.case for one in data.facts), task.folds, fold, task.seed, data.groups)
+    return _Sides(
+        tuple(by_name[case.name] for case in dealt.training), tuple(by_name[case.name] for case in dealt.validation)
+    )
+
+
+def _write_task(task: DetectionTask, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as part:
+        text = json.dumps({"kind": "detection", **asdict(task)}, indent=2, ensure_ascii=False)
+        part.write_text(text + "\n", encoding="utf-8")
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command line that repeats this training."""
+    words = ["medai", "train", str(options.task), "--data", options.data.name, "-o", options.output.name]
+    words += ["--fold", options.fold or "0"] + (["--epochs", str(options.epochs)] if options.epochs else [])
+    words += [word for pair in options.set for word in ("--set", pair)]
+    return shlex.join(words + (["--initial", options.initial.name] if options.initial else []))

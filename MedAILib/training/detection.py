@@ -1,0 +1,222 @@
+"""Training of a RetinaNet: MONAI's detector, losses, matcher and trainer; averaged weights, resumable at each epoch."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from monai.apps.detection.networks.retinanet_detector import RetinaNetDetector
+from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents
+from monai.handlers import TensorBoardStatsHandler
+from monai.inferers import SimpleInferer
+from monai.losses import BoxGIoULoss, FocalLoss
+from monai.utils import set_determinism
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from MedAILib.errors import InputError, ModelError
+from MedAILib.models.bundle import bundle_network
+from MedAILib.models.detector import build_anchors
+from MedAILib.progress import Progress
+from MedAILib.training.checkpoint import begin, identity_of, keep, require_room
+from MedAILib.training.curves import EpochRecord, board_writer, write_curves
+from MedAILib.training.detection_data import Batches, Sample, plan_of_task
+from MedAILib.training.detection_task import DetectionTask
+from MedAILib.training.initial import load_initial
+from MedAILib.training.samples import seed_of
+from MedAILib.training.segmentation import TrainingRun, falling, moving_average
+
+BOX, LABEL = "box", "label"
+STEEPEST = 1.0  # norm of the gradients; steeper ones are scaled down to it
+WARM_UP = 0.05  # share of the steps in which the learning rate rises
+
+
+class TaughtDetector(RetinaNetDetector):
+    """MONAI's detector, whose anchors are matched by ATSS without a look at torchvision's matcher."""
+
+    def compute_anchor_matched_idxs(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]], num_anchor_locs_per_level: Sequence[int]
+    ) -> list[Tensor]:
+        """For each image the number of the box that each anchor stands for, or -1 (n,)."""
+        matched = []
+        for places, target in zip(anchors, targets, strict=True):
+            if len(target[BOX]) == 0:
+                matched.append(torch.full((len(places),), -1, dtype=torch.int64, device=places.device))
+                continue
+            boxes = target[BOX].to(places.device)
+            _, numbers = self.proposal_matcher(boxes, places, num_anchor_locs_per_level, self.num_anchors_per_loc)
+            matched.append(numbers)
+        return matched
+
+
+class _Losses(SimpleInferer):
+    """Hands the detector its images and what is in them; it answers with its losses."""
+
+    def __call__(self, inputs: Any, network: Any, *args: Any, **kwargs: Any) -> Any:
+        return network(inputs, *args, **kwargs)
+
+
+def train_detector(
+    task: DetectionTask, samples: Sequence[Sample], run: TrainingRun, progress: Progress
+) -> dict[str, Tensor]:
+    """Train the task's network and return its averaged weights by name (float32, on the CPU).
+
+    A checkpoint stands in `run.folder` after every epoch; `run.resume` goes on from it, to the same bits on a CPU.
+
+    Args:
+        task: nothing in it is left to be planned; its number of epochs holds.
+        samples: see `prepare_image`.
+        run: where and how.
+        progress: hears of every step.
+
+    Raises:
+        InputError: the checkpoint to resume from is missing or of another training.
+        ModelError: the loss is not finite any more, or the network can't be built.
+        OutputError: the disk does not take the checkpoint.
+        Cancelled: by `progress`, between two batches.
+    """
+    set_determinism(task.seed)
+    plan = plan_of_task(task)
+    assert plan.detection is not None, "a task's own config has a detector"
+    network = bundle_network(plan)
+    if run.initial is not None:
+        load_initial(network, run.initial, progress)
+    detector = _taught(task, network, build_anchors(plan.detection.anchors)).to(torch.device(run.device))
+    average = AveragedModel(network, multi_avg_fn=moving_average(task.ema_decay))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=task.learning_rate, weight_decay=task.weight_decay)
+    parts: dict[str, Any] = {"network": network, "average": average, "optimizer": optimizer}
+    records: list[EpochRecord] = []
+    require_room(run.folder, sum(p.nbytes for p in network.parameters()))
+    initial = str(run.initial.resolve()) if run.initial else ""
+    state = begin(run.folder, identity_of(task, initial=initial, data=run.data_sha256), run.resume)
+    if state is not None:
+        try:
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
+            records = [EpochRecord(*numbers) for numbers in state["records"]]
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise InputError(f"{run.folder} is of another training: start anew without --resume.") from error
+    if len(records) < task.epochs:
+        _go_on(_Course(task, detector, parts, records, run.folder), samples, progress)
+    return {key: value.detach().cpu().clone() for key, value in average.module.state_dict().items()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Course:
+    """One training as it goes: all that a checkpoint holds, and where it is kept."""
+
+    task: DetectionTask
+    detector: TaughtDetector
+    parts: dict[str, Any]
+    records: list[EpochRecord]
+    folder: Path
+
+    def keep(self, loss: float) -> None:
+        """Note an epoch, and keep all on disk."""
+        self.records.append(EpochRecord(loss, float(self.parts["optimizer"].param_groups[0]["lr"]), 0.0))
+        states = {name: part.state_dict() for name, part in self.parts.items()}
+        keep({**states, "records": [[r.loss, r.rate, r.dice] for r in self.records]}, self.folder)
+        write_curves(self.records, self.folder)
+
+
+def _go_on(course: _Course, samples: Sequence[Sample], progress: Progress) -> None:
+    """Run the epochs that are left."""
+    task, detector, parts, done = course.task, course.detector, course.parts, len(course.records)
+    device = next(detector.parameters()).device
+    batches = Batches(samples, task, done)
+    length = len(batches)
+    trainer = SupervisedTrainer(
+        device=device,
+        max_epochs=task.epochs,
+        train_data_loader=batches,
+        epoch_length=length,
+        network=detector,
+        optimizer=parts["optimizer"],
+        loss_function=lambda losses, _: losses[detector.cls_key] + task.box_weight * losses[detector.box_reg_key],
+        prepare_batch=_on_device,
+        inferer=_Losses(),
+        decollate=False,
+    )
+    trainer.state.epoch, trainer.state.iteration, trainer.state.epoch_length = done, done * length, length
+    steps = task.epochs * length
+    losses: list[float] = []
+
+    @trainer.on(Events.ITERATION_STARTED)
+    def before() -> None:
+        number = trainer.state.iteration
+        warm = min(1.0, number / max(WARM_UP * steps, 1))
+        for group in parts["optimizer"].param_groups:
+            group["lr"] = task.learning_rate * warm * falling("cosine", (number - 1) / steps)
+        torch.manual_seed(seed_of(task.seed, number))
+
+    @trainer.on(IterationEvents.BACKWARD_COMPLETED)
+    def limit() -> None:
+        nn.utils.clip_grad_norm_(parts["network"].parameters(), STEEPEST)
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def after() -> None:
+        loss = float(trainer.state.output["loss"].detach())
+        if not math.isfinite(loss):
+            raise _stopped(trainer.state.epoch, task, samples)
+        losses.append(loss)
+        parts["average"].update_parameters(parts["network"])
+        mean = sum(losses) / len(losses)
+        progress.step(trainer.state.iteration, steps, f"Epoch {trainer.state.epoch} of {task.epochs}, loss {mean:.3f}")
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def note() -> None:
+        course.keep(sum(losses) / len(losses))
+        losses.clear()
+
+    board = board_writer(course.folder, trainer.state.iteration)
+    if board is not None:
+        TensorBoardStatsHandler(
+            board, epoch_log=False, output_transform=lambda output: output["loss"], tag_name="loss"
+        ).attach(trainer)
+    try:
+        trainer.run()
+    except ValueError as error:
+        if "NaN or Inf" not in str(error):  # MONAI's network looks at its own output
+            raise
+        raise _stopped(trainer.state.epoch, task, samples) from error
+    finally:
+        if board is not None:
+            board.close()
+
+
+def _stopped(epoch: int, task: DetectionTask, samples: Sequence[Sample]) -> ModelError:
+    """Why a training ends with a loss that is no number, most likely."""
+    reason = f"most likely the learning rate {task.learning_rate:g} is too high; try a tenth of it"
+    if not all(bool(torch.isfinite(sample["image"]).all()) for sample in samples):
+        reason = "the prepared images have values that are no numbers; check their intensity steps"
+    return ModelError(f"Training stopped: the loss is no finite number in epoch {epoch}; {reason}.")
+
+
+def _taught(task: DetectionTask, network: nn.Module, anchors: Any) -> TaughtDetector:
+    """The detector with the task's losses, matcher and sampler."""
+    detector = TaughtDetector(network, anchors)
+    detector.set_target_keys(box_key=BOX, label_key=LABEL)
+    detector.set_atss_matcher(num_candidates=task.candidates, center_in_gt=False)
+    if task.hard_negatives:
+        try:
+            detector.set_hard_negative_sampler(**task.hard_negatives)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"The training task {task.name} has a wrong 'hard_negatives': {error}.") from error
+    if task.class_loss == "focal":
+        detector.set_cls_loss(FocalLoss(reduction="mean", gamma=2.0))
+    if task.box_loss == "giou":
+        detector.set_box_regression_loss(BoxGIoULoss(reduction="mean"), encode_gt=False, decode_pred=True)
+    else:
+        detector.set_box_regression_loss(nn.SmoothL1Loss(beta=1 / 9, reduction="mean"), True, False)
+    return detector
+
+
+def _on_device(batch: list[Sample], device: Any = None, non_blocking: bool = False, **_: Any) -> Any:
+    """Images, boxes and classes of a batch, as the detector takes them."""
+    images = [sample["image"].to(device) for sample in batch]
+    targets = [{BOX: sample[BOX].to(device), LABEL: sample[LABEL].to(device)} for sample in batch]
+    return images, targets, (targets,), {}

@@ -1,0 +1,144 @@
+"""The model card that a training writes of the detector that came out of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from MedAILib.training.classification_measures import RESAMPLES
+from MedAILib.training.detection_measures import FOUND_FROM, MEASURES, RATES, at
+from MedAILib.training.detection_task import DetectionTask
+from MedAILib.training.evaluate_detector import DetectorEvaluation
+
+LIMITS = (
+    "A score is no probability: it was not calibrated.",
+    "What differs from the training data (other sequences, contrast agents, surgery, children) was not tested.",
+    "The figures below are of images from the same source as the training data.",
+)
+
+
+@dataclass(frozen=True)
+class DetectorRecord:
+    """What a card says of how a detector came about; `training` and `validation` are names of cases."""
+
+    task: DetectionTask
+    training: Sequence[str]
+    validation: Sequence[str]
+    fold: int
+    command: str
+    machine: str
+    initial: str = ""
+
+
+def write_detector_card(record: DetectorRecord, evaluation: DetectorEvaluation | None) -> str:
+    """Markdown of a model card: what it is, its data, its training, its figures on images kept aside, its limits."""
+    task = record.task
+    classes = "\n".join(f"| {name} | {', '.join(task.labels[name])} |" for name in task.names)
+    limits = "\n".join(f"- {text}" for text in (*task.warnings, *LIMITS))
+    references = "\n".join(f"- {text}" for text in task.references)
+    return f"""# {task.title}
+
+{task.description}.
+
+**{task.intended_use}**
+
+## Input and output
+
+{len(task.channels)} channel(s): {", ".join(task.channels)}. Any orientation and voxel spacing; inside, the image is
+turned to {task.orientation}, resampled to {_times(task.spacing_mm)} mm and its values changed by {_intensity(task)}.
+Windows of {_times(task.patch)} voxels. The answer is boxes along the image's axes, each with a class and a score;
+scores below {task.score_threshold:g} are left out, and of boxes that overlap by more than {task.overlap_limit:g} the
+surest is kept, {task.most} at most.
+
+| class | labels in the data |
+|---|---|
+{classes}
+
+## Limits
+
+{limits}
+
+## Data
+
+{task.data_source}. {len(record.training)} images for training and {len(record.validation)} for validation (part
+{record.fold} of {task.folds}); the validation images took no part in any choice during training. The last epoch's
+averaged weights were taken, not the best of several.
+Licence of the weights, as derived from the data: {task.licence}.
+
+## Training
+
+```
+{record.command}
+```
+
+{_how(record)}
+
+## Validation
+
+{results_table(evaluation) if evaluation is not None else "Not validated."}
+
+Validation images: {", ".join(record.validation)}.
+
+## References
+
+{references}
+"""
+
+
+def results_table(evaluation: DetectorEvaluation) -> str:
+    """Tables of the figures with their intervals, and of each class."""
+    keys = MEASURES | {at(rate): f"sensitivity at {rate:g} false findings per image" for rate in RATES}
+    rows = [
+        f"| {title} | {found.value:.3f} | {found.low:.3f} to {found.high:.3f} |"
+        for title, found in ((title, evaluation.measured[key]) for key, title in keys.items())
+    ]
+    each = [
+        f"| {name} | {figures['references']:g} | {figures['mAP@0.5']:.3f} | {figures['mAP@0.1']:.3f} |"
+        for name, figures in evaluation.each.items()
+    ]
+    return "\n".join(
+        [
+            f"{len(evaluation.cases)} images; intervals are of {RESAMPLES} resamples of the images. For FROC a box "
+            f"counts as found from an overlap of {FOUND_FROM:g} on; see `MedAILib/training/detection_measures.py`.",
+            "",
+            "| measure | value | 95 % interval |",
+            "|---|---|---|",
+            *rows,
+            "",
+            "| class | reference boxes | AP at 0.5 | AP at 0.1 |",
+            "|---|---|---|---|",
+            *each,
+        ]
+    )
+
+
+def _how(record: DetectorRecord) -> str:
+    """How the network was trained, in a paragraph."""
+    task = record.task
+    losses = {"bce": "cross-entropy", "focal": "focal loss", "giou": "generalised IoU", "smooth_l1": "smooth L1"}
+    parts = [
+        f"RetinaNet over {task.backbone['_target_']} with a feature pyramid of {task.width} channels",
+        f"anchors of {', '.join(_times(shape) for shape in task.anchors)} voxels matched by ATSS",
+        f"{task.epochs} epochs, {task.samples} patches of each image in an epoch, in batches of {task.batch}",
+        f"AdamW with learning rate {task.learning_rate:g} falling to zero by a cosine",
+        f"{losses[task.class_loss]} for classes and {losses[task.box_loss]} for boxes",
+        "the hardest of the places without a finding" if task.hard_negatives else "all places alike",
+        f"moving average of the weights ({task.ema_decay:g})",
+        f"started from {record.initial}" if record.initial else "",
+    ]
+    mirrored = f"mirroring along axes {', '.join(map(str, task.mirror_axes))}, " if task.mirror_axes else ""
+    text = f"{'; '.join(part for part in parts if part)}. Augmentation: {mirrored}brightness, contrast and noise."
+    return f"{text} Seed {task.seed}. Machine: {record.machine}."
+
+
+def _intensity(task: DetectionTask) -> str:
+    """The steps that change values, as the bundle's config has them."""
+    return ", then ".join(_step(entry) for entry in task.intensity) or "nothing"
+
+
+def _step(entry: dict[str, Any]) -> str:
+    told = ", ".join(f"{key} {value}" for key, value in entry.items() if key != "_target_")
+    return f"{str(entry['_target_']).removesuffix('d')} ({told})"
+
+
+def _times(numbers: Sequence[float]) -> str:
+    return " x ".join(f"{number:g}" for number in numbers)

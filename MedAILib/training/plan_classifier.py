@@ -1,0 +1,161 @@
+"""From labelled images to a classification task: classes, sizes, network and folds, each choice with its reason."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from MedAILib.errors import InputError
+from MedAILib.progress import Progress
+from MedAILib.training.cases import LAYOUTS
+from MedAILib.training.classification_task import ClassificationTask
+from MedAILib.training.labelled_images import LabelledImage, find_labelled_images, read_labelled
+from MedAILib.training.plan import Choice
+from MedAILib.volume import Volume, closest_axes
+
+SEEN = 24  # images whose sizes are looked at
+STEP = 8  # sizes are multiples of this
+LARGEST = {2: 128, 3: 64}
+SMALLEST = 16
+FOLDS = 5
+USUAL_FRAMES = 16
+STEPS, EPOCHS = 400, (20, 100)
+FEATURES = 32  # that say what a frame shows
+
+
+def has_classes(data: Path) -> bool:
+    """Whether a folder or file looks like labelled images: a `.npz`, a `.csv`, or a folder for each class."""
+    if data.is_file():
+        return data.suffix.lower() in (".npz", ".csv")
+    if not data.is_dir() or (data / "dataset.json").is_file():
+        return False
+    inside = [path.name for path in data.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return len(inside) >= 2 and not {name for layout in LAYOUTS for name in layout} & set(inside)
+
+
+def plan_classifier(
+    name: str, data: Path, frames: int | None, progress: Progress
+) -> tuple[ClassificationTask, list[Choice]]:
+    """Plan a task from what labelled images are like.
+
+    Args:
+        name: of the task.
+        data: see `labelled_images.find_labelled_images`.
+        frames: of a sequence, as the user has it, 0 for single images; None: files of four axes are sequences.
+        progress: is told of each image that is looked at.
+
+    Raises:
+        InputError: no images, or such that can't be learnt from; one class only.
+        Cancelled: by `progress`.
+    """
+    images = find_labelled_images(data, bool(frames))
+    labels = sorted({image.label for image in images})
+    if len(labels) < 2:
+        raise InputError(f"{data} has images of one class only, {labels[0]}; there must be some of another.")
+    volumes = _seen(images, progress)
+    if frames is None and all(volume.channels > 4 for volume in volumes):
+        frames = min(USUAL_FRAMES, int(median(volume.channels for volume in volumes)))
+        why = "files with a fourth axis are sequences; at most 16 of their frames are taken"
+    else:
+        why = "asked for by --set" if frames else "files hold single images; --set frames=16 takes them as sequences"
+    frames = frames or 0
+    flat = [_is_flat(volume, frames) for volume in volumes]
+    axes = 2 if sum(flat) * 2 > len(flat) else 3
+    channels = 1 if frames else Counter(volume.channels for volume in volumes).most_common(1)[0][0]
+    size, why_size = _size(volumes, axes)
+    folds, why_folds = _folds(images)
+    network, why_network = _network(axes, channels, len(labels), frames)
+    batch = max(2, min(16, len(images) // 4))
+    learnt = len(images) * (folds - 1) // folds if folds > 1 else sum(image.split == "train" for image in images)
+    epochs = min(max(STEPS // max(learnt // batch, 1), EPOCHS[0]), EPOCHS[1])
+    flip = [] if axes == 3 or _sided(labels) else [0]
+    task = ClassificationTask(
+        name=name,
+        classes=[{"name": label, "labels": [label]} for label in labels],
+        channels=["red", "green", "blue"] if channels == 3 else [f"image {n}" for n in range(channels)][:channels],
+        size=size,
+        network=network,
+        frames=frames,
+        orientation="RAS" if axes == 3 else "",
+        folds=folds,
+        batch=batch,
+        epochs=epochs,
+        distil_epochs=epochs,
+        learning_rate=0.01,
+        data_source=f"{len(images)} images in {data.resolve().name}",
+        augmentation={"flip": flip, "rotate": 10, "scale": 0.1, "translate": 0.05, "gamma": 0.2, "noise": 0.1},
+    )
+    counts = Counter(image.label for image in images)
+    choices = [
+        Choice("classes", ", ".join(labels), "; ".join(f"{counts[label]} images of {label}" for label in labels)),
+        Choice("frames", frames, why),
+        Choice("size", size, why_size),
+        Choice("orientation", task.orientation or "as it lies", "volumes are turned to it; pictures are not turned"),
+        Choice("network", network["_target_"], why_network),
+        Choice("folds", folds, why_folds),
+        Choice("class_weights", task.class_weights, "the rarer a class, the heavier its images"),
+        Choice("batch", task.batch, "16, or a quarter of the images where they are few"),
+        Choice("epochs", task.epochs, f"about {STEPS} steps, {EPOCHS[0]} to {EPOCHS[1]} epochs"),
+        Choice("augmentation", ", ".join(task.augmentation), "mirrored left-right" if flip else "sides stay sides"),
+    ]
+    return task, choices
+
+
+def _seen(images: Sequence[LabelledImage], progress: Progress) -> list[Volume]:
+    chosen = images[:: max(1, len(images) // SEEN)]
+    volumes = []
+    for number, image in enumerate(chosen):
+        progress.step(number, len(chosen), f"Looking at {image.name}")
+        volumes.append(read_labelled(image, progress))
+    progress.step(len(chosen), len(chosen), "Looking")
+    return volumes
+
+
+def _is_flat(volume: Volume, frames: int) -> bool:
+    """Whether it is a picture, or for sequences one of pictures: frames are slices, or channels of a single one."""
+    return 1 in volume.geometry.shape_kji or (frames > 0 and volume.channels in (1, 3))
+
+
+def _size(volumes: Sequence[Volume], axes: int) -> tuple[list[int], str]:
+    """Sizes of the working image: along I and J, or along the three axes of the patient."""
+    shapes = []
+    for volume in volumes:
+        k, j, i = volume.geometry.shape_kji
+        if axes == 2:
+            shapes.append((i, j) if 1 not in (i, j) else tuple(sorted((i, j, k))[1:]))
+        else:
+            along = dict(zip((world for world, _ in closest_axes(volume.geometry.ijk_to_ras)), (i, j, k), strict=True))
+            shapes.append((along[0], along[1], along[2]))
+    usual = [int(median(shape[axis] for shape in shapes)) for axis in range(axes)]
+    scale = min(1.0, LARGEST[axes] / max(usual))
+    size = [max(SMALLEST, round(n * scale / STEP) * STEP) for n in usual]
+    return (
+        size,
+        f"images are {' x '.join(map(str, usual))} in the middle; at most {LARGEST[axes]} along the longest axis",
+    )
+
+
+def _folds(images: Sequence[LabelledImage]) -> tuple[int, str]:
+    parts = {image.split for image in images}
+    if {"train", "val"} <= parts:
+        return 1, "the data has parts to learn from and to validate on"
+    pool = [image for image in images if image.split in ("", "train", "val")]
+    least = min(Counter(image.label for image in pool).values(), default=0)
+    patients = len({image.patient for image in pool if image.patient})
+    return max(2, min(FOLDS, least, patients or FOLDS)), "cross-validation, as far as classes and patients go round"
+
+
+def _network(axes: int, channels: int, classes: int, frames: int) -> tuple[dict[str, Any], str]:
+    """A small DenseNet, for sequences with a GRU after it."""
+    plain = {"_target_": "DenseNet", "spatial_dims": axes, "in_channels": channels, "out_channels": classes}
+    plain |= {"init_features": 16, "growth_rate": 8, "block_config": [2, 4, 4]}
+    if not frames:
+        return plain, "a small one, which few images can teach"
+    whole = {"_target_": "SequenceClassifier", "backbone": plain | {"out_channels": FEATURES}, "features": FEATURES}
+    whole |= {"out_channels": classes, "hidden": FEATURES, "recurrent": "gru"}
+    return whole, "a small DenseNet for each frame, a GRU over them"
+
+
+def _sided(labels: Sequence[str]) -> bool:
+    return any(word in label.casefold() for label in labels for word in ("left", "right"))

@@ -1,0 +1,467 @@
+"""Detectors trained by the command: how well they find, how a training goes on or stops, and what data is refused."""
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from blobs import blob_folder
+from monai.apps.detection.transforms.dictionary import AffineBoxToWorldCoordinated, ClipBoxToImaged
+from numpy.typing import NDArray
+from test_detector_parity import corners, stock_detector
+
+from MedAILib.cli import main
+from MedAILib.errors import InputError, ModelError
+from MedAILib.files.images import read_image
+from MedAILib.models.open import open_model
+from MedAILib.progress import Cancellable, Cancelled, Progress
+from MedAILib.request import DetectOptions
+from MedAILib.training.boxed_images import find_boxed_cases, label_names, read_boxed
+from MedAILib.training.detection import train_detector
+from MedAILib.training.detection_data import Sample, prepare_image
+from MedAILib.training.detection_task import DetectionTask
+from MedAILib.training.segmentation import TrainingRun
+from MedAILib.training.task import read_task
+
+SILENT = Progress()
+HEAD = "case,label,center_r,center_a,center_s,size_r,size_a,size_s"
+BACKBONE = {
+    "_target_": "ResNet",
+    "block": "basic",
+    "layers": [1, 1, 1, 1],
+    "block_inplanes": [8, 8, 8, 8],
+    "conv1_t_size": [3, 3, 3],
+    "conv1_t_stride": [2, 2, 2],
+}
+
+
+def command(*words: object) -> int:
+    return main([str(word) for word in (*words, "--device", "cpu", "--quiet")])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data to learn from, others made the same way, and the model `balls`."""
+    folder = tmp_path_factory.mktemp("detector")
+    blob_folder(folder / "data", 12, 1)
+    blob_folder(folder / "new", 8, 2, "boxes.csv")
+    words = ["train", "detection", "--data", folder / "data", "-o", folder / "balls", "--epochs", 6]
+    assert command(*words, "--set", "samples=4") == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reported(trained: Path) -> Path:
+    """The report on volumes that the model has not seen."""
+    assert command("evaluate", "-m", trained / "balls", "--data", trained / "new", "-o", trained / "report") == 0
+    return trained / "report"
+
+
+def summed(report: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((report / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    return told
+
+
+def test_a_small_detector_finds_what_is_in_volumes_made_the_same_way(reported: Path) -> None:
+    told = summed(reported)
+    assert told["mAP@0.5"] >= 0.9 and told["mAP@0.1:0.5"] >= 0.9 and told["froc"] >= 0.9
+    assert told["per_class"]["ball"]["references"] == sum(x["found"] + x["missed"] for x in told["metric_per_case"])
+    assert list(told["sensitivity_at_false_per_image"]) == ["0.125", "0.25", "0.5", "1", "2", "4", "8"]
+    low, high = told["intervals_95"]["mAP@0.5"]
+    assert low <= told["mAP@0.5"] <= high
+
+
+def test_the_report_needs_nothing_else_and_its_table_has_every_box(reported: Path) -> None:
+    told, page = summed(reported), (reported / "report.html").read_text(encoding="utf-8")
+    assert sorted(path.name for path in reported.iterdir()) == ["cases.csv", "report.html", "summary.json"]
+    wrong = sum(bool(case["missed"] or case["false"]) for case in told["metric_per_case"])
+    assert re.findall(r'src="([^"]{22})', page) == ["data:image/png;base64,"] * (1 + min(wrong, 5))
+    assert "http" not in page and told["medai"]["sha256"] in page and "FROC" in page
+    with (reported / "cases.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for case in told["metric_per_case"]:
+        for outcome in ("found", "false", "missed"):
+            assert case[outcome] == sum(r["case"] == case["case"] and r["outcome"] == outcome for r in rows)
+
+
+def test_the_card_and_the_task_tell_how_the_model_came_about(trained: Path) -> None:
+    card = (trained / "balls" / "docs" / "README.md").read_text(encoding="utf-8")
+    for text in ("medai train detection --data data -o balls", "| mAP at an overlap of 0.5 |", "9 images for training"):
+        assert text in card
+    task = read_task(str(trained / "balls.training" / "task.json"))
+    assert isinstance(task, DetectionTask) and task.names == ("ball",) and task.samples == 4
+    assert (trained / "balls.training" / "losses.png").is_file()
+    assert summed(trained / "balls.training" / "validation")["metric_per_case"]
+
+
+def test_the_model_finds_the_same_in_an_image_that_lies_otherwise(trained: Path) -> None:
+    image = nibabel.load(trained / "new" / "images" / "case000.nii.gz")
+    turned = image.as_reoriented(nibabel.orientations.axcodes2ornt(("P", "S", "R")))
+    nibabel.save(turned, trained / "turned.nii.gz")
+    centers = []
+    for path in (trained / "new" / "images" / "case000.nii.gz", trained / "turned.nii.gz"):
+        words = ["detect", path, "-m", trained / "balls", "-o", trained / "f.json", "--min-score", "0.5"]
+        assert command(*words) == 0
+        found = json.loads((trained / "f.json").read_text(encoding="utf-8"))["findings"]
+        centers.append(sorted(box["center_ras"] for box in found))
+    assert len(centers[0]) >= 1 and np.allclose(*centers, atol=0.01)
+
+
+def test_stock_monai_finds_the_same_boxes(trained: Path) -> None:
+    path = trained / "new" / "images" / "case001.nii.gz"
+    detector, parser = stock_detector(trained / "balls")
+    data = parser.get_parsed_content("preprocessing")({"image": str(path)})
+    with torch.no_grad():
+        (told,) = detector([data["image"]])
+    data = ClipBoxToImaged("box", "label", "image", remove_empty=True)(data | told)
+    data = AffineBoxToWorldCoordinated("box", "image", affine_lps_to_ras=False)(data)
+    found = open_model(trained / "balls", "cpu").run(read_image(path), DetectOptions(), SILENT)
+    order = np.argsort(-np.asarray(data["label_scores"]), kind="stable")
+    assert len(found.boxes) == len(order) >= 1
+    assert np.allclose(corners(found), np.asarray(data["box"], np.float64).reshape(-1, 2, 3)[order], atol=1e-2)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return blob_folder(tmp_path_factory.mktemp("small") / "data", 4, 3)
+
+
+@pytest.fixture(scope="module")
+def task(data: Path) -> DetectionTask:
+    """One that trains in a second."""
+    place = data.parent / "planned"
+    assert command("train", "detection", "--data", data, "-o", place, "--plan-only") == 0
+    given = read_task(str(place.with_name("planned.training") / "task.json"))
+    assert isinstance(given, DetectionTask)
+    return replace(given, patch=[16, 16, 16], backbone=BACKBONE, epochs=3, samples=2, width=8, folds=2)
+
+
+@pytest.fixture(scope="module")
+def samples(task: DetectionTask, data: Path) -> list[Sample]:
+    names = label_names(data, task.labels)
+    return [prepare_image(read_boxed(case, names), task) for case in find_boxed_cases(data)]
+
+
+def written(task: DetectionTask, path: Path, **changes: Any) -> Path:
+    path.write_text(json.dumps({"kind": "detection", **asdict(task), **changes}), encoding="utf-8")
+    return path
+
+
+class Until(Cancellable):
+    """Cancels where a step's text starts so."""
+
+    def __init__(self, start: str) -> None:
+        super().__init__()
+        self.start = start
+
+    def step(self, done: int, total: int, text: str = "") -> None:
+        if text.startswith(self.start):
+            self.cancel()
+        super().step(done, total, text)
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(
+    task: DetectionTask, samples: list[Sample], tmp_path: Path
+) -> None:
+    whole = train_detector(task, samples, TrainingRun(tmp_path / "whole", 3), SILENT)
+    run = TrainingRun(tmp_path / "parts", 3)
+    for start in ("Epoch 1", "Epoch 3"):
+        with pytest.raises(Cancelled):
+            train_detector(task, samples, run, Until(start))
+        run = replace(run, resume=True)
+    resumed = train_detector(task, samples, run, SILENT)
+    assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
+
+
+def test_a_resume_of_another_training_names_what_differs(
+    task: DetectionTask, samples: list[Sample], tmp_path: Path
+) -> None:
+    task = replace(task, epochs=1)
+    run = TrainingRun(tmp_path / "t", 1)
+    train_detector(task, samples, run, SILENT)
+    with pytest.raises(InputError, match="another training: box_loss differ"):
+        train_detector(replace(task, box_loss="smooth_l1"), samples, replace(run, resume=True), SILENT)
+    with pytest.raises(InputError, match="data differ"):
+        train_detector(task, samples, replace(run, resume=True, data_sha256="other"), SILENT)
+
+
+def test_a_loss_that_is_no_number_ends_the_training_with_the_reason(
+    task: DetectionTask, samples: list[Sample], tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="no finite number in epoch 1; most likely the learning rate"):
+        train_detector(replace(task, learning_rate=1e36), samples, TrainingRun(tmp_path / "t", 3), SILENT)
+
+
+def test_other_losses_initial_weights_and_a_comparison_of_both(task: DetectionTask, data: Path, tmp_path: Path) -> None:
+    path = written(task, tmp_path / "t.json", class_loss="focal", box_loss="smooth_l1", hard_negatives={}, epochs=1)
+    assert command("train", path, "--data", data, "-o", tmp_path / "one") == 0
+    words = ["train", path, "--data", data, "-o", tmp_path / "two", "--initial", tmp_path / "one", "--fold", 1]
+    assert command(*words) == 0
+    words = ["evaluate", "-m", tmp_path / "one", "--compare", tmp_path / "two", "--data", data, "-o", tmp_path / "r"]
+    assert command(*words) == 0
+    rows = summed(tmp_path / "r")["comparison"]["rows"]
+    assert all(row["difference"] == pytest.approx(row["second"] - row["first"]) for row in rows)
+    assert "Comparison with two" in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
+    assert "started from one" in (tmp_path / "two" / "docs" / "README.md").read_text(encoding="utf-8")
+    assert open_model(tmp_path / "two", "cpu").spec.finding_labels == (("ball", "1"),)
+
+
+def test_lists_and_label_maps_tell_the_same_boxes(tmp_path: Path) -> None:
+    told = []
+    for kind in ("labels", "boxes.csv", "boxes.json"):
+        folder = blob_folder(tmp_path / kind, 1, 7, kind)
+        (case,) = find_boxed_cases(folder)
+        image = read_boxed(case, label_names(folder, {"ball": ("1",)}))
+        told.append(np.array(sorted((*box.low_ijk, *box.high_ijk) for box in image.boxes)))
+    assert len(told[0]) and np.allclose(told[0], told[1], atol=1e-4) and np.allclose(told[0], told[2], atol=1e-4)
+
+
+def test_channels_are_files_of_their_own_or_one_files_fourth_dimension(tmp_path: Path) -> None:
+    for number, names in enumerate((("a_0000", "a_0001"), ("a",))):
+        folder = tmp_path / str(number)
+        (folder / "images").mkdir(parents=True)
+        noise = np.random.default_rng(0).random((24, 24, 24, 2))
+        for channel, name in enumerate(names):
+            image = noise if len(names) == 1 else noise[..., channel]
+            nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), folder / "images" / f"{name}.nii.gz")
+        (folder / "boxes.csv").write_text(f"{HEAD}\na,ball,9,9,9,5,5,5", encoding="utf-8")
+        (case,) = find_boxed_cases(folder, 2)
+        image = read_boxed(case, {"ball": "ball"})
+        assert image.volume.channels == 2 and image.boxes[0].low_ijk == (6.5, 6.5, 6.5)
+
+
+def test_a_box_along_the_world_is_the_smallest_around_it_along_the_image(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    turn = np.deg2rad(45)
+    affine = np.eye(4)
+    affine[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    nibabel.save(nibabel.Nifti1Image(np.random.default_rng(0).random((30, 30, 9)), affine), tmp_path / "images/a.nii")
+    middle = (affine @ [15, 15, 4, 1])[:3].tolist()
+    entry = {"label": "ball", "center_ras": middle, "size_ras_mm": [4, 4, 2]}
+    (tmp_path / "boxes.json").write_text(json.dumps({"a": [entry]}), encoding="utf-8")
+    (case,) = find_boxed_cases(tmp_path)
+    (box,) = read_boxed(case, {"ball": "ball"}).boxes
+    assert np.allclose(np.sort(np.subtract(box.high_ijk, box.low_ijk)), [2, 4 * 2**0.5, 4 * 2**0.5], atol=1e-5)
+
+
+def save(path: Path, image: NDArray[Any], affine: NDArray[np.float64] | None = None) -> None:
+    nibabel.save(nibabel.Nifti1Image(image, nibabel.load(path).affine if affine is None else affine), path)
+
+
+def voxels(path: Path) -> NDArray[Any]:
+    return np.asarray(nibabel.load(path).dataobj).copy()
+
+
+def moved_label(data: Path) -> None:
+    save(data / "labels/case001.nii.gz", voxels(data / "labels/case001.nii.gz"), np.eye(4))
+
+
+def cut_label(data: Path) -> None:
+    save(data / "labels/case001.nii.gz", voxels(data / "labels/case001.nii.gz")[:20])
+
+
+def no_boxes(data: Path) -> None:
+    for path in (data / "labels").iterdir():
+        save(path, voxels(path) * 0)
+
+
+def nothing_for_training(data: Path) -> None:
+    for name in ("case001", "case002"):
+        save(data / "labels" / f"{name}.nii.gz", voxels(data / "labels" / f"{name}.nii.gz") * 0)
+    splits = [{"train": ["case001", "case002"], "val": ["case000", "case003"]}]
+    (data / "splits_final.json").write_text(json.dumps(splits), encoding="utf-8")
+
+
+def one_slice(data: Path) -> None:
+    for room in ("images", "labels"):
+        save(data / room / "case002.nii.gz", voxels(data / room / "case002.nii.gz")[..., 20:21])
+
+
+def only_slices(data: Path) -> None:
+    for path in (*(data / "images").iterdir(), *(data / "labels").iterdir()):
+        save(path, voxels(path)[..., 20:21])
+
+
+def not_a_number(data: Path) -> None:
+    image = voxels(data / "images/case003.nii.gz")
+    image[3, 3, 3] = np.nan
+    save(data / "images/case003.nii.gz", image)
+
+
+def unknown_value(data: Path) -> None:
+    save(data / "labels/case001.nii.gz", voxels(data / "labels/case001.nii.gz") * 4)
+    (data / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "ball": 1, "rod": 4}}))
+
+
+def half_values(data: Path) -> None:
+    save(data / "labels/case001.nii.gz", voxels(data / "labels/case001.nii.gz") * 0.5)
+
+
+def unpaired(data: Path) -> None:
+    (data / "labels/case001.nii.gz").unlink()
+
+
+def one_patient(data: Path) -> None:
+    lines = ["case,patient", *(f"case{n:03d},A" for n in range(4))]
+    (data / "patients.csv").write_text("\n".join(lines), encoding="utf-8")
+
+
+def a_patient_on_both_sides(data: Path) -> None:
+    one_patient(data)
+    splits = [{"train": ["case000", "case002"], "val": ["case001", "case003"]}]
+    (data / "splits_final.json").write_text(json.dumps(splits), encoding="utf-8")
+
+
+def two_channels(data: Path) -> None:
+    image = voxels(data / "images/case001.nii.gz")
+    save(data / "images/case001.nii.gz", np.stack([image, image], axis=-1))
+
+
+def no_images(data: Path) -> None:
+    shutil.rmtree(data / "images")
+
+
+def of_list(*rows: str, head: str = HEAD) -> Callable[[Path], None]:
+    def change(data: Path) -> None:
+        (data / "boxes.csv").write_text("\n".join([head, *rows]), encoding="utf-8")
+
+    return change
+
+
+def of_json(content: str) -> Callable[[Path], None]:
+    def change(data: Path) -> None:
+        (data / "boxes.json").write_text(content, encoding="utf-8")
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words", "sentence"),
+    [
+        (moved_label, [], r"case001\.nii\.gz is on another grid than its image .*case001\.nii\.gz"),
+        (cut_label, [], r"case001.* is on another grid .*20 x 48 x 48 voxels, not 48 x 48 x 48"),
+        (no_boxes, [], "no box in .*nothing to learn"),
+        (nothing_for_training, [], "no box in the images that are for training"),
+        (one_slice, [], r"case002\.nii\.gz is a single slice, unlike the others"),
+        (only_slices, [], "single slices; a detector is trained on volumes"),
+        (not_a_number, [], r"case003\.nii\.gz has 1 NaN"),
+        (half_values, [], r"case001\.nii\.gz is no label map"),
+        (unpaired, [], r"case001\.nii\.gz has no label"),
+        (one_patient, [], "All images in .* are of one patient"),
+        (a_patient_on_both_sides, [], "and case001 are of the same patient"),
+        (two_channels, [], r"case001\.nii\.gz has 2 channels"),
+        (no_images, [], "no data folder"),
+        (of_list("case000,ball,0,0,0,5,5"), [], "line 2, has a centre or a size that is no three numbers"),
+        (of_list("case000,ball,0,0,0,5,5,-1"), [], "line 2, .*the sizes above 0"),
+        (of_list("case000,ball,900,0,0,5,5,5"), [], "line 2, has a box at .*outside of"),
+        (of_list("case009,ball,0,0,0,5,5,5"), [], "boxes for 'case009', of which there is no image"),
+        (of_list("case000,ball", head="case,label"), [], "has no column 'center_r'"),
+        (of_list(), [], "no box in"),
+        (of_json("{"), [], "can't be read as JSON"),
+        (of_json("[]"), [], "no object with a list of boxes"),
+        (of_json('{"case000": [{"center_ras": [0, 0, 0]}]}'), [], "'case000' box 1, has no label"),
+        (None, ["--fold", "7"], "no fold 7"),
+        (None, ["--fold", "all"], "--fold all is none for a detector"),
+        (None, ["--set", "anchor=3"], "there is no such key"),
+        (None, ["--set", "patch=20,20,20"], "20 is no multiple of its network's"),
+        (None, ["--set", "batch=two"], "batch is 'two'"),
+        (None, ["--set", "class_loss=hinge"], "'class_loss' = hinge"),
+        (None, ["--set", 'backbone={"_target_": "UNet"}'], "backbone"),
+        (None, ["--resume"], "nothing to resume"),
+        (None, ["--show-augmentation", "x.png"], "for segmentation"),
+    ],
+)
+def test_what_is_wrong_is_told_before_the_training_starts(
+    spoil: Callable[[Path], None] | None,
+    words: list[str],
+    sentence: str,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    own = tmp_path / "data"
+    shutil.copytree(data, own)
+    if spoil is not None:
+        spoil(own)
+    assert command("train", "detection", "--data", own, "-o", tmp_path / "m", *words) == 2
+    error = capsys.readouterr().err.strip()
+    assert re.search(sentence, error) and "Traceback" not in error, error
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_label_that_no_class_is_called_is_refused(task: DetectionTask, data: Path, tmp_path: Path, capsys) -> None:
+    own = tmp_path / "data"
+    shutil.copytree(data, own)
+    unknown_value(own)
+    assert command("train", written(task, tmp_path / "t.json"), "--data", own, "-o", tmp_path / "m") == 2
+    assert "case001.nii.gz has the value 4, which is none of the classes ball" in capsys.readouterr().err
+    of_list("case000,cube,0,0,20,5,5,5")(own)
+    assert command("train", tmp_path / "t.json", "--data", own, "-o", tmp_path / "m") == 2
+    assert "line 2, has the label 'cube', which is none of the classes ball" in capsys.readouterr().err
+
+
+def test_a_plan_is_told_and_left_to_be_edited(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "detection", "--data", data, "-o", tmp_path / "m", "--device", "cpu", "--plan-only"]
+    assert main([*map(str, words), "--set", "spacing=2,2,2", "--set", "lr=0.001"]) == 0
+    told = capsys.readouterr().out
+    assert "anchors" in told and "asked for by --set" in told and not (tmp_path / "m").exists()
+    task = read_task(str(tmp_path / "m.training" / "task.json"))
+    assert isinstance(task, DetectionTask) and task.spacing_mm == [2, 2, 2] and task.learning_rate == 0.001
+    assert all(5 <= edge <= 10 for shape in task.anchors for edge in shape)  # half of 13 to 18 voxels
+
+
+def test_a_new_name_is_planned_as_a_detector_where_the_data_has_a_list_of_boxes(tmp_path: Path) -> None:
+    data = blob_folder(tmp_path / "data", 4, 3, "boxes.json")
+    assert command("train", "spheres", "--data", data, "-o", tmp_path / "m", "--plan-only") == 0
+    task = read_task(str(tmp_path / "m.training" / "task.json"))
+    assert isinstance(task, DetectionTask) and (task.name, task.names) == ("spheres", ("ball",))
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "SRA", "AIL"])
+def test_boxes_stay_around_their_findings_on_the_networks_axes(
+    axes: str, task: DetectionTask, data: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "data"
+    shutil.copytree(data, own)
+    for path in (own / "images" / "case000.nii.gz", own / "labels" / "case000.nii.gz"):
+        image = nibabel.load(path)
+        stretched = nibabel.Nifti1Image(voxels(path), image.affine @ np.diag([1.0, 1.5, 0.8, 1.0]))
+        turned = stretched.as_reoriented(
+            nibabel.orientations.ornt_transform(
+                nibabel.io_orientation(stretched.affine), nibabel.orientations.axcodes2ornt(tuple(axes))
+            )
+        )
+        nibabel.save(turned, path)
+    sample = prepare_image(read_boxed(find_boxed_cases(own)[0], label_names(own, task.labels)), task)
+    bright = sample["image"][0] > 2.5
+    assert len(sample["box"])
+    for box in sample["box"].round().int():
+        parts = [slice(int(low), int(high)) for low, high in zip(box[:3], box[3:], strict=True)]
+        assert 0.4 < float(bright[tuple(parts)].float().mean()) < 0.65  # a ball fills 52 % of its box
+        outside = [slice(max(part.start - 2, 0), part.stop + 2) for part in parts]
+        assert float(bright[tuple(outside)].sum()) < 1.02 * float(bright[tuple(parts)].sum()) + 8
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--split", "test"], "not for detectors"),
+        (["--compare", "hippocampus"], "is no detector"),
+        (["--only", "{place}/list.txt"], "which .* has not"),
+    ],
+)
+def test_what_a_detector_can_not_be_evaluated_by_is_refused(
+    trained: Path, words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "list.txt").write_text("nobody", encoding="utf-8")
+    usual = ["evaluate", "-m", trained / "balls", "--data", trained / "new", "-o", tmp_path / "r"]
+    assert command(*usual, *(word.format(place=tmp_path) for word in words)) == 2
+    assert re.search(sentence, capsys.readouterr().err) and not (tmp_path / "r").exists()
