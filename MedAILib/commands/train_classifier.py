@@ -14,6 +14,7 @@ from MedAILib.config import Config
 from MedAILib.errors import InputError
 from MedAILib.models.store import find_model
 from MedAILib.progress import Progress
+from MedAILib.training.checkpoint import require_room
 from MedAILib.training.classification import Bench, new_network
 from MedAILib.training.classification_card import ClassifierRecord, write_classifier_card
 from MedAILib.training.classification_choices import class_choices
@@ -54,6 +55,8 @@ def run_train_classifier(
         raise InputError(f"There is nothing to resume: {place} does not exist.")
     data = read_data(task, options.data, progress)
     split_folds(task, data)  # what is too few for them is said before the training starts
+    size = sum(part.nbytes for part in new_network(task.network).parameters())
+    require_room(place, size * (task.networks * task.folds + 1))  # a checkpoint for each, and the one that is shipped
     if not options.resume:
         write_task(task, place / "task.json")
     if options.plan_only and is_task(options.task):  # one that was planned is told already

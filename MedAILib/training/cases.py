@@ -3,7 +3,7 @@
 import json
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -15,6 +15,7 @@ JPEG_ENDINGS = (".jpg", ".jpeg")
 WHITE = 255  # what programs for pictures write for "inside"
 PICTURE_ENDINGS = (".png", *JPEG_ENDINGS)  # without a grid
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", *PICTURE_ENDINGS)
+FAULTS_SHOWN = 20
 LAYOUTS = (("imagesTr", "labelsTr"), ("images", "labels"))
 
 
@@ -51,6 +52,16 @@ class Found:
     faults: tuple[Fault, ...]
 
 
+def require_faultless(faults: Sequence[Fault]) -> None:
+    """Raise `InputError` where there are faults: with one its sentence, with several a table of file and sentence."""
+    if len(faults) == 1:
+        raise InputError(faults[0].text)
+    if faults:
+        lines = "\n".join(f"  {fault.file}: {fault.text}" for fault in faults[:FAULTS_SHOWN])
+        rest = f"\n  and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
+        raise InputError(f"The data has {len(faults)} faults:\n{lines}{rest}")
+
+
 def find_cases(folder: Path, channels: int = 1) -> tuple[Case, ...]:
     """List the labelled images of a data folder, sorted by name; see `scan_folder`.
 
@@ -78,6 +89,8 @@ def scan_folder(folder: Path, channels: int | None = None) -> Found:
     Raises:
         InputError: no such folders; no cases at all.
     """
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist; give a folder with images and labels in it.")
     for images_name, labels_name in LAYOUTS:
         images, labels = folder / images_name, folder / labels_name
         if images.is_dir() and labels.is_dir():

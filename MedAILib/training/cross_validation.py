@@ -147,6 +147,12 @@ def split_folds(task: ClassificationTask, data: ClassData) -> list[tuple[NDArray
     if least < task.folds:
         raise InputError(f"{least} images of the rarest class are too few for {task.folds} folds.")
     told = any(data.patients)
+    if told and len(set(data.patients)) < 2:
+        listed = f"{data.names[0]} and {len(data.names) - 1} more"
+        raise InputError(
+            f"All images ({listed}) are of the patient {data.patients[0]}, so that nothing is left to judge by; add "
+            "another patient's."
+        )
     if told and len(set(data.patients)) < task.folds:
         raise InputError(f"{len(set(data.patients))} patients are too few for {task.folds} folds.")
     kind = StratifiedGroupKFold if told else StratifiedKFold

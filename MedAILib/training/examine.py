@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
-from MedAILib.errors import InputError, MedAIError
+from MedAILib.errors import MedAIError
 from MedAILib.progress import Progress
 from MedAILib.training.case_images import read_case
-from MedAILib.training.cases import Case, Fault, is_picture
+from MedAILib.training.cases import Case, Fault, is_picture, require_faultless
 
 # Values inside structures that each case gives to the statistics of intensities.
 SAMPLED = 10_000
-SHOWN = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,13 +128,7 @@ def require_sound(examined: Examined, progress: Progress, more: Sequence[Fault] 
     Raises:
         InputError: with one fault its sentence, with several a table of file and sentence.
     """
-    faults = [*more, *examined.faults]
-    if len(faults) == 1:
-        raise InputError(faults[0].text)
-    if faults:
-        lines = "\n".join(f"  {fault.file}: {fault.text}" for fault in faults[:SHOWN])
-        rest = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        raise InputError(f"The data has {len(faults)} faults:\n{lines}{rest}")
+    require_faultless([*more, *examined.faults])
     for remark in examined.remarks:
         progress.warn(remark.text)
 
