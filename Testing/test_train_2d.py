@@ -199,6 +199,16 @@ def test_masks_of_black_and_white_and_nnunets_names_are_read(tmp_path: Path) -> 
     assert task.channels == ["R", "G", "B"] and task.labels == [{"value": 1, "name": "disc"}]
 
 
+def test_labels_with_a_palette_are_read_by_number(tmp_path: Path) -> None:
+    data = write_discs(tmp_path, count=3, inside=1)
+    for path in (data / "labels").iterdir():
+        numbers = PIL.Image.fromarray(np.asarray(PIL.Image.open(path)))
+        numbers.putpalette([0, 0, 0, 255, 0, 0, *[0] * (3 * 254)])
+        assert numbers.mode == "P"
+        numbers.save(path)
+    assert planned(data).labels == [{"value": 1, "name": "label 1"}]
+
+
 # --- what is wrong
 
 

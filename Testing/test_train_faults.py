@@ -82,6 +82,16 @@ def test_faults_of_labelled_images_are_told(fault: str, tmp_path: Path, capsys: 
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
+def test_what_is_the_same_with_several_files_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = class_folders(tmp_path / "data", 8)
+    for name in ("above/00.png", "below/01.png"):
+        PIL.Image.new("L", (12, 12)).save(data / name)
+    (tmp_path / "task.json").write_text(json.dumps(small_task()), encoding="utf-8")
+    assert train(tmp_path / "task.json", "--data", data, "-o", tmp_path / "m") == 2
+    told = capsys.readouterr().err
+    assert "above/00.png has the same value everywhere" in told and "The same holds for below/01.png." in told
+
+
 class Usage(NamedTuple):
     total: int
     used: int

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 from MedAILib.errors import InputError
@@ -75,7 +76,12 @@ def _read_label(case: Case) -> Volume:
         raise InputError(
             f"{case.label} is a JPEG, which changes label values a little; save the label as PNG or NIfTI."
         )
-    return read_image(case.label)
+    label = read_image(case.label)
+    if label.channels > 1 and is_picture(case.label):
+        with PIL.Image.open(case.label) as picture:
+            if picture.mode == "P":  # the values are the numbers of colours, not the colours
+                return Volume(np.asarray(picture)[None, None], label.geometry, label.name)
+    return label
 
 
 def _whole(case: Case, values: NDArray[Any]) -> NDArray[np.uint16]:

@@ -53,9 +53,15 @@ class Found:
 
 
 def require_faultless(faults: Sequence[Fault]) -> None:
-    """Raise `InputError` where there are faults: with one its sentence, with several a table of file and sentence."""
-    if len(faults) == 1:
-        raise InputError(faults[0].text)
+    """Raise `InputError` where there are faults: with one its sentence, with several a table of file and sentence.
+
+    What is the same with each file is said once, with the files' names.
+    """
+    if len({fault.text.replace(fault.file, "") for fault in faults}) == 1:
+        others = [fault.file for fault in faults[1:]]
+        more = f", and {len(others) - FAULTS_SHOWN} more" if len(others) > FAULTS_SHOWN else ""
+        told = f" The same holds for {', '.join(others[:FAULTS_SHOWN])}{more}." if others else ""
+        raise InputError(faults[0].text + told)
     if faults:
         lines = "\n".join(f"  {fault.file}: {fault.text}" for fault in faults[:FAULTS_SHOWN])
         rest = f"\n  and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
