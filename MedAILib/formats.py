@@ -60,6 +60,18 @@ def is_torchscript(path: Path) -> bool:
     return any(name.endswith("/constants.pkl") for name in names) and any("/code/" in name for name in names)
 
 
+def holds_model(path: Path) -> bool:
+    """Whether a file is a zip archive with a model's folder in it, whatever its ending.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    if not zipfile.is_zipfile(path) or is_torchscript(path):
+        return False
+    described = ("configs/metadata.json", "plans.json", DESCRIPTION)
+    return any(name == end or name.endswith(f"/{end}") for name in _members(path) for end in described)
+
+
 def _of_folder(folder: Path) -> Format:
     if is_bundle(folder):
         return Format.BUNDLE
@@ -109,7 +121,7 @@ def _of_zip(path: Path) -> Format:
     if any(name.endswith(("config.json", "model.weights.h5")) for name in names) and len(names) < 5:
         raise _none(path, "it is a Keras model, which MedAI does not run; export it to PyTorch")
     if names and path.suffix.lower() != ".zip":
-        raise _none(path, "it is a zip archive; if it holds a model, give it a name that ends in .zip")
+        raise _none(path, "it is a zip archive without a model's folder in it")
     if not names:
         raise _none(path, "it is an empty or damaged zip archive; download or copy it again")
     raise _none(path, "it is a zip archive; unpack it, or add it with `medai models add`")

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import tarfile
 import tracemalloc
 import zipfile
@@ -103,6 +104,13 @@ def test_a_folder_packed_by_the_system_s_tar_gives_the_same_tree(bundle: Path, t
         archive.add(bundle, ".")
     root = find_model(str(tmp_path / "knee.tgz"))
     assert tree_sha256(root) == tree_sha256(bundle) and read_spec(root).name == "knee"
+
+
+@pytest.mark.parametrize("name", ["knee", "knee.bin", "knee.pt"])
+def test_a_zip_with_a_model_in_it_is_one_by_any_name(name: str, bundle: Path, tmp_path: Path) -> None:
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", bundle.parent, bundle.name)
+    root = find_model(str(Path(packed).rename(tmp_path / name)))
+    assert tree_sha256(root) == tree_sha256(bundle)
 
 
 @pytest.mark.parametrize("attack", TAR_ATTACKS)

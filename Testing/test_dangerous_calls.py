@@ -43,8 +43,15 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "monai.config.print_config": (),
     "monai.utils.optional_import": (),
     "monai.utils.module": (),
-    # Its detector is a network and its boxes; other applications download and execute.
-    "monai.apps": ("MedAILib/inference/detect.py", "MedAILib/models/detector.py", "MedAILib/models/retinanet.py"),
+    # Its detector is a network, its boxes and their measures; other applications download and execute.
+    "monai.apps": (
+        "MedAILib/inference/detect.py",
+        "MedAILib/models/detector.py",
+        "MedAILib/models/retinanet.py",
+        "MedAILib/training/detection.py",
+        "MedAILib/training/detection_data.py",
+        "MedAILib/training/detection_measures.py",
+    ),
     "logging.config": (),
     "yaml.load": (),
     "yaml.full_load": (),
@@ -59,6 +66,7 @@ HARMLESS = {
     "MedAILib/models/weights.py": ("pickle", "pickle.UnpicklingError"),
     "MedAILib/models/nnunet.py": ("importlib.metadata.version",),
     "MedAILib/models/engines.py": ("importlib.util.find_spec",),
+    "MedAILib/gui/dicom_files.py": ("importlib", "importlib.util", "importlib.util.find_spec"),
     "MedAILib/gui/packages.py": (
         "importlib",
         "importlib.invalidate_caches",

@@ -100,7 +100,7 @@ def zip_of(*names: str) -> Any:
         ("model.safetensors", b"\x02\0\0\0\0\0\0\0{}", "safetensors"),
         ("model.bin", b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
         ("model.gz", b"\x1f\x8b\x08", "ends in .tar.gz"),
-        ("model", zip_of("a/configs/metadata.json"), "ends in .zip"),
+        ("model", zip_of("a/notes.txt"), "without a model's folder"),
         ("half.zip", b"PK\x03\x04 and no more", "damaged zip"),
         ("metadata.json", b'{"a": 1}', "give its folder"),
         ("notes.txt", b"hello", "neither TorchScript nor"),

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from MedAILib.errors import ModelError
-from MedAILib.formats import other_content
+from MedAILib.formats import holds_model, other_content
 from MedAILib.output import cannot_write
 from MedAILib.progress import Progress
 from MedAILib.store.limits import Limits, in_kilobytes
@@ -68,6 +68,20 @@ def archive_stem(path: Path) -> str | None:
     """An archive's name without its ending; None for what does not end as archives do that MedAI unpacks."""
     ending = next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), None)
     return None if ending is None else path.name[: -len(ending)]
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a path is an archive that MedAI unpacks: by its ending, or a zip with a model in it by any name.
+
+    Raises:
+        ModelError: it can't be read.
+    """
+    if not path.is_file():
+        return False
+    try:
+        return archive_stem(path) is not None or holds_model(path)
+    except OSError as error:
+        raise ModelError(f"{path} can't be read: {error}.") from error
 
 
 def unpack(archive: Path, target: Path, progress: Progress, limits: Limits | None = None) -> None:

@@ -9,7 +9,7 @@ from MedAILib.errors import InputError, ModelError
 from MedAILib.output import cannot_write
 from MedAILib.progress import Progress
 from MedAILib.read_spec import require_model
-from MedAILib.store.archive import archive_stem, unpack
+from MedAILib.store.archive import archive_stem, is_archive, unpack
 from MedAILib.store.catalogue import catalogue
 from MedAILib.store.content import CHUNK, file_digest
 from MedAILib.store.download import download
@@ -120,7 +120,7 @@ def _from_path(
     store = store_folder().resolve()
     if path.resolve() in (store, *store.parents):
         raise InputError(f"{path} holds the model store itself; give the model's own folder.")
-    if path.is_file() and archive_stem(path) is not None:
+    if is_archive(path):
         return _from_archive(path, wishes, staging, progress, limits)
     if wishes.sha256 is not None:
         raise InputError(f"{path} is no archive, and --sha256 is for one; leave it out.")

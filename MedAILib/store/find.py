@@ -5,7 +5,7 @@ from pathlib import Path
 
 from MedAILib.config import read_json
 from MedAILib.errors import InputError
-from MedAILib.store.archive import archive_stem
+from MedAILib.store.archive import is_archive
 from MedAILib.store.catalogue import catalogue
 from MedAILib.store.folders import RESOURCES
 from MedAILib.store.record import installed_models
@@ -44,7 +44,7 @@ def find_model(name_or_path: str) -> Path:
         return installed[name_or_path]
     path = existing(name_or_path)
     if path is not None:
-        return unpacked(path) if archive_stem(path) is not None and path.is_file() else path
+        return unpacked(path) if is_archive(path) else path
     if name_or_path in catalogue():
         raise InputError(
             f"The model '{name_or_path}' is not on this computer yet; get it with `medai models add {name_or_path}`."

@@ -21,6 +21,7 @@ LOW, MIDDLE, HIGH = 0.1, 0.5, 0.9  # of the boxes by volume
 FINE = 8  # voxels; along an axis where boxes are smaller, the first convolution keeps every voxel
 PATCHES = {"cpu": 64, "gpu": 96}
 LONG = 1_000  # steps
+EPOCHS = 50  # after each a checkpoint is written
 STEPS = {"cpu": 1_500, "gpu": 15_000}
 
 
@@ -59,10 +60,11 @@ def plan_detector(
     extents = [_along(one, one.geometry.shape_kji[::-1], orientation) for one in facts]
     median = np.median(np.array(extents) / np.array(spacing), axis=0)
     patch = settings.get("patch") or _patch(median, high, multiples, PATCHES[budget.name])
-    large = bool((median > np.array(patch) * 1.3).any())
-    samples = settings.get("samples") or (int(min(max(round(float(np.prod(median / patch))), 2), 8)) if large else 1)
     batch = settings.get("batch") or (2 if budget.name == "cpu" else 4)
-    epochs = settings.get("epochs") or max(round(STEPS[budget.name] * batch / (len(facts) * 0.8 * samples)), 5)
+    drawn = STEPS[budget.name] * batch / (len(facts) * 0.8)  # patches of each image in the whole training
+    filling = float(np.prod(median / patch)) if (median > np.array(patch) * 1.3).any() else 1.0
+    samples = settings.get("samples") or int(min(max(round(filling), round(drawn / EPOCHS), 1), 8))
+    epochs = settings.get("epochs") or max(round(drawn / samples), 5)
     steps = round(epochs * len(facts) * 0.8 * samples / batch)
     intensity, _, why_intensity = planned_intensity(channels, [one.plain for one in facts])
     mirror, why_mirror = planned_mirror(list(classes))
@@ -78,7 +80,10 @@ def plan_detector(
         "returned_layers": (layers, "one level" if len(layers) == 1 else "two levels, since boxes differ much in size"),
         "width": (128 if wide else 32, f"features of each level, on a {budget.name.upper()}"),
         "batch": (batch, f"on a {budget.name.upper()}"),
-        "samples": (samples, "patches of each image in an epoch; half of them lie around a finding"),
+        "samples": (
+            samples,
+            f"patches of each image in an epoch, for at most about {EPOCHS} epochs, or as many as fill it; 8 at most",
+        ),
         "mirror_axes": (mirror, why_mirror),
         "learning_rate": (0.002, "AdamW, rising over a twentieth of the steps, then falling by a cosine"),
         "ema_decay": (0.99 if steps >= LONG else 0.9, f"0.99 from {LONG} steps on, so that the first ones don't count"),
