@@ -15,6 +15,7 @@ from balls import SILENT, planned, train, write_cases
 from MedAILib.cli import build_parser, main
 from MedAILib.errors import InputError
 from MedAILib.files.images import read_image
+from MedAILib.models.networks import build_network
 from MedAILib.training.architectures import levels_for
 from MedAILib.training.cases import split_cases
 from MedAILib.training.data_folder import open_folder
@@ -77,6 +78,14 @@ def test_a_smaller_budget_gives_a_smaller_patch(tmp_path: Path) -> None:
     data = write_cases(tmp_path, 2, (48, 48, 48))
     full, less = planned(data).patch, planned(data, memory_gb=0.05).patch
     assert np.prod(less) < np.prod(full)
+
+
+@pytest.mark.parametrize("size", [(8, 8, 8), (12, 9, 11)])
+def test_tiny_images_have_a_network_that_can_be_built(tmp_path: Path, size: tuple[int, ...]) -> None:
+    task = planned(write_cases(tmp_path, 3, size))
+    build_network(task.network["_target_"], {k: v for k, v in task.network.items() if k != "_target_"})
+    with pytest.raises(InputError, match="too small for a DynUNet"):
+        planned(tmp_path, network="DynUNet")
 
 
 def test_each_choice_is_told_with_its_reason_and_can_be_edited_and_given_back(

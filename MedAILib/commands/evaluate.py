@@ -41,10 +41,8 @@ def run_evaluate(options: argparse.Namespace, progress: Progress) -> None:
     if options.split:
         raise InputError("--split chooses a part of labelled images for classification; leave it out.")
     cases = _chosen(options, find_cases(options.data, len(model.spec.channels)))
-    if (options.data / "dataset.json").exists():
-        labels = read_labels(options.data)
-    else:  # nobody says otherwise
-        labels = {label.value: label.name for label in model.spec.labels}
+    described = (options.data / "dataset.json").exists()
+    labels = read_labels(options.data) if described else {label.value: label.name for label in model.spec.labels}
     evaluation = evaluate_segmentation(model, cases, labels, progress, RunOptions(mirror=options.mirror))
     comparison = _comparison(evaluation, cases, labels, options, progress)
     write_evaluation(evaluation, options.output, _command(options), comparison)

@@ -9,9 +9,12 @@ import torch
 from MedAILib.commands.train_classifier import planned_classifier, run_train_classifier
 from MedAILib.commands.train_detector import has_boxes, run_train_detector
 from MedAILib.commands.train_generator import run_train_generator
+from MedAILib.commands.train_options import stops_early
 from MedAILib.commands.train_segmentation import run_train_segmentation
+from MedAILib.errors import InputError
 from MedAILib.models.device import find_device
 from MedAILib.progress import Progress
+from MedAILib.training.classification_samples import require_png
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.detection_task import DetectionTask
 from MedAILib.training.export import require_place
@@ -29,6 +32,7 @@ def run_train(options: argparse.Namespace, progress: Progress) -> None:
         MedAIError: the task, the data or the output folder is at fault.
         Cancelled: by `progress`; `--resume` goes on from the last whole epoch.
     """
+    _require_together(options)
     if options.fold != "all" or not (options.output / "medai.json").is_file():  # an ensemble takes its own place
         require_place(options.output)
     device = find_device(options.device)
@@ -44,6 +48,15 @@ def run_train(options: argparse.Namespace, progress: Progress) -> None:
         run_train_classifier(options, planned, device, _machine(device), progress)
     else:
         run_train_segmentation(options, device, _machine(device), progress)
+
+
+def _require_together(options: argparse.Namespace) -> None:
+    """Raise `MedAIError` where options contradict each other, before anything is read."""
+    if options.resume and stops_early(options):
+        name = "--plan-only" if options.plan_only else "--show-augmentation"
+        raise InputError(f"--resume goes on with a training, and {name} trains nothing; leave one of them out.")
+    if options.show_augmentation is not None:
+        require_png(options.show_augmentation)
 
 
 def _machine(device: torch.device) -> str:

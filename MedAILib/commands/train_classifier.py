@@ -1,30 +1,35 @@
 """`medai train` for a task of the kind "classification"."""
 
 import argparse
-import json
 import shlex
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from MedAILib.bundle_plan import plan_of
+from MedAILib.commands.train_options import stops_early, tell_choices, write_task
 from MedAILib.config import Config
 from MedAILib.errors import InputError
-from MedAILib.output import whole_file
+from MedAILib.models.store import find_model
 from MedAILib.progress import Progress
-from MedAILib.training.classification import Bench
+from MedAILib.training.checkpoint import require_room
+from MedAILib.training.classification import Bench, new_network
 from MedAILib.training.classification_card import ClassifierRecord, write_classifier_card
+from MedAILib.training.classification_choices import class_choices
 from MedAILib.training.classification_export import inference, metadata
+from MedAILib.training.classification_samples import write_class_samples
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import Calibration, ClassData, split_folds, train_classifier
 from MedAILib.training.export import Contents, licence_text, write_model
+from MedAILib.training.initial import freeze_stages, load_initial
 from MedAILib.training.labelled_images import check_images, find_labelled_images, numbered, part_of, require_classes
-from MedAILib.training.plan import told_choices
+from MedAILib.training.plan import ASKED
 from MedAILib.training.plan_classifier import plan_classifier
 from MedAILib.training.prepared_images import prepare_images
 from MedAILib.training.synthetic import made_images
+from MedAILib.training.task import is_task
 from MedAILib.training.task_settings import with_words
 
 
@@ -39,27 +44,36 @@ def run_train_classifier(
     """
     if options.fold is not None:
         raise InputError(f"The task {task.name} runs all its {task.folds} folds by itself; leave --fold out.")
-    for name, value in {"--initial": options.initial, "--show-augmentation": options.show_augmentation}.items():
-        if value is not None:
-            raise InputError(f"{name} is for segmentation; leave it out.")
     task = with_words(task, options.set)
-    if options.epochs:
+    if options.epochs is not None:
         task = replace(task, epochs=options.epochs, distil_epochs=options.epochs)
-    data = read_data(task, options.data, progress)
-    split_folds(task, data)  # what is too few for them is said before the training starts
     folder: Path = options.output
     place = folder.with_name(folder.name + ".training")
+    initial = None if options.initial is None else find_model(str(options.initial))
+    _require_start(task, initial, progress)
+    if options.resume and not place.is_dir():
+        raise InputError(f"There is nothing to resume: {place} does not exist.")
+    data = read_data(task, options.data, progress)
+    split_folds(task, data)  # what is too few for them is said before the training starts
+    size = sum(part.nbytes for part in new_network(task.network).parameters())
+    require_room(place, size * (task.networks * task.folds + 1))  # a checkpoint for each, and the one that is shipped
     if not options.resume:
-        _write_task(task, place / "task.json")
-    if options.plan_only:
+        write_task(task, place / "task.json")
+    if options.plan_only and is_task(options.task):  # one that was planned is told already
+        tell_choices(f"The task '{task.name}'", class_choices(task, data, _asked(options)), options.quiet)
+    if options.show_augmentation is not None:
+        write_class_samples(task, data, options.show_augmentation)
+    if stops_early(options):
         return
-    bench = Bench(place, str(device), options.resume, "")
+    bench = Bench(place, str(device), options.resume, "", initial)
     trained = train_classifier(task, data, bench, progress)
     command = f"medai train {options.task} --data {shlex.quote(options.data.name)} -o {shlex.quote(folder.name)}"
     command += f" --epochs {options.epochs}" if options.epochs else ""
     command += "".join(f" --set {shlex.quote(word)}" for word in options.set)
     configs = {"metadata": metadata(task, trained.calibration), "inference": inference(task)}
-    card = write_classifier_card(ClassifierRecord(task, data, trained, command, machine))
+    command += f" --initial {shlex.quote(options.initial.name)}" if options.initial else ""
+    start = initial.name if initial else ""
+    card = write_classifier_card(ClassifierRecord(task, data, trained, command, machine, start))
     weights = {key: value.half() if value.is_floating_point() else value for key, value in trained.weights.items()}
     write_model(Contents(configs, card, licence_text(task), weights), folder)
 
@@ -76,17 +90,29 @@ def planned_classifier(options: argparse.Namespace, progress: Progress) -> Class
         raise InputError(f"--set frames={frames}: the task's frames has to be a whole number.")
     name = options.output.resolve().name if options.task == "classification" else options.task
     task, choices = plan_classifier(name, options.data, None if frames is None else int(frames), progress)
-    if not options.quiet:
-        shown = [replace(c, value=told[c.key], reason="asked for by --set") if c.key in told else c for c in choices]
-        print(f"The task '{name}' was planned from {options.data}:\n{told_choices(shown)}", flush=True)
+    shown = [replace(c, value=told[c.key], reason=ASKED) if c.key in told else c for c in choices]
+    tell_choices(f"The task '{name}' was planned from {options.data}", shown, options.quiet)
     return task
 
 
-def _write_task(task: ClassificationTask, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as part:
-        text = json.dumps({"kind": "classification", **asdict(task)}, indent=2, ensure_ascii=False)
-        part.write_text(text + "\n", encoding="utf-8")
+def _asked(options: argparse.Namespace) -> set[str]:
+    """The task's keys that the command line gave."""
+    epochs = set() if options.epochs is None else {"epochs", "distil_epochs"}
+    return epochs | {word.partition("=")[0].strip() for word in options.set}
+
+
+def _require_start(task: ClassificationTask, initial: Path | None, progress: Progress) -> None:
+    """See, before any image is read, that the networks can be built and take the weights they are to start from.
+
+    Raises:
+        MedAIError: they can't.
+    """
+    if task.frozen_stages and initial is None:
+        raise InputError("frozen_stages keeps the weights of another model; name it with --initial.")
+    if initial is not None:
+        network = new_network(task.network)
+        load_initial(network, initial, progress)
+        freeze_stages(network, str(task.network["_target_"]), task.frozen_stages)
 
 
 def read_data(task: ClassificationTask, path: Path, progress: Progress) -> ClassData:

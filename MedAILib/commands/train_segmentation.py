@@ -1,29 +1,29 @@
 """`medai train` for segmentation: examine the data, plan or read the task, train one fold or all, validate."""
 
 import argparse
-import json
 import shlex
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from MedAILib.commands.train_options import stops_early, tell_choices, write_task
 from MedAILib.errors import InputError
 from MedAILib.models.bundle import BundleModel
 from MedAILib.models.store import find_model
-from MedAILib.output import whole_file
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.training.card import TrainingRecord, write_card
 from MedAILib.training.cases import Split, split_cases
 from MedAILib.training.data_folder import DataFolder, open_folder, prescribed_split, split_faults
 from MedAILib.training.evaluate import Evaluation, evaluate_segmentation
-from MedAILib.training.examine import CaseFacts, digest_of, examine_cases, groups_of, require_sound
+from MedAILib.training.examine import CaseFacts, Examined, digest_of, examine_cases, groups_of, require_sound
 from MedAILib.training.export import Bundle, write_bundle
 from MedAILib.training.folds import merged, write_ensemble
+from MedAILib.training.initial import Quiet, require_start
 from MedAILib.training.overrides import read_settings, require_sense, wishes_of, with_settings
-from MedAILib.training.plan import CPU, GPU, balanced_weights, plan_task, told_choices
+from MedAILib.training.plan import ASKED, CPU, GPU, balanced_weights, plan_task, task_choices
 from MedAILib.training.precision import training_type
 from MedAILib.training.report import write_evaluation
 from MedAILib.training.samples_picture import write_samples
@@ -42,6 +42,7 @@ class Bench:
     groups: dict[str, str]
     device: torch.device
     machine: str
+    initial: Path | None
 
 
 def _segmentation(name: str) -> SegmentationTask:
@@ -67,38 +68,62 @@ def run_train_segmentation(options: argparse.Namespace, device: torch.device, ma
     if not is_planned(options.task) and "memory_gb" in settings:
         raise InputError("memory_gb is for planning; the task given has its patch and batch already.")
     given = None if is_planned(options.task) else with_settings(_segmentation(options.task), settings)
-    data = open_folder(options.data)
-    labels = data.labels if given is None else {int(x["value"]): str(x["name"]) for x in given.labels}
-    examined = examine_cases(data.cases, labels, progress, None if given is None else len(given.channels))
-    patients_of = groups_of(examined.facts, data.patients)
-    digests = {fact.case.name: fact.image_sha256 for fact in examined.facts}
-    sides = [] if data.faults or examined.faults else split_faults(data, patients_of, digests)
-    require_sound(examined, progress, [*data.faults, *sides])
-    if len(set(patients_of.values())) < 2 and not data.splits:
-        raise InputError(
-            f"All cases in {options.data} are of one patient, so that nothing is left to validate on; add another's."
-        )
+    initial = None if options.initial is None else find_model(str(options.initial))
+    data, examined, patients_of = _examined(options, given, progress)
     task = given or _plan(options, data, examined.facts, settings, device)
     if data.splits:
+        if settings.get("folds", len(data.splits)) != len(data.splits):
+            raise InputError(
+                f"{data.folder / 'splits_final.json'} prescribes {len(data.splits)} folds; leave --set folds out."
+            )
         task = replace(task, folds=len(data.splits))
     if task.loss == "weighted_ce" and not task.class_weights:
         task = replace(task, class_weights=balanced_weights(examined.facts, task.classes))
         progress.warn(f"class_weights are {task.class_weights}: one over the root of each class's share of the voxels")
     require_sense(task)
-    bench = Bench(options, task, data, examined.facts, patients_of, device, machine)
+    require_start(task, initial, progress if stops_early(options) else Quiet())
+    bench = Bench(options, task, data, examined.facts, patients_of, device, machine, initial)
     for fold in range(task.folds) if options.fold == "all" else [int(options.fold or 0)]:
         _split(bench, fold)  # a fold that there is not is told before anything is written
     if not options.resume:
-        _write_task(task, _training_folder(options.output) / "task.json")
-    if options.plan_only:
-        return
+        write_task(task, _training_folder(options.output) / "task.json")
+    if options.plan_only and given:
+        tell_choices(f"The task '{task.name}'", task_choices(task, settings), options.quiet)
     if options.show_augmentation is not None:
         write_samples(task, data.cases, options.show_augmentation, progress)
+    if stops_early(options):
         return
     if options.fold == "all":
         _train_all(bench, progress)
     else:
         _train_fold(bench, int(options.fold or 0), options.output, progress)
+
+
+def _examined(
+    options: argparse.Namespace, given: SegmentationTask | None, progress: Progress
+) -> tuple[DataFolder, Examined, dict[str, str]]:
+    """The data, what each case is, and what cases share; for the task that is given, or for one to be planned.
+
+    Raises:
+        InputError: what is wrong with which file.
+    """
+    data = open_folder(options.data)
+    labels = data.labels if given is None else {int(x["value"]): str(x["name"]) for x in given.labels}
+    told = given.channels if given else data.channels or ()
+    several = len(told) if given or len(told) > 1 else None  # one name may stand for a colour's three channels
+    examined = examine_cases(data.cases, labels, progress, several)
+    patients_of = groups_of(examined.facts, data.patients)
+    digests = {fact.case.name: fact.image_sha256 for fact in examined.facts}
+    sides = [] if data.faults or examined.faults else split_faults(data, patients_of, digests)
+    require_sound(examined, progress, [*data.faults, *sides])
+    if given and any(fact.is_slice != (given.axes == 2) for fact in examined.facts):
+        kinds = ("volumes", "single slices") if given.axes == 3 else ("single slices", "volumes")
+        raise InputError(f"The task {given.name} is for {kinds[0]}, and {options.data} has {kinds[1]}; plan a new one.")
+    if len(set(patients_of.values())) < 2 and not data.splits:
+        raise InputError(
+            f"All cases in {options.data} are of one patient, so that nothing is left to validate on; add another's."
+        )
+    return data, examined, patients_of
 
 
 def is_planned(name: str) -> bool:
@@ -120,17 +145,9 @@ def _plan(
     done = ("patch", *(["network"] if isinstance(settings.get("network"), str) else []))  # by the plan itself
     taken = {key: value for key, value in settings.items() if key not in done}
     task = with_settings(task, taken)
-    if not options.quiet:
-        shown = [replace(c, value=taken[c.key], reason="asked for by --set") if c.key in taken else c for c in choices]
-        print(f"The task '{name}' was planned from {len(facts)} cases:\n{told_choices(shown)}", flush=True)
+    shown = [replace(c, value=taken[c.key], reason=ASKED) if c.key in taken else c for c in choices]
+    tell_choices(f"The task '{name}' was planned from {len(facts)} cases", shown, options.quiet)
     return task
-
-
-def _write_task(task: SegmentationTask, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as part:
-        text = json.dumps({"kind": "segmentation", **asdict(task)}, indent=2, ensure_ascii=False)
-        part.write_text(text + "\n", encoding="utf-8")
 
 
 def _training_folder(bundle: Path) -> Path:
@@ -147,7 +164,7 @@ def _train_fold(bench: Bench, fold: int, folder: Path, progress: Progress) -> Ev
     """Train one fold, write its bundle, and validate that on the cases kept aside."""
     options, task = bench.options, bench.task
     split = _split(bench, fold)
-    initial = None if options.initial is None else find_model(str(options.initial))
+    initial = bench.initial
     place = _training_folder(options.output)
     place = place / f"fold_{fold}" if options.fold == "all" else place
     resume = options.resume and (options.fold != "all" or (place / "started.json").is_file())

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from monai.transforms import (
@@ -129,7 +130,8 @@ def _step(component: Component, image: str, axes: int) -> Step | None:
     if name in WITHOUT_EFFECT:
         return None
     if name in INTENSITIES or name in OWN_INTENSITIES:
-        return Intensity(intensity_step(name, component))
+        change = intensity_step(name, component)
+        return Intensity(partial(_of_slice, change) if axes == 2 else change)
     if name in _SPATIAL:
         with sense(component):
             return _SPATIAL[name](Arguments(component, image), axes)
@@ -279,6 +281,11 @@ _SPATIAL: dict[str, Callable[[Arguments, int], Step]] = {
     "Spacing": _space,
     "SpatialPad": _spatial_pad,
 }
+
+
+def _of_slice(change: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    """A change of values that looks at neighbours sees a slice (C, X, Y, 1) as the picture that it is."""
+    return change(image[..., 0])[..., None] if image.shape[-1] == 1 else change(image)
 
 
 def intensity_step(name: str, component: Component) -> Callable[[Tensor], Tensor]:

@@ -9,6 +9,8 @@ from MedAILib.errors import InputError
 
 NETWORKS = ("DynUNet", "UNet", "BasicUNet", "SegResNet", "SwinUNETR", "AutoEncoder")
 DEEPEST = 6
+LEAST_LEVELS = 3  # of a DynUNet
+MOST_FEATURES = {2: 512, 3: 320}  # nnU-Net's, by axes
 LEAST_SIDE = 4  # voxels along an axis at the coarsest level
 
 
@@ -20,9 +22,14 @@ class Levels:
     kernels: tuple[tuple[int, ...], ...]
 
     @property
+    def axes(self) -> int:
+        """2 for pictures, 3 for volumes."""
+        return len(self.strides[0])
+
+    @property
     def multiple(self) -> tuple[int, ...]:
         """What a patch's size has to be a multiple of."""
-        return tuple(math.prod(stride[axis] for stride in self.strides) for axis in range(3))
+        return tuple(math.prod(stride[axis] for stride in self.strides) for axis in range(self.axes))
 
 
 def levels_for(spacing_mm: Sequence[float], patch: Sequence[int]) -> Levels:
@@ -31,18 +38,19 @@ def levels_for(spacing_mm: Sequence[float], patch: Sequence[int]) -> Levels:
     An axis of more than twice the finest's spacing waits, and has kernels of 1, until the others have caught up.
     """
     spacing, size = list(spacing_mm), [float(n) for n in patch]
-    strides: list[tuple[int, ...]] = [(1, 1, 1)]
+    axes = range(len(size))
+    strides: list[tuple[int, ...]] = [(1,) * len(size)]
     kernels: list[tuple[int, ...]] = []
-    wide = [False] * 3
+    wide = [False] * len(size)
     while True:
         wide = [w or mm / min(spacing) < 2 for w, mm in zip(wide, spacing, strict=True)]
         kernels.append(tuple(3 if w else 1 for w in wide))
-        able = [axis for axis in range(3) if size[axis] >= 2 * LEAST_SIDE]
+        able = [axis for axis in axes if size[axis] >= 2 * LEAST_SIDE]
         if len(strides) == DEEPEST or not able:
             break
         finest = min(spacing[axis] for axis in able)
         halved = [axis for axis in able if spacing[axis] / finest < 2]
-        stride = tuple(2 if axis in halved else 1 for axis in range(3))
+        stride = tuple(2 if axis in halved else 1 for axis in axes)
         strides.append(stride)
         size = [math.ceil(n / s) for n, s in zip(size, stride, strict=True)]
         spacing = [mm * s for mm, s in zip(spacing, stride, strict=True)]
@@ -51,7 +59,8 @@ def levels_for(spacing_mm: Sequence[float], patch: Sequence[int]) -> Levels:
 
 def multiple_of(name: str, levels: Levels) -> tuple[int, ...]:
     """What a patch for a network has to be a multiple of along each axis."""
-    return {"BasicUNet": (16,) * 3, "SegResNet": (8,) * 3, "SwinUNETR": (32,) * 3}.get(name, levels.multiple)
+    own = {"BasicUNet": 16, "SegResNet": 8, "SwinUNETR": 32}
+    return (own[name],) * levels.axes if name in own else levels.multiple
 
 
 def network_entry(name: str, levels: Levels, channels: int, classes: int, base: int) -> dict[str, Any]:
@@ -62,15 +71,19 @@ def network_entry(name: str, levels: Levels, channels: int, classes: int, base: 
         levels: how it halves an image, where the network leaves a choice.
         channels: what goes in.
         classes: what comes out, background included.
-        base: features at the finest level; doubled at each level, 320 at most.
+        base: features at the finest level; doubled at each level, `MOST_FEATURES` at most.
 
     Raises:
         InputError: no such network.
     """
-    features = [min(base * 2**level, 320) for level in range(len(levels.strides))]
+    features = [min(base * 2**level, MOST_FEATURES[levels.axes]) for level in range(len(levels.strides))]
     strides, kernels = ([list(axis) for axis in rows] for rows in (levels.strides, levels.kernels))
-    shared = {"spatial_dims": 3, "in_channels": channels, "out_channels": classes}
+    shared = {"spatial_dims": levels.axes, "in_channels": channels, "out_channels": classes}
     match name:
+        case "DynUNet" if len(strides) < LEAST_LEVELS:
+            raise InputError(
+                "The images are too small for a DynUNet, which halves them twice; take --set network=UNet."
+            )
         case "DynUNet":
             heads = max(len(strides) - 3, 0)
             return {"_target_": name, **shared, "kernel_size": kernels, "strides": strides} | {
@@ -106,7 +119,11 @@ def feature_values(levels: Levels, patch: Sequence[int], base: int) -> float:
     size, total = [float(n) for n in patch], 0.0
     for level, stride in enumerate(levels.strides):
         size = [n / s for n, s in zip(size, stride, strict=True)]
-        total += math.prod(size) * min(base * 2**level, 320) * (5 if level < len(levels.strides) - 1 else 2)
+        total += (
+            math.prod(size)
+            * min(base * 2**level, MOST_FEATURES[levels.axes])
+            * (5 if level < len(levels.strides) - 1 else 2)
+        )
     return total
 
 
@@ -130,6 +147,17 @@ def encoder_stages(name: str, keys: Sequence[str]) -> list[tuple[str, ...]]:
             stages = [(f"model.{'1.submodule.' * n}0.",) for n in range(DEEPEST)]
         case "AutoEncoder":
             stages = [(f"encode.encode_{n}.",) for n in range(DEEPEST)]
+        case _ if name.rpartition(".")[2].lower().startswith("resnet"):
+            stages = [("conv1.", "bn1."), *((f"layer{n}.",) for n in range(1, 5))]
+        case _ if name.rpartition(".")[2].startswith("DenseNet"):
+            stages = [
+                ("features.conv0.", "features.norm0."),
+                *((f"features.denseblock{n}.", f"features.transition{n}.") for n in range(1, 5)),
+            ]
+        case "EfficientNetBN":
+            stages = [("_conv_stem.", "_bn0."), *((f"_blocks.{n}.",) for n in range(DEEPEST + 1))]
+        case _ if name.endswith("TextbookCNN"):
+            stages = [(f"features.{3 * n}.",) for n in range(DEEPEST)]
         case _:
             stages = []
     return [stage for stage in stages if any(key.startswith(stage) for key in keys)]

@@ -29,14 +29,16 @@ from monai.transforms import (
     Transform,
 )
 from monai.utils import MetaKeys, SpaceKeys
+from numpy.typing import NDArray
 
-from MedAILib.files.images import read_channels, read_image
 from MedAILib.models import corrections
 from MedAILib.models.steps import OWN_INTENSITIES
 from MedAILib.training.augmentations import flips, spatial_changes, value_changes
+from MedAILib.training.case_images import read_case
+from MedAILib.training.cases import Case
 from MedAILib.training.intensities import require_runnable
 from MedAILib.training.task import SegmentationTask
-from MedAILib.volume import Volume
+from MedAILib.volume import Geometry
 
 BOTH = ("image", "label")
 MARGIN = 1.25
@@ -46,17 +48,29 @@ REMEMBERED = 5000
 
 def read_sample(entry: Mapping[str, Any]) -> dict[str, MetaTensor]:
     """Files as `medai segment` reads them: image and label (C, X, Y, Z) in float32, with their places in RAS."""
-    image = read_channels([Path(file) for file in entry["image"]])
-    return {"image": _tensor(image), "label": _tensor(read_image(Path(entry["label"])))}
+    case = Case("", tuple(Path(file) for file in entry["image"]), Path(entry["label"]))
+    image, values = read_case(case)
+    return {"image": _tensor(image.data, image.geometry), "label": _tensor(values[None], image.geometry)}
+
+
+def without_third_axis(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """A picture (C, X, Y, 1) and its label as (C, X, Y)."""
+    return {**sample, **{key: sample[key][..., 0] for key in BOTH}}
 
 
 def fixed_steps(task: SegmentationTask) -> Compose:
-    """Files to normalised tensors (C, X, Y, Z), as the exported bundle's preprocessing does it; the label alike."""
+    """Files to normalised tensors (C, X, Y[, Z]), as the exported bundle's preprocessing does it; the label alike."""
     require_runnable(task.intensity)
-    steps: list[Any] = [read_sample, Orientationd(BOTH, axcodes=task.orientation, labels=None)]
+    steps: list[Any] = [read_sample]
+    if task.orientation:
+        steps.append(Orientationd(BOTH, axcodes=task.orientation, labels=None))
     if task.crop_foreground:
         steps.append(CropForegroundd(BOTH, source_key="image", allow_smaller=True))
-    steps.append(Spacingd(BOTH, pixdim=task.spacing_mm, mode=("bilinear", "nearest")))
+    if task.spacing_mm:
+        kept = [-1.0] * (3 - task.axes)  # a slice's thickness
+        steps.append(Spacingd(BOTH, pixdim=[*task.spacing_mm, *kept], mode=("bilinear", "nearest")))
+    if task.axes == 2:
+        steps.append(without_third_axis)
     for entry in task.intensity:
         arguments = {key: value for key, value in entry.items() if key != "_target_"}
         target = str(entry["_target_"])
@@ -139,10 +153,10 @@ class OnePatch(Randomizable, Transform):
         return {key: patch[key] for key in BOTH}
 
 
-def _tensor(volume: Volume) -> MetaTensor:
-    voxels = np.ascontiguousarray(volume.data.astype(np.float32).transpose(0, 3, 2, 1))
+def _tensor(data: NDArray[Any], geometry: Geometry) -> MetaTensor:
+    voxels = np.ascontiguousarray(data.astype(np.float32).transpose(0, 3, 2, 1))
     return MetaTensor(
         torch.from_numpy(voxels),
-        affine=torch.from_numpy(volume.geometry.ijk_to_ras.copy()),
+        affine=torch.from_numpy(geometry.ijk_to_ras.copy()),
         meta={MetaKeys.SPACE: SpaceKeys.RAS},
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 from monai.transforms import (
     CenterSpatialCropd,
+    Rand2DElasticd,
     Rand3DElasticd,
     RandAdjustContrastd,
     RandAffined,
@@ -25,6 +26,7 @@ from MedAILib.training.recipe import PARAMETERS
 from MedAILib.training.task import SegmentationTask
 
 BOTH = ("image", "label")
+PICTURE_SHARE = 60.0  # magnitude of bending for a point's shift of one pixel
 AFFINE = ("rotation", "scaling", "translation")
 
 
@@ -43,7 +45,7 @@ def require_known(recipe: dict[str, dict[str, Any]]) -> None:
 
 def spatial_changes(task: SegmentationTask, size: list[int] | None) -> list[Transform]:
     """What moves voxels, image and label alike; with `size` the result is the middle of that size."""
-    recipe = filled(task)
+    recipe, axes = filled(task), task.axes
     steps: list[Transform] = []
     if chosen := {name: recipe[name] for name in AFFINE if name in recipe}:
         steps.append(
@@ -51,9 +53,9 @@ def spatial_changes(task: SegmentationTask, size: list[int] | None) -> list[Tran
                 BOTH,
                 spatial_size=size,
                 prob=max(found["prob"] for found in chosen.values()),
-                rotate_range=[math.radians(x) for x in chosen["rotation"]["degrees"]] if "rotation" in chosen else None,
-                scale_range=[tuple(chosen["scaling"]["range"])] * 3 if "scaling" in chosen else None,
-                translate_range=chosen["translation"]["voxels"] if "translation" in chosen else None,
+                rotate_range=_angles(chosen["rotation"]["degrees"], axes) if "rotation" in chosen else None,
+                scale_range=[tuple(chosen["scaling"]["range"])] * axes if "scaling" in chosen else None,
+                translate_range=chosen["translation"]["voxels"][:axes] if "translation" in chosen else None,
                 mode=("bilinear", "nearest"),
                 padding_mode="zeros",
             )
@@ -61,17 +63,25 @@ def spatial_changes(task: SegmentationTask, size: list[int] | None) -> list[Tran
     elif size is not None:
         steps.append(CenterSpatialCropd(BOTH, roi_size=size))
     if found := recipe.get("elastic"):
-        steps.append(
-            Rand3DElasticd(
-                BOTH,
-                sigma_range=tuple(found["sigma"]),
-                magnitude_range=tuple(found["magnitude"]),
-                prob=found["prob"],
-                mode=("bilinear", "nearest"),
-                padding_mode="zeros",
-            )
-        )
+        steps.append(_elastic(found, axes))
     return steps
+
+
+def _angles(degrees: list[float], axes: int) -> list[float]:
+    """In radians around each axis; pictures turn around the axis that looks at them, the last that is told."""
+    return [math.radians(angle) for angle in (degrees if axes == 3 else degrees[-1:])]
+
+
+def _elastic(found: dict[str, Any], axes: int) -> Transform:
+    """Bending; MONAI's for pictures moves a grid of points, here as wide as its counterpart smooths."""
+    shared: dict[str, Any] = {"prob": found["prob"], "mode": ("bilinear", "nearest"), "padding_mode": "zeros"}
+    low, high = found["magnitude"]
+    if axes == 3:
+        return Rand3DElasticd(BOTH, sigma_range=tuple(found["sigma"]), magnitude_range=(low, high), **shared)
+    width = sum(found["sigma"])  # twice the mean
+    return Rand2DElasticd(
+        BOTH, spacing=(width, width), magnitude_range=(low / PICTURE_SHARE, high / PICTURE_SHARE), **shared
+    )
 
 
 def flips(task: SegmentationTask) -> list[Transform]:
@@ -83,6 +93,7 @@ def flips(task: SegmentationTask) -> list[Transform]:
 def value_changes(task: SegmentationTask) -> list[Transform]:
     """What changes the image's values; the artefacts of a scanner come before noise and blur."""
     steps: list[Transform] = []
+    finer = "bilinear" if task.axes == 2 else "trilinear"
     for name, a in filled(task).items():
         prob = a["prob"]
         match name:
@@ -104,7 +115,9 @@ def value_changes(task: SegmentationTask) -> list[Transform]:
                     RandScaleIntensityFixedMeand("image", prob=prob, factors=tuple(a["factor"]), preserve_range=True)
                 )
             case "low_resolution":
-                steps.append(RandSimulateLowResolutiond("image", prob=prob, zoom_range=tuple(a["zoom"])))
+                steps.append(
+                    RandSimulateLowResolutiond("image", prob=prob, zoom_range=tuple(a["zoom"]), upsample_mode=finer)
+                )
             case "gamma":
                 gamma: dict[str, Any] = {"gamma": tuple(a["range"]), "retain_stats": True}
                 steps.append(RandAdjustContrastd("image", prob=a["inverted_prob"], invert_image=True, **gamma))

@@ -16,8 +16,8 @@ from MedAILib.files.images import read_channels, read_image
 from MedAILib.inference.components import component_boxes
 from MedAILib.progress import Progress
 from MedAILib.results import Label, Segmentation
+from MedAILib.training.case_images import label_values
 from MedAILib.training.cases import Case, find_cases, images_by_name, read_labels
-from MedAILib.training.examine import label_values
 from MedAILib.volume import Volume
 
 LISTS = ("boxes.csv", "boxes.json")

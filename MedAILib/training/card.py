@@ -42,9 +42,7 @@ def write_card(record: TrainingRecord, evaluation: Evaluation | None) -> str:
 
 ## Input and output
 
-{len(task.channels)} channel(s): {", ".join(task.channels)}. Any orientation and voxel spacing; inside, the image is
-turned to {task.orientation}, {"cut to what is above zero, " if task.crop_foreground else ""}resampled to
-{_times(task.spacing_mm)} mm and its values changed by {_intensity(task)} over the whole image or region of interest.
+{len(task.channels)} channel(s): {", ".join(task.channels)}. {_seen(task)}
 Windows of {_times(task.patch)} voxels.{own_steps_told(task.intensity)}
 
 | label | structure |
@@ -141,6 +139,23 @@ def _training(record: TrainingRecord) -> str:
     )
     text = f"{', '.join(part for part in parts if part)}. {sampled}Augmentation: {names}. Seed {task.seed}."
     return f"{text} Machine: {record.machine}."
+
+
+def _seen(task: SegmentationTask) -> str:
+    """How an image comes before the network."""
+    steps = [
+        f"turned to {task.orientation}" if task.orientation else "",
+        "cut to what is above zero" if task.crop_foreground else "",
+        f"resampled to {_times(task.spacing_mm)} mm" if task.spacing_mm else "",
+    ]
+    done = ", ".join(step for step in steps if step)
+    done += " and its values" if done else "its values are"
+    values = f"{done} changed by {_intensity(task)} over the whole image or region of interest."
+    if task.orientation:
+        return f"Any orientation and voxel spacing; inside, the image is\n{values}"
+    kinds = "Slices of any pixel spacing" if task.spacing_mm else "Pictures, taken pixel by pixel"
+    whole = "the picture is " if task.crop_foreground or task.spacing_mm else ""
+    return f"{kinds}, as they lie; of a volume\neach slice along its third axis by itself. Inside, {whole}{values}"
 
 
 def _taken(task: SegmentationTask) -> str:

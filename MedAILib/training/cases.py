@@ -3,15 +3,19 @@
 import json
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
 from MedAILib.errors import InputError
 
-IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 NUMBERED = re.compile(r"_\d{4}$")
+JPEG_ENDINGS = (".jpg", ".jpeg")
+WHITE = 255  # what programs for pictures write for "inside"
+PICTURE_ENDINGS = (".png", *JPEG_ENDINGS)  # without a grid
+IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", *PICTURE_ENDINGS)
+FAULTS_SHOWN = 20
 LAYOUTS = (("imagesTr", "labelsTr"), ("images", "labels"))
 
 
@@ -48,6 +52,22 @@ class Found:
     faults: tuple[Fault, ...]
 
 
+def require_faultless(faults: Sequence[Fault]) -> None:
+    """Raise `InputError` where there are faults: with one its sentence, with several a table of file and sentence.
+
+    What is the same with each file is said once, with the files' names.
+    """
+    if len({fault.text.replace(fault.file, "") for fault in faults}) == 1:
+        others = [fault.file for fault in faults[1:]]
+        more = f", and {len(others) - FAULTS_SHOWN} more" if len(others) > FAULTS_SHOWN else ""
+        told = f" The same holds for {', '.join(others[:FAULTS_SHOWN])}{more}." if others else ""
+        raise InputError(faults[0].text + told)
+    if faults:
+        lines = "\n".join(f"  {fault.file}: {fault.text}" for fault in faults[:FAULTS_SHOWN])
+        rest = f"\n  and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
+        raise InputError(f"The data has {len(faults)} faults:\n{lines}{rest}")
+
+
 def find_cases(folder: Path, channels: int = 1) -> tuple[Case, ...]:
     """List the labelled images of a data folder, sorted by name; see `scan_folder`.
 
@@ -75,20 +95,25 @@ def scan_folder(folder: Path, channels: int | None = None) -> Found:
     Raises:
         InputError: no such folders; no cases at all.
     """
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist; give a folder with images and labels in it.")
     for images_name, labels_name in LAYOUTS:
         images, labels = folder / images_name, folder / labels_name
         if images.is_dir() and labels.is_dir():
             break
     else:
         raise InputError(f"{folder} is no data folder: it needs images and labels, or imagesTr and labelsTr, in it.")
-    there = {_stem(path): path for path in _image_paths(images)}
     cases, faults = [], []
+    there: dict[str, Path] = {}
+    for path in _image_paths(images):
+        if (other := there.setdefault(_stem(path), path)) != path:
+            faults.append(Fault(path.name, f"{other} and {path} are of one name; keep one of them."))
     used: set[Path] = set()
     for label in _image_paths(labels):
         name = _stem(label)
         files = _images_of(there, name, channels)
         count = channels or max(len(files), 1)
-        if len(files) < count and files != (there.get(name),):  # one file may hold all channels
+        if len(files) < count and not _holds_all(files, there.get(name)):
             wanted = images / (f"{name}_{len(files):04d}" if files or count > 1 else name)
             faults.append(
                 Fault(label.name, f"The label {label} has no image: {wanted}.nii.gz (or the like) is absent.")
@@ -180,7 +205,9 @@ def read_labels(folder: Path) -> dict[int, str]:
         raise InputError(f"{path} has structures of several label values (regions); give each value its own name.")
     if "ignore" in dict(pairs):
         raise InputError(f"{path} has an 'ignore' label, which training does not leave out; label these voxels.")
-    return {value: name for name, value in pairs if value != 0}
+    named = {value: name for name, value in pairs if value != 0}
+    # Masks of black and white are read as 0 and 1.
+    return {1: named[WHITE]} if list(named) == [WHITE] else named
 
 
 def _image_paths(folder: Path) -> list[Path]:
@@ -193,11 +220,22 @@ def _image_paths(folder: Path) -> list[Path]:
 
 
 def _ending(path: Path) -> str | None:
-    return next((ending for ending in IMAGE_ENDINGS if path.name.endswith(ending)), None)
+    name = path.name.lower()
+    return next((path.name[-len(ending) :] for ending in IMAGE_ENDINGS if name.endswith(ending)), None)
 
 
 def _stem(path: Path) -> str:
     return path.name.removesuffix(_ending(path) or "")
+
+
+def _holds_all(files: tuple[Path, ...], plain: Path | None) -> bool:
+    """Whether one file may hold all channels: one of the case's own name, or a picture (nnU-Net calls it `_0000`)."""
+    return files == (plain,) or (len(files) == 1 and is_picture(files[0]))
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a picture (PNG, JPEG), which has pixels and no grid."""
+    return path.name.lower().endswith(PICTURE_ENDINGS)
 
 
 def _images_of(there: dict[str, Path], name: str, channels: int | None) -> tuple[Path, ...]:

@@ -25,6 +25,7 @@ from MedAILib.models.weights import load_weights, save_checkpoint
 from MedAILib.progress import Progress
 from MedAILib.training.augment_images import Augmentation
 from MedAILib.training.classification_task import ClassificationTask
+from MedAILib.training.initial import Quiet, freeze_stages, load_initial
 from MedAILib.training.segmentation import AutocastInferer
 
 WARM_UP = 0.15  # share of the steps in which the learning rate rises
@@ -66,12 +67,14 @@ class Bench:
         device: such as "cpu".
         resume: take what stands there already, and go on.
         stamp: tells one task and its data from another; a checkpoint of another stamp is not taken.
+        initial: a classifier whose weights each network starts from, as far as they fit.
     """
 
     folder: Path
     device: str
     resume: bool
     stamp: str
+    initial: Path | None = None
 
 
 class SeededOrder(Sampler[int]):
@@ -124,9 +127,14 @@ def train_network(task: ClassificationTask, lesson: Lesson, bench: Bench, progre
         Cancelled: by `progress`, between two batches.
     """
     set_determinism(lesson.seed)
-    network = new_network(lesson.network).to(bench.device)
+    network = new_network(lesson.network)
+    if bench.initial is not None:
+        load_initial(network, bench.initial, Quiet())
+    freeze_stages(network, str(lesson.network["_target_"]), task.frozen_stages)
+    network.to(bench.device)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(task.ema_decay), use_buffers=True)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=task.learning_rate, weight_decay=task.weight_decay)
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=task.learning_rate, weight_decay=task.weight_decay)
     batch = min(task.batch, len(lesson.images))
     length = len(lesson.images) // batch
     schedule = torch.optim.lr_scheduler.OneCycleLR(

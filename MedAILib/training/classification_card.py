@@ -24,6 +24,7 @@ class ClassifierRecord:
     trained: Trained
     command: str
     machine: str
+    initial: str = ""
 
 
 def write_classifier_card(record: ClassifierRecord) -> str:
@@ -74,7 +75,7 @@ Licence of the weights, as derived from the data: {task.licence}.
 {record.command}
 ```
 
-{_how(task)}
+{_how(task)}{_started(record)}
 
 Seed {task.seed}. Machine: {record.machine}.
 
@@ -142,6 +143,14 @@ def _made(record: ClassifierRecord) -> str:
     counts = ", ".join(f"{made.count(n)} {name}" for n, name in enumerate(record.task.names) if n in made)
     makers = ", ".join(f"`{name}`" for name in record.task.synthetic)
     return f" Beside these it learnt from {len(made)} made pictures ({counts}) of {makers}; none was judged."
+
+
+def _started(record: ClassifierRecord) -> str:
+    if not record.initial:
+        return ""
+    frozen = record.task.frozen_stages
+    kept = f", whose first {frozen} stages were kept as they are" if frozen else ""
+    return f"\n\nStarted from the weights of {record.initial}{kept}."
 
 
 def _how(task: ClassificationTask) -> str:

@@ -57,6 +57,7 @@ class ClassificationTask:
         synthetic: generators (names or folders of bundles), each of one class, whose pictures are learnt from too; not
             for sequences.
         synthetic_share: how many pictures each of them makes, as a share of its class's real ones.
+        frozen_stages: with `--initial`, how many of a network's first stages keep that model's weights.
         strange_quantile: images of a higher energy than this share of the pool's (of the validation part's, where
             there are no folds) are "not sure"; 0 for no such score.
         strange_validated_on: what that was tried on, in words.
@@ -110,6 +111,7 @@ class ClassificationTask:
     comparison: list[dict[str, Any]] = field(default_factory=list)
     synthetic: list[str] = field(default_factory=list)
     synthetic_share: float = 1.0
+    frozen_stages: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "intensity", intensity_entries(self.intensity))
@@ -131,6 +133,7 @@ class ClassificationTask:
             "frames": self.frames < 0 or self.frames == 1,
             "crop_foreground": self.crop_foreground and self.frames > 0,
             "folds": self.folds < 1,
+            "frozen_stages": self.frozen_stages < 0,
             "networks": self.networks < 1,
             "shipped": not 0 <= self.shipped <= self.networks * self.folds,
             "epochs": self.epochs < 1 or self.distil_epochs < 1,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from MedAILib.errors import InputError
 from MedAILib.models.mean_classifier import MeanClassifier
+from MedAILib.models.trust import tree_sha256
 from MedAILib.progress import Progress
 from MedAILib.training.classification import Bench, Lesson, scores_of, train_network
 from MedAILib.training.classification_task import ClassificationTask
@@ -95,7 +96,8 @@ def train_classifier(task: ClassificationTask, data: ClassData, bench: Bench, pr
         ModelError: a loss that is no number.
         Cancelled: by `progress`; every whole epoch stands in the bench's folder.
     """
-    bench = replace(bench, stamp=stamp(task, data))
+    started = "" if bench.initial is None else f" {tree_sha256(bench.initial)} {task.frozen_stages}"
+    bench = replace(bench, stamp=stamp(task, data) + started)
     folds = split_folds(task, data)
     networks: list[nn.Module] = []
     scores: list[list[Tensor]] = []
@@ -145,6 +147,12 @@ def split_folds(task: ClassificationTask, data: ClassData) -> list[tuple[NDArray
     if least < task.folds:
         raise InputError(f"{least} images of the rarest class are too few for {task.folds} folds.")
     told = any(data.patients)
+    if told and len(set(data.patients)) < 2:
+        listed = f"{data.names[0]} and {len(data.names) - 1} more"
+        raise InputError(
+            f"All images ({listed}) are of the patient {data.patients[0]}, so that nothing is left to judge by; add "
+            "another patient's."
+        )
     if told and len(set(data.patients)) < task.folds:
         raise InputError(f"{len(set(data.patients))} patients are too few for {task.folds} folds.")
     kind = StratifiedGroupKFold if told else StratifiedKFold

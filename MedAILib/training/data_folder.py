@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from MedAILib.errors import InputError, MedAIError
-from MedAILib.training.cases import Case, Fault, Split, read_labels, scan_folder
+from MedAILib.training.cases import PICTURE_ENDINGS, Case, Fault, Split, read_labels, scan_folder
 from MedAILib.training.examine import examine_case
 
 SUBJECT = re.compile(r"(sub-[A-Za-z0-9]+)[_.]")
@@ -124,7 +124,10 @@ def _cases_of(images: Path, label: Path, data: DataFolder) -> Sequence[Case]:
 def _per_case(folder: Path, channels: int) -> int | None:
     """How many files a case has: several channels may be one file's fourth dimension, as in the decathlon."""
     images = next((folder / name for name in ("imagesTr", "images") if (folder / name).is_dir()), folder)
-    numbered = any(re.search(r"_\d{4}\.", path.name) for path in images.iterdir()) if images.is_dir() else False
+    names = [path.name for path in images.iterdir()] if images.is_dir() else []
+    # A picture in colour is one file with all channels, which nnU-Net calls _0000 all the same.
+    numbered = any(re.search(r"_\d{4}\.", name) and not name.lower().endswith(PICTURE_ENDINGS) for name in names)
+    numbered = numbered or any(re.search(r"_000[1-9]\.", name) for name in names)
     return channels if numbered and channels > 1 else None
 
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 from MedAILib.errors import InputError
-from MedAILib.files.images import read_channels, read_image
 from MedAILib.models.open import Model
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.results import Label, Segmentation
 from MedAILib.spec import ModelSpec
+from MedAILib.training.case_images import read_case
 from MedAILib.training.cases import Case
 from MedAILib.training.metrics import Agreement, compare
 from MedAILib.volume import Volume
@@ -186,7 +186,7 @@ def evaluate_segmentation(
     for number, case in enumerate(cases):
         part = _PartProgress(progress, number, len(cases), case.name)
         part.step(0, 1)
-        image, reference = _read_case(case, Progress())  # the check before told of what there is to tell
+        image, reference = read_case(case, Progress())  # the check before told of what there is to tell
         begun = time.perf_counter()
         segmentation = model.run(image, options or RunOptions(), part)
         result = _measure(case, reference, segmentation, compared, time.perf_counter() - begun)
@@ -344,7 +344,7 @@ def _check_files(spec: ModelSpec, cases: Sequence[Case], progress: Progress) -> 
     known = [label.value for label in spec.labels]
     for number, case in enumerate(cases):
         progress.step(number, len(cases), f"Checking {case.name}")
-        _, reference = _read_case(case, progress)
+        _, reference = read_case(case, progress)
         present = np.flatnonzero(np.bincount(reference.ravel()))
         unknown = np.setdiff1d(present, [0, *known])
         if unknown.size:
@@ -353,23 +353,6 @@ def _check_files(spec: ModelSpec, cases: Sequence[Case], progress: Progress) -> 
                 f"{known}); take that label out of the file, or evaluate another model."
             )
     progress.step(len(cases), len(cases), f"Checking {cases[-1].name}")
-
-
-def _read_case(case: Case, progress: Progress) -> tuple[Volume, NDArray[np.uint16]]:
-    """A case's image and its label values (K, J, I), on one grid."""
-    image = read_channels(case.images, progress=progress)
-    label = read_image(case.label)
-    if label.channels != 1:
-        raise InputError(f"{case.label} has {label.channels} values per voxel; a label map has one.")
-    if not label.geometry.same_grid_as(image.geometry):
-        raise InputError(
-            f"The label {case.label} is on another grid than its image {case.images[0]}; resample the label to the "
-            "image's grid with nearest-neighbour interpolation."
-        )
-    values = label.data[0]
-    if not np.isfinite(values).all() or (values != np.round(values)).any() or values.min() < 0 or values.max() > 65535:
-        raise InputError(f"{case.label} is no label map: it has values that are no whole numbers from 0 to 65535.")
-    return image, values.astype(np.uint16)
 
 
 def _measure(

@@ -5,21 +5,18 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
-from MedAILib.errors import InputError, MedAIError
-from MedAILib.files.images import read_channels, read_image
+from MedAILib.errors import MedAIError
 from MedAILib.progress import Progress
-from MedAILib.training.cases import Case, Fault
-from MedAILib.volume import Volume
+from MedAILib.training.case_images import read_case
+from MedAILib.training.cases import Case, Fault, is_picture, require_faultless
 
 # Values inside structures that each case gives to the statistics of intensities.
 SAMPLED = 10_000
-SHOWN = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +45,16 @@ class CaseFacts:
     nonzero: float
     image_sha256: str
     label_sha256: str
+
+    @property
+    def is_slice(self) -> bool:
+        """Whether it has a single slice."""
+        return min(self.shape_kji) == 1
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether its file tells nothing of a grid."""
+        return is_picture(self.case.images[0])
 
 
 @dataclass(frozen=True)
@@ -90,11 +97,9 @@ def examine_case(case: Case) -> CaseFacts:
     """Read a case's image and label.
 
     Raises:
-        MedAIError: a file can't be read, has NaN, is no label map, or lies on another grid than its image.
+        MedAIError: as `read_case`.
     """
-    image, label = read_channels(case.images), read_image(case.label)
-    require_finite(image, case.images[0])
-    values = label_values(case, image, label)
+    image, values = read_case(case)
     counts = np.bincount(values.ravel())
     present = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
     inside = image.data[:, values > 0]
@@ -123,13 +128,7 @@ def require_sound(examined: Examined, progress: Progress, more: Sequence[Fault] 
     Raises:
         InputError: with one fault its sentence, with several a table of file and sentence.
     """
-    faults = [*more, *examined.faults]
-    if len(faults) == 1:
-        raise InputError(faults[0].text)
-    if faults:
-        lines = "\n".join(f"  {fault.file}: {fault.text}" for fault in faults[:SHOWN])
-        rest = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        raise InputError(f"The data has {len(faults)} faults:\n{lines}{rest}")
+    require_faultless([*more, *examined.faults])
     for remark in examined.remarks:
         progress.warn(remark.text)
 
@@ -163,66 +162,29 @@ def digest_of(facts: Sequence[CaseFacts]) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
-def require_finite(image: Volume, file: Path) -> None:
-    """Raise `InputError` where an image has values that are no numbers."""
-    if not np.isfinite(image.data).all():
-        raise InputError(f"{file} has values that are no numbers (NaN or infinite); mend or remove it.")
-
-
-def label_values(case: Case, image: Volume | None, label: Volume) -> NDArray[np.uint16]:
-    """A label map's values (K, J, I).
-
-    Args:
-        case: their files, for messages.
-        image: None leaves the grids uncompared.
-        label: as it was read.
-
-    Raises:
-        InputError: it lies on another grid than its image, or has values that are no labels.
-    """
-    if label.channels != 1:
-        raise InputError(f"{case.label} has {label.channels} values per voxel; a label map has one.")
-    if image is not None:
-        _require_same_grid(case, image, label)
-    values = label.data[0]
-    if not np.isfinite(values).all() or (values != np.round(values)).any() or values.min() < 0 or values.max() > 65535:
-        raise InputError(f"{case.label} is no label map: it has values that are no whole numbers from 0 to 65535.")
-    return values.astype(np.uint16)
-
-
-def _require_same_grid(case: Case, image: Volume, label: Volume) -> None:
-    if label.geometry.shape_kji != image.geometry.shape_kji:
-        ours, theirs = (" x ".join(map(str, v.geometry.shape_kji[::-1])) for v in (label, image))
-        raise InputError(
-            f"The label {case.label} is on another grid than its image {case.images[0]} ({ours} voxels, not {theirs}); "
-            "resample the label to the image's grid with nearest-neighbour interpolation."
-        )
-    if not label.geometry.same_grid_as(image.geometry):
-        raise InputError(
-            f"The label {case.label} is on another grid than its image {case.images[0]} (of the same size, but another "
-            "place, direction or spacing); give both the same header, or resample the label."
-        )
-
-
 def unlike_faults(facts: Sequence[CaseFacts], channels: int | None) -> list[Fault]:
     """Cases with another number of channels or of dimensions than the others."""
     found = []
     usual = channels or Counter(fact.channels for fact in facts).most_common(1)[0][0] if facts else 0
     for fact in facts:
         if fact.channels != usual:
-            text = (
-                f"{fact.case.images[0]} has {fact.channels} channels, and {'the task' if channels else 'most'} {usual}"
-            )
+            others = "wanted are" if channels else "most have"
+            text = f"{fact.case.images[0]} has {fact.channels} channels, and {others} {usual}"
             found.append(Fault(fact.case.name, f"{text}; all images need the same channels."))
-    flat = [fact for fact in facts if min(fact.shape_kji) == 1]
+    flat = [fact for fact in facts if fact.is_slice]
     if 0 < len(flat) < len(facts):
-        for fact in flat if len(flat) * 2 <= len(facts) else [f for f in facts if min(f.shape_kji) > 1]:
-            what = "a single slice" if min(fact.shape_kji) == 1 else "a volume"
+        for fact in flat if len(flat) * 2 <= len(facts) else [f for f in facts if not f.is_slice]:
+            what = "a single slice" if fact.is_slice else "a volume"
             found.append(
                 Fault(
                     fact.case.name, f"{fact.case.images[0]} is {what}, unlike the others; train on one kind at a time."
                 )
             )
+    for fact in flat:
+        if fact.shape_kji[0] > 1:
+            sizes = " x ".join(str(n) for n in reversed(fact.shape_kji))
+            text = f"{fact.case.images[0]} has {sizes} voxels; the axis of one voxel has to be the third: transpose it."
+            found.append(Fault(fact.case.name, text))
     return found
 
 

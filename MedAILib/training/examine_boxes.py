@@ -10,13 +10,13 @@ from MedAILib.detections import Box
 from MedAILib.errors import MedAIError
 from MedAILib.progress import Progress
 from MedAILib.training.boxed_images import BoxedCase, BoxedImage, as_case, read_boxed
+from MedAILib.training.case_images import require_finite
 from MedAILib.training.cases import Fault
 from MedAILib.training.examine import (
     SAMPLED,
     CaseFacts,
     Examined,
     duplicate_remarks,
-    require_finite,
     sha256_of,
     unlike_faults,
 )

@@ -89,8 +89,8 @@ def require_place(folder: Path) -> None:
     """Raise `OutputError` where a trained model can't stand: in the place of something else, or without permission."""
     if folder.exists() and not (folder / "configs" / "metadata.json").is_file():
         raise OutputError(f"{folder} exists and is no model; choose another folder for the trained model.")
+    there = next(parent for parent in folder.resolve().parents if parent.exists())
     try:
-        there = next(parent for parent in folder.absolute().parents if parent.exists())
         with tempfile.TemporaryFile(dir=there):
             pass  # nothing is made before there is something to put into it
     except OSError as error:
@@ -130,7 +130,7 @@ def metadata(task: SegmentationTask) -> dict[str, Any]:
         "copyright": task.copyright,
         "license": task.licence,
         "data_source": task.data_source,
-        "data_type": "nibabel",
+        "data_type": "nibabel" if task.spacing_mm else "png",
         "intended_use": task.intended_use,
         "references": task.references,
         "network_data_format": {
@@ -166,12 +166,14 @@ def metadata(task: SegmentationTask) -> dict[str, Any]:
 def inference(task: SegmentationTask) -> dict[str, Any]:
     """The bundle's `inference.json`: what stock MONAI runs, and what MedAI reads its steps from."""
     image, pred = {"keys": "image"}, {"keys": "pred"}
+    spacing = {"_target_": "Spacingd", **image, "pixdim": task.spacing_mm, "mode": "bilinear"}
+    ending = ".nii.gz" if task.spacing_mm else ".png"
     return {
         "imports": ["$import glob", "$import os"],
         "bundle_root": ".",
         "dataset_dir": "images",
         "output_dir": "$@bundle_root + '/eval'",
-        "datalist": "$sorted(glob.glob(os.path.join(@dataset_dir, '*.nii.gz')))",
+        "datalist": f"$sorted(glob.glob(os.path.join(@dataset_dir, '*{ending}')))",
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "network_def": network_arguments(task),
         "network": "$@network_def.to(@device)",
@@ -180,9 +182,9 @@ def inference(task: SegmentationTask) -> dict[str, Any]:
             "transforms": [
                 {"_target_": "LoadImaged", **image},
                 {"_target_": "EnsureChannelFirstd", **image},
-                {"_target_": "Orientationd", **image, "axcodes": task.orientation},
+                *([{"_target_": "Orientationd", **image, "axcodes": task.orientation}] if task.orientation else []),
                 *([CROP] if task.crop_foreground else []),
-                {"_target_": "Spacingd", **image, "pixdim": task.spacing_mm, "mode": "bilinear"},
+                *([spacing] if task.spacing_mm else []),
                 *({"_target_": entry["_target_"], **image, **entry} for entry in task.intensity),
                 {"_target_": "EnsureTyped", **image},
             ],
@@ -218,6 +220,7 @@ def inference(task: SegmentationTask) -> dict[str, Any]:
                     **pred,
                     "output_dir": "@output_dir",
                     "output_postfix": "seg",
+                    **({} if task.spacing_mm else {"output_ext": ".png"}),
                     "output_dtype": "uint8",
                     "separate_folder": False,
                 },

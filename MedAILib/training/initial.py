@@ -6,9 +6,19 @@ from torch import Tensor, nn
 
 from MedAILib.errors import InputError
 from MedAILib.models.bundle import weighted_network
+from MedAILib.models.mean_classifier import MeanClassifier
+from MedAILib.models.networks import build_network
 from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
 from MedAILib.training.architectures import encoder_stages
+from MedAILib.training.task import SegmentationTask
+
+
+class Quiet(Progress):
+    """Keeps quiet of what was said once, before the training."""
+
+    def warn(self, text: str) -> None:
+        pass
 
 
 def load_initial(network: nn.Module, source: Path, progress: Progress) -> None:
@@ -23,7 +33,10 @@ def load_initial(network: nn.Module, source: Path, progress: Progress) -> None:
         MedAIError: the model can't be read.
         InputError: none of its weights fits.
     """
-    given: dict[str, Tensor] = weighted_network(read_any_plan(source)).state_dict()
+    found = weighted_network(read_any_plan(source))
+    if isinstance(found, MeanClassifier):  # a mean has no weights of its own: its first network's
+        found = found.members[0]
+    given: dict[str, Tensor] = found.state_dict()
     own = network.state_dict()
     fitting = {key: value for key, value in given.items() if key in own and own[key].shape == value.shape}
     if not any(value.ndim > 1 for value in fitting.values()):
@@ -32,6 +45,21 @@ def load_initial(network: nn.Module, source: Path, progress: Progress) -> None:
     if left := [key for key in left if ".super_head." not in key]:
         progress.warn(f"{len(left)} of {len(own)} weights are not from {source}, such as {left[0]}; they start anew.")
     network.load_state_dict(own | fitting)
+
+
+def require_start(task: SegmentationTask, initial: Path | None, progress: Progress) -> None:
+    """See, before anything is trained, that a task's network takes the weights it is to start from.
+
+    Raises:
+        MedAIError: the model can't be read, or does not fit; stages are to be frozen that would be random.
+    """
+    if task.frozen_stages and initial is None:
+        raise InputError("frozen_stages keeps the weights of another model; name it with --initial.")
+    if initial is not None:
+        name = str(task.network["_target_"])
+        network = build_network(name, {key: value for key, value in task.network.items() if key != "_target_"})
+        load_initial(network, initial, progress)
+        freeze_stages(network, name, task.frozen_stages)
 
 
 def freeze_stages(network: nn.Module, name: str, count: int) -> None:
@@ -49,3 +77,6 @@ def freeze_stages(network: nn.Module, name: str, count: int) -> None:
     for key, parameter in parameters.items():
         if any(key.startswith(stage) for stage in stages[:count]):
             parameter.requires_grad_(False)
+    for key, part in network.named_modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and any(f"{key}.".startswith(s) for s in stages[:count]):
+            part.momentum = 0.0  # running means are weights, too

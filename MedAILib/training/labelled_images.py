@@ -16,17 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from MedAILib.errors import InputError
+from MedAILib.errors import InputError, MedAIError
 from MedAILib.files.clips import is_clip_folder, read_clip
 from MedAILib.files.images import read_image
 from MedAILib.progress import Progress
-from MedAILib.training.cases import IMAGE_ENDINGS
+from MedAILib.training.cases import IMAGE_ENDINGS, Fault, require_faultless
 from MedAILib.volume import Geometry, Volume
 
 SPLITS = ("train", "val", "test")
 MADE = "made"  # the part of those that a generator made: to learn from, never to judge by
-ENDINGS = (*IMAGE_ENDINGS, ".png", ".jpg", ".jpeg")
+ENDINGS = IMAGE_ENDINGS
 SHOWN = 3
+NO_CHANNELS = -1  # of an image that can't be read
 _OTHER_NAMES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 _SPLIT_COLUMNS = ("split", "set")
 _LABEL_COLUMNS = ("label", "class")
@@ -151,11 +152,17 @@ def check_images(
     channels: list[int] = []
     seen: dict[str, int] = {}
     twice: list[str] = []
+    faults: list[Fault] = []
     for number, image in enumerate(images):
         progress.step(number, len(images), f"Checking {image.name}")
-        volume = read_labelled(image, progress)
+        try:
+            volume = read_labelled(image, progress)
+            _check_one(image, volume, dimensions)
+        except MedAIError as error:
+            faults.append(Fault(image.name, str(error)))
+            channels.append(NO_CHANNELS)
+            continue
         channels.append(0 if image.sequence else volume.channels)  # a sequence's are as many as it has frames
-        _check_one(image, volume, dimensions)
         key = hashlib.sha256(f"{volume.data.shape}{volume.data.dtype}".encode() + volume.data.tobytes()).hexdigest()
         other = seen.setdefault(key, number)
         if other == number:
@@ -173,12 +180,13 @@ def check_images(
             )
         twice.append(image.name)
     progress.step(len(images), len(images), "Checking")
+    require_faultless(faults)
     _check_channels(images, channels)
     _check_patients(images)
     if twice:
         progress.warn(f"{len(twice)} images are there twice: {_listed(twice)}; they count twice.")
     counts = [int((numbers == n).sum()) for n in range(len(names))]
-    if min(counts) * 10 < max(counts):
+    if 0 < min(counts) * 10 < max(counts):  # a class without images is an error of its own
         balance = ", ".join(f"{count} {name}" for name, count in zip(names, counts, strict=True))
         progress.warn(f"The classes differ much in size: {balance}.")
 

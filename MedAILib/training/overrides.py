@@ -56,8 +56,8 @@ def wishes_of(settings: dict[str, Any]) -> Wishes:
         if key in found and (not isinstance(found[key], kind) or (key != "network" and not found[key] > 0)):
             raise InputError(f"--set {key}={found[key]} is no {'name' if key == 'network' else 'number above 0'}.")
     spacing = found.get("spacing_mm")
-    if spacing is not None and (len(spacing) != 3 or not all(_number(mm) and mm > 0 for mm in spacing)):
-        raise InputError("--set spacing needs three numbers of mm above 0, as in --set spacing=1,1,1.")
+    if spacing is not None and (len(spacing) not in (2, 3) or not all(_number(mm) and mm > 0 for mm in spacing)):
+        raise InputError("--set spacing needs three numbers of mm above 0 (two for pictures), such as spacing=1,1,1.")
     return Wishes(**found)
 
 
@@ -69,7 +69,8 @@ def with_settings(task: SegmentationTask, settings: dict[str, Any]) -> Segmentat
     """
     changes = {key: value for key, value in settings.items() if key != "memory_gb"}
     if isinstance(changes.get("network"), str):
-        spacing, patch = changes.get("spacing_mm", task.spacing_mm), changes.get("patch", task.patch)
+        spacing, patch = changes.get("spacing_mm", task.grid_mm), changes.get("patch", task.patch)
+        _require_axes(task, patch, spacing)
         levels = levels_for(spacing, patch)
         base = int((task.network.get("filters") or task.network.get("channels") or [16])[0])
         name = changes["network"]
@@ -125,12 +126,13 @@ def require_sense(task: SegmentationTask) -> None:
         raise InputError(f"The task's ema_decay is {task.ema_decay}; it has to be from 0 (no averaging) to below 1.")
     if task.patience < 0 or task.frozen_stages < 0 or task.weight_decay < 0:
         raise InputError("The task's patience, frozen_stages and weight_decay can't be below 0.")
-    if not set(task.mirror_axes) <= {0, 1, 2}:
-        raise InputError(f"The task's mirror_axes are {task.mirror_axes}; they are among 0, 1 and 2.")
+    _require_axes(task, task.patch, task.grid_mm)
+    if not set(task.mirror_axes) <= set(range(task.axes)):
+        there = "0 and 1" if task.axes == 2 else "0, 1 and 2"
+        raise InputError(f"The task's mirror_axes are {task.mirror_axes}; they are among {there}.")
     classes = len(task.labels) + 1
-    for key, length in (("class_weights", classes), ("patch", 3), ("spacing_mm", 3)):
-        if getattr(task, key) and len(getattr(task, key)) != length:
-            raise InputError(f"The task's {key} has {len(getattr(task, key))} numbers and needs {length}.")
+    if task.class_weights and len(task.class_weights) != classes:
+        raise InputError(f"The task's class_weights has {len(task.class_weights)} numbers and needs {classes}.")
     wanted = {"classes": classes, "foreground": 2}.get(task.sampling, 0)
     if task.sampling_ratios and len(task.sampling_ratios) != wanted:
         raise InputError(f"The task's sampling_ratios have {len(task.sampling_ratios)} numbers and need {wanted}.")
@@ -139,17 +141,27 @@ def require_sense(task: SegmentationTask) -> None:
     require_runnable(task.intensity)
 
 
+def _require_axes(task: SegmentationTask, patch: Sequence[int], spacing: Sequence[float]) -> None:
+    """Raise `InputError` unless patch, spacing, orientation and network are all of pictures, or all of volumes."""
+    axes = task.network.get("spatial_dims", 3)
+    for key, numbers in (("patch", patch), ("spacing_mm", spacing)):
+        if len(numbers) != axes or axes not in (2, 3):
+            raise InputError(f"The task's {key} has {len(numbers)} numbers and needs {axes}, as its network has axes.")
+    if (task.orientation == "") != (axes == 2):
+        raise InputError(f"The task's orientation is '{task.orientation}'; volumes need one, and pictures have none.")
+
+
 def _require_network(task: SegmentationTask) -> None:
     name = str(task.network.get("_target_", ""))
     for key, wanted in (("in_channels", len(task.channels)), ("out_channels", len(task.labels) + 1)):
         if task.network.get(key) != wanted:
             raise InputError(f"The task's network has {key} {task.network.get(key)}, and its lists have {wanted}.")
     strides = task.network.get("strides", [])
-    multiple = [1, 1, 1]
+    multiple = [1] * task.axes
     for stride in strides:
         multiple = [m * (stride if isinstance(stride, int) else stride[axis]) for axis, m in enumerate(multiple)]
     if not strides:
-        multiple = list(multiple_of(name, levels_for(task.spacing_mm, task.patch)))
+        multiple = list(multiple_of(name, levels_for(task.grid_mm, task.patch)))
     if any(n % m for n, m in zip(task.patch, multiple, strict=True)):
         text = ", ".join(str(m) for m in multiple)
         raise InputError(f"The task's patch {task.patch} has to be a multiple of {text} for its network {name}.")

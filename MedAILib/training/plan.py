@@ -6,7 +6,7 @@ reasons.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from MedAILib.errors import InputError
 from MedAILib.training.architectures import (
+    LEAST_LEVELS,
     NETWORKS,
     Levels,
     feature_values,
@@ -31,6 +32,11 @@ ANISOTROPIC = 3.0
 # Feature values that training holds for each GB, from nnU-Net's own reference: 560 million for 8 GB.
 VALUES_PER_GB = 70e6
 LARGEST_BATCH = 16
+LARGEST_ON_CPU = {2: 8, 3: 2}  # by axes
+LARGEST_PATCH = {2: 2048**2, 3: 256**3}  # voxels that nnU-Net starts from, by axes
+LONG = 1.5  # nnU-Net's: pictures this much longer than wide are turned but little
+COLOURS = ("red", "green", "blue")
+NUMBERS = {2: "two", 3: "three"}
 DIRECTIONS = (
     ("left", "right", "lh", "rh", "links", "rechts"),
     ("anterior", "posterior", "front", "back", "ventral", "dorsal"),
@@ -85,15 +91,21 @@ def plan_task(
         wishes: what the user has decided.
 
     Raises:
-        InputError: the data can't be trained on (single slices, gaps in the label values), or a wish can't be met.
+        InputError: the data can't be trained on (gaps in the label values), or a wish can't be met.
     """
     labels = _labels(data, facts)
-    if all(min(fact.shape_kji) == 1 for fact in facts):
-        raise InputError(f"{data.folder} has single slices; segmentation is trained on volumes, of at least 8 slices.")
     budget = replace(budget, memory_gb=wishes.memory_gb or budget.memory_gb)
-    spacings = np.array([_on_ras(fact.orientation, fact.spacing_kji_mm[::-1]) for fact in facts])
-    shapes = np.array([_on_ras(fact.orientation, fact.shape_kji[::-1]) for fact in facts], dtype=np.float64)
-    spacing, why_spacing = _spacing(spacings, shapes) if wishes.spacing_mm is None else (wishes.spacing_mm, ASKED)
+    flat = all(fact.is_slice for fact in facts)
+    spacings = np.array([_on_network(fact, fact.spacing_kji_mm[::-1], flat) for fact in facts])
+    shapes = np.array([_on_network(fact, fact.shape_kji[::-1], flat) for fact in facts])
+    as_they_lie = flat and wishes.spacing_mm is None and any(fact.is_picture for fact in facts)
+    if as_they_lie:
+        spacings = np.ones_like(spacings)
+        spacing, why_spacing = [1.0, 1.0], "pixel by pixel: pictures (PNG, JPEG) don't tell how large a pixel is"
+    elif wishes.spacing_mm is None:
+        spacing, why_spacing = _spacing(spacings, shapes)
+    else:
+        spacing, why_spacing = _asked_spacing(wishes.spacing_mm, spacings.shape[1]), ASKED
     median = np.median(shapes * spacings / spacing, axis=0)
     network = wishes.network or "DynUNet"
     if network not in NETWORKS:
@@ -101,8 +113,10 @@ def plan_task(
     if wishes.patch is None:
         patch, why_patch = _patch(network, spacing, median, budget)
     else:
-        patch, why_patch = _rounded(network, spacing, wishes.patch), ASKED
+        patch, why_patch = _rounded(network, spacing, _asked_patch(wishes.patch, len(spacing))), ASKED
     levels = levels_for(spacing, patch)
+    if wishes.network is None and len(levels.strides) < LEAST_LEVELS:
+        network = "UNet"  # of which the same patches are asked
     channels = _channel_names(data, facts)
     entry = network_entry(network, levels, len(channels), len(labels) + 1, budget.base)
     held = feature_values(levels, patch, budget.base)
@@ -112,14 +126,15 @@ def plan_task(
     samples = int(min(max(round(float(np.prod(median / patch))), 1), 8)) if large else 1
     epochs = max(round(budget.steps * batch / (len(facts) * 0.8 * samples)), 5)
     intensity, crop, why_intensity = planned_intensity(channels, facts)
-    mirror, why_mirror = planned_mirror(list(labels.values()))
+    mirror, why_mirror = planned_mirror(list(labels.values()), _sides(facts, flat))
     folds = min(5, len(facts))
-    augmentation, why_augmentation = _augmentation(spacing, patch)
+    augmentation, why_augmentation = _augmentation(spacing, patch, named_sides=len(mirror) < len(patch))
     sampling = [2.0, *[1.0 / len(labels)] * len(labels)] if large else []
     choices = [
         Choice("labels", ", ".join(f"{value} {name}" for value, name in labels.items()), _why_labels(data)),
-        Choice("channels", ", ".join(channels), "dataset.json" if data.channels else "counted; nothing names them"),
-        Choice("spacing_mm", short(spacing), why_spacing),
+        Choice("channels", ", ".join(channels), _why_channels(data, channels)),
+        Choice("images", "pictures" if flat else "volumes", "each has a single slice" if flat else "they have slices"),
+        Choice("spacing_mm", "none" if as_they_lie else short(spacing), why_spacing),
         Choice("intensity", ", ".join(step["_target_"] for step in intensity), why_intensity),
         Choice("crop_foreground", crop, "the box of nonzero voxels takes less than three quarters of the images" if crop
                else "the box of nonzero voxels takes nearly all of the images, or there are values below zero"),
@@ -154,8 +169,8 @@ def plan_task(
         modality=modality_of(channels),
         channels=list(channels),
         labels=[{"value": value, "name": name} for value, name in labels.items()],
-        orientation="RAS",
-        spacing_mm=[float(mm) for mm in spacing],
+        orientation="" if flat else "RAS",
+        spacing_mm=[] if as_they_lie else [float(mm) for mm in spacing],
         patch=[int(n) for n in patch],
         network=entry,
         seed=12345,
@@ -188,6 +203,18 @@ def balanced_weights(facts: Sequence[CaseFacts], classes: int) -> list[float]:
     return [round(float(weight), 4) for weight in weights / weights.mean()]
 
 
+TOLD = (
+    *("channels", "labels", "orientation", "spacing_mm", "intensity", "crop_foreground", "patch", "network", "batch"),
+    *("samples", "sampling", "mirror_axes", "augmentation", "loss", "class_weights", "learning_rate", "schedule"),
+    *("epochs", "patience", "folds", "frozen_stages"),
+)
+
+
+def task_choices(task: SegmentationTask, asked: Container[str]) -> list[Choice]:
+    """What a task that was given says, each with where it is from; `asked` are the command line's keys."""
+    return [Choice(key, getattr(task, key), ASKED if key in asked else "the task's") for key in TOLD]
+
+
 def told_choices(choices: Sequence[Choice]) -> str:
     """A table of what was chosen and why, for a terminal."""
     wide = max(len(choice.key) for choice in choices)
@@ -214,9 +241,18 @@ def _why_labels(data: DataFolder) -> str:
 
 def _channel_names(data: DataFolder, facts: Sequence[CaseFacts]) -> tuple[str, ...]:
     count = facts[0].channels
+    coloured = count == len(COLOURS) and all(fact.is_picture for fact in facts)
     if data.channels is not None and len(data.channels) == count:
         return data.channels
+    if coloured:
+        return COLOURS
     return tuple(f"channel {number}" for number in range(count)) if count > 1 else ("image",)
+
+
+def _why_channels(data: DataFolder, channels: tuple[str, ...]) -> str:
+    if channels == data.channels:
+        return "dataset.json"
+    return "pictures in colour" if channels == COLOURS else "counted; nothing names them"
 
 
 def modality_of(channels: Sequence[str]) -> str:
@@ -231,6 +267,24 @@ def _is_ct(name: str) -> bool:
     return name.strip().lower() in ("ct", "cta", "ct image")
 
 
+def _on_network(fact: CaseFacts, values: Sequence[float], flat: bool) -> list[float]:
+    """Values for I, J, K in the order of the network's axes: I and J of pictures, else R, A and S."""
+    return [float(value) for value in values[:2]] if flat else _on_ras(fact.orientation, values)
+
+
+def _sides(facts: Sequence[CaseFacts], flat: bool) -> list[tuple[str, ...]]:
+    """For each of the network's axes the words that tell its two ends apart."""
+    if not flat:
+        return list(DIRECTIONS)
+    found: list[tuple[str, ...]] = [(), ()]
+    for fact in facts:
+        if fact.is_picture:  # which way it was taken is not told: what is not left and right may be up and down
+            return [DIRECTIONS[0], (*DIRECTIONS[1], *DIRECTIONS[2])]
+        for axis in range(2):
+            found[axis] += DIRECTIONS["RLAPSI".index(fact.orientation[axis]) // 2]
+    return found
+
+
 def _on_ras(orientation: str, values: Sequence[float]) -> list[float]:
     """Values for I, J, K in the order of the axes R, A, S, given where I, J, K grow ("LPS", "SAR")."""
     axes = ["RLAPSI".index(letter) // 2 for letter in orientation]
@@ -242,8 +296,12 @@ def _spacing(spacings: Any, shapes: Any) -> tuple[list[float], str]:
     target = np.median(spacings, axis=0)
     size = np.median(shapes, axis=0)
     coarse = int(np.argmax(target))
-    others = [axis for axis in range(3) if axis != coarse]
-    if target[coarse] > ANISOTROPIC * target[others].max() and size[coarse] * ANISOTROPIC < size[others].min():
+    others = [axis for axis in range(len(target)) if axis != coarse]
+    if (
+        len(target) == 3
+        and target[coarse] > ANISOTROPIC * target[others].max()
+        and size[coarse] * ANISOTROPIC < size[others].min()
+    ):
         low = float(np.percentile(spacings[:, coarse], 10))
         target[coarse] = max(low, float(target[others].max()) + 1e-5)
         reason = "the median; along the coarse axis, over three times the others, the 10th percentile"
@@ -252,12 +310,25 @@ def _spacing(spacings: Any, shapes: Any) -> tuple[list[float], str]:
     return [round(float(mm), 5) for mm in target], reason
 
 
+def _asked_spacing(spacing: list[float], axes: int) -> list[float]:
+    if len(spacing) != axes:
+        raise InputError(
+            f"--set spacing has {len(spacing)} numbers, and the images have {axes} axes; give {NUMBERS[axes]} numbers."
+        )
+    return spacing
+
+
+def _asked_patch(patch: list[int], axes: int) -> list[int]:
+    if len(patch) != axes or any(not isinstance(n, int) or n < 4 for n in patch):
+        example = ",".join(["64"] * axes)
+        raise InputError(
+            f"The patch {patch} is none: give {NUMBERS[axes]} whole numbers of at least 4, as in --set patch={example}."
+        )
+    return patch
+
+
 def _rounded(network: str, spacing: Sequence[float], patch: Sequence[int]) -> list[int]:
     """The patch, each side up to what the network's levels divide it into."""
-    if len(patch) != 3 or any(not isinstance(n, int) or n < 4 for n in patch):
-        raise InputError(
-            f"The patch {patch} is none: give three whole numbers of at least 4, as in --set patch=64,64,64."
-        )
     sides = [int(n) for n in patch]
     for _ in range(3):  # more voxels may mean more levels
         multiple = multiple_of(network, levels_for(spacing, sides))
@@ -268,15 +339,18 @@ def _rounded(network: str, spacing: Sequence[float], patch: Sequence[int]) -> li
 
 
 def _patch(network: str, spacing: Sequence[float], median: Any, budget: Budget) -> tuple[list[int], str]:
-    """nnU-Net's: start from a cube in mm no larger than the median image, and shrink until two fit into the budget."""
-    inverse = 1 / np.array(spacing)
-    start = inverse * (256**3 / inverse.prod()) ** (1 / 3)
+    """nnU-Net's: start from a cube (for pictures: a square) in mm no larger than the median image.
+
+    It is shrunk until two fit into the budget.
+    """
+    inverse, axes = 1 / np.array(spacing), len(spacing)
+    start = inverse * (LARGEST_PATCH[axes] / inverse.prod()) ** (1 / axes)
     sides = [max(round(min(a, b)), 8) for a, b in zip(start, median, strict=True)]
     patch = _rounded(network, spacing, sides)
     shrunk = False
     while 2 * feature_values(levels_for(spacing, patch), patch, budget.base) > budget.memory_gb * VALUES_PER_GB:
         multiple = multiple_of(network, levels_for(spacing, patch))
-        able = [axis for axis in range(3) if patch[axis] > multiple[axis]]
+        able = [axis for axis in range(axes) if patch[axis] > multiple[axis]]
         if not able:
             break
         axis = max(able, key=lambda a: patch[a] / median[a])
@@ -296,9 +370,10 @@ def _patch(network: str, spacing: Sequence[float], median: Any, budget: Budget) 
 def _batch(budget: Budget, held: float, voxels: float, patch: Sequence[int]) -> tuple[int, str]:
     fits = int(budget.memory_gb * VALUES_PER_GB / held)
     share = round(voxels * 0.05 / math.prod(patch))
-    batch = max(min(fits, share, LARGEST_BATCH if budget.name == "gpu" else 2), 2)
-    return batch, f"what fits into {budget.memory_gb:g} GB, at most a twentieth of all voxels, at least 2" + (
-        "; no more on a CPU, where a larger one only makes steps slower" if budget.name == "cpu" else ""
+    most = LARGEST_BATCH if budget.name == "gpu" else LARGEST_ON_CPU[len(patch)]
+    return max(min(fits, share, most), 2), (
+        f"what fits into {budget.memory_gb:g} GB, at most a twentieth of all voxels, at least 2"
+        + (f"; on a CPU at most {most}, since a larger one only makes steps slower" if budget.name == "cpu" else "")
     )
 
 
@@ -333,18 +408,31 @@ def planned_intensity(channels: Sequence[str], facts: Sequence[CaseFacts]) -> tu
     )
 
 
-def planned_mirror(names: Sequence[str]) -> tuple[list[int], str]:
-    """The axes along which images may be mirrored, and why: none of them whose sides the names tell apart."""
+def planned_mirror(names: Sequence[str], sides: Sequence[tuple[str, ...]] = DIRECTIONS) -> tuple[list[int], str]:
+    """The axes along which images may be mirrored, and why: none of them whose sides the names tell apart.
+
+    Args:
+        names: of structures.
+        sides: for each axis the words that tell its two ends apart.
+    """
     words = {word for name in names for word in re.split(r"[\W_\d]+", name.lower())}
-    kept = [axis for axis in range(3) if not words & set(DIRECTIONS[axis])]
-    if len(kept) == 3:
+    kept = [axis for axis, told in enumerate(sides) if not words & set(told)]
+    if len(kept) == len(sides):
         return kept, "all axes: no structure's name speaks of a side"
-    out = [("left to right", "back to front", "bottom to top")[axis] for axis in range(3) if axis not in kept]
+    ways = ("along rows", "along columns") if len(sides) == 2 else ("left to right", "back to front", "bottom to top")
+    out = [way for axis, way in enumerate(ways) if axis not in kept]
     return kept, f"not {' nor '.join(out)}: names of structures tell these sides apart"
 
 
-def _augmentation(spacing: Sequence[float], patch: Sequence[int]) -> tuple[dict[str, dict[str, Any]], str]:
+def _augmentation(
+    spacing: Sequence[float], patch: Sequence[int], named_sides: bool
+) -> tuple[dict[str, dict[str, Any]], str]:
     recipe = usual_recipe()
+    if len(patch) == 2:
+        little = named_sides or max(patch) / min(patch) > LONG
+        recipe["rotation"]["degrees"] = [15.0 if little else 180.0]
+        why = "sides have names" if named_sides else "the patch is long" if little else "pictures have no upright"
+        return recipe, f"nnU-Net's for pictures: turned by at most {15 if little else 180} degrees, since {why}"
     coarse = int(np.argmax(spacing))
     if max(patch) / min(patch) > ANISOTROPIC and patch[coarse] == min(patch):
         recipe["rotation"]["degrees"] = [180.0 if axis == coarse else 0.0 for axis in range(3)]
@@ -366,6 +454,8 @@ def _why_network(network: str, wishes: Wishes, levels: Levels) -> str:
     what = f"{len(levels.strides)} levels: each axis is halved while 4 voxels are left and it is as fine as the others"
     if network == "AutoEncoder":
         what += "; encoder and decoder without connections between them, the nearest that MONAI has to an FCN"
+    if len(levels.strides) < LEAST_LEVELS and not wishes.network:
+        return f"the images are too small for nnU-Net's own U-Net; {what}"
     return f"{ASKED}; {what}" if wishes.network else f"nnU-Net's own U-Net; {what}"
 
 

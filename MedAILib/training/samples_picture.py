@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from MedAILib.errors import OutputError
 from MedAILib.output import whole_file
 from MedAILib.progress import Progress
 from MedAILib.training.augment import random_steps
 from MedAILib.training.cases import Case
+from MedAILib.training.classification_samples import require_png
 from MedAILib.training.plots import STYLE
 from MedAILib.training.samples import prepared_cases, seed_of
 from MedAILib.training.task import SegmentationTask
@@ -28,8 +28,7 @@ def write_samples(task: SegmentationTask, cases: tuple[Case, ...], path: Path, p
     Raises:
         OutputError: the picture can't be written, or its name does not end in .png.
     """
-    if path.suffix.lower() != ".png":
-        raise OutputError(f"{path} can't be written: the picture's name has to end in .png.")
+    require_png(path)
     with matplotlib.rc_context(STYLE), whole_file(path) as part:
         draw_samples(task, cases[:ROWS], progress).savefig(part, dpi=130)
 
@@ -55,13 +54,19 @@ def draw_samples(task: SegmentationTask, cases: tuple[Case, ...], progress: Prog
 
 
 def _panel(axes: Axes, image: Tensor, label: Tensor, limits: tuple[float, ...]) -> None:
-    """The slice with most of the structures, seen from the feet; the first axis runs to the right, the second up."""
-    slices = (label > 0).sum(dim=(0, 1))
-    k = int(torch.argmax(slices)) if bool(slices.any()) else image.shape[2] // 2
-    axes.imshow(image[:, :, k].T, cmap="gray", vmin=limits[0], vmax=limits[1], origin="lower")
-    for value in np.unique(label[:, :, k].numpy()).astype(int):
+    """The slice with most of the structures, seen from the feet; the first axis runs to the right, the second up.
+
+    A picture's second axis runs down.
+    """
+    picture = image.ndim == 2
+    if not picture:
+        slices = (label > 0).sum(dim=(0, 1))
+        k = int(torch.argmax(slices)) if bool(slices.any()) else image.shape[2] // 2
+        image, label = image[:, :, k], label[:, :, k]
+    axes.imshow(image.T, cmap="gray", vmin=limits[0], vmax=limits[1], origin="upper" if picture else "lower")
+    for value in np.unique(label.numpy()).astype(int):
         if value > 0:
-            mask = np.pad((label[:, :, k] == value).numpy().T.astype(float), 1)
+            mask = np.pad((label == value).numpy().T.astype(float), 1)
             places = [np.arange(-1, n - 1) for n in mask.shape]
             axes.contour(places[1], places[0], mask, levels=[0.5], colors=COLOURS[(value - 1) % 7], linewidths=0.9)
     axes.set_axis_off()

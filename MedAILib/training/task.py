@@ -19,9 +19,12 @@ class SegmentationTask:
     """Everything that decides a training run, read from `tasks/<name>.json`.
 
     Axes of `spacing_mm`, `patch` and `mirror_axes` are those of the network: first, second, third axis of
-    `orientation` (for "RAS": left to right, posterior to anterior, inferior to superior).
+    `orientation` (for "RAS": left to right, posterior to anterior, inferior to superior). A patch of two axes makes a
+    network for pictures, which are taken as they lie: columns, then rows (I, J).
 
     Args:
+        orientation: what volumes are turned to; empty for pictures.
+        spacing_mm: what images are resampled to; empty for pictures that are taken pixel by pixel.
         crop_foreground: cut the box of what is above zero before anything else.
         intensity: MONAI's transforms of values in order, without their keys; see `intensities`.
         loss: one of `losses.LOSSES`.
@@ -78,6 +81,16 @@ class SegmentationTask:
     patience: int = 0
     precision: str = "auto"
     frozen_stages: int = 0
+
+    @property
+    def axes(self) -> int:
+        """How many axes an image has for the network: 2 or 3."""
+        return len(self.patch)
+
+    @property
+    def grid_mm(self) -> list[float]:
+        """The spacing that the network sees; 1 for pictures that are taken pixel by pixel."""
+        return self.spacing_mm or [1.0] * self.axes
 
     @property
     def classes(self) -> int:
