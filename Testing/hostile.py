@@ -363,10 +363,6 @@ def archive_in_archive(folder: Path, mark: Path) -> Path:
     return path
 
 
-def archive_called_script(folder: Path, mark: Path) -> Path:
-    return zipped(bundle(folder), folder.with_suffix(".ts"))
-
-
 def script_called_archive(folder: Path, mark: Path) -> Path:
     return script(folder, mark).rename(folder.with_suffix(".zip"))
 
@@ -686,7 +682,6 @@ EVERY: dict[str, Maker] = {
     "nnU-Net: a checkpoint outside of its fold": misplaced_fold,
     "nnU-Net: axes to mirror": mirrored_elsewhere,
     "file: archive in an archive": archive_in_archive,
-    "file: archive called .ts": archive_called_script,
     "file: TorchScript called .zip": script_called_archive,
     "file: names that differ in case, in an archive": names_in_case,
     "file: link to /etc": linked("models/model.pt", "/etc/passwd"),

@@ -88,7 +88,7 @@ def test_folders_of_images_and_labels_are_for_segmentation(tmp_path: Path) -> No
     ("words", "said"),
     [
         (["--set", "frames=many"], "frames has to be a whole number"),
-        (["--initial", "x"], "--initial is for segmentation"),
+        (["--initial", "x"], "There is no model 'x'"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(
