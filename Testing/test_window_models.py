@@ -11,6 +11,7 @@ import pytest
 from bundles import configs, network_entry, write_configs
 from model_server import ModelServer, serving
 
+from MedAILib.errors import InputError
 from MedAILib.store.catalogue import CATALOGUE, catalogue
 from MedAILib.store.record import installed_models
 
@@ -98,6 +99,54 @@ def test_archive_that_is_added_is_installed_and_chosen(session, archive, monkeyp
     assert "installed" in widget.ui.modelDetails.toPlainText()
     assert widget._picker.current().state == "installed"
     assert widget.ui.addModelButton.enabled
+
+
+@pytest.fixture
+def added(session, store, archive, monkeypatch) -> Any:
+    """The panel, with a model that was added and is chosen."""
+    monkeypatch.setattr(qt.QFileDialog, "getOpenFileName", lambda *_: str(archive))
+    widget = session.open()
+    widget.ui.addModelButton.click()
+    wait_for(session, widget)
+    return widget
+
+
+def test_added_model_is_verified_and_one_that_was_changed_is_told(session, added) -> None:
+    (there,) = installed_models().values()
+    added.ui.verifyModelButton.click()
+    assert not added.ui.verifyModelButton.enabled
+    wait_for(session, added)
+    assert there.record.sha256 in added.ui.logText.toPlainText()
+    (there.path / "configs" / "metadata.json").write_text("{}", encoding="utf-8")
+    added.ui.verifyModelButton.click()
+    wait_for(session, added)
+    session.until(lambda: len(session.messages()) == 1)
+    assert "is not as it came" in session.messages()[0]
+    assert added.ui.verifyModelButton.enabled
+
+
+def test_added_model_is_removed_when_the_user_agrees_and_not_else(session, added) -> None:
+    (name,) = installed_models()
+    ctk.answers.append(False)
+    added.ui.removeModelButton.click()
+    assert list(installed_models()) == [name]
+    ctk.answers.append(True)
+    added.ui.removeModelButton.click()
+    assert installed_models() == {}
+    assert added._parameterNode.model == ""
+    assert not added.ui.applyButton.enabled and not added.ui.removeModelButton.enabled
+    assert all("installed" not in added.ui.modelList.item(row).text() for row in range(added.ui.modelList.count))
+
+
+def test_built_in_model_is_verified_and_stays(session) -> None:
+    widget = session.open()
+    widget._parameterNode.model = "hippocampus"
+    assert widget.ui.verifyModelButton.enabled and not widget.ui.removeModelButton.enabled
+    widget.ui.verifyModelButton.click()
+    wait_for(session, widget)
+    assert "is as it came" in widget.ui.logText.toPlainText()
+    with pytest.raises(InputError, match="ships with MedAI"):
+        session.logic().removeModel("hippocampus")
 
 
 def test_model_at_an_address_comes_with_progress(session, server, archive) -> None:

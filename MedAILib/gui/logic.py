@@ -13,6 +13,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from MedAILib.errors import InputError, MedAIError
 from MedAILib.gui.before import Outlook, outlook
+from MedAILib.gui.checking import Checking
 from MedAILib.gui.diagnostics import diagnostics
 from MedAILib.gui.follow import Arrival, Followed, FollowedRun, Listener
 from MedAILib.gui.getting import Getting
@@ -20,6 +21,8 @@ from MedAILib.gui.models import ModelEntry, known_models
 from MedAILib.gui.pace import keep_pace
 from MedAILib.gui.shared_worker import SHARED, SharedWorker, keep_worker_command, worker_command
 from MedAILib.request import RunRequest
+from MedAILib.store.adding import remove_model
+from MedAILib.store.find import find_model
 from MedAILib.volume import Volume
 from MedAILib.worker.client import JobState, WorkerClient, WorkerStatus
 
@@ -93,6 +96,34 @@ class ModelLogic(ScriptedLoadableModuleLogic):
         """
         listener = listening(onDone, onError, onProgress)
         return self._shared.follow(FollowedRun(Getting(source), lambda: None, _asItIs, listener))
+
+    def verifyModelAsync(self, name, *, onDone=print, onError=None, onProgress=None) -> FollowedRun:
+        """Begin to compare a built-in or added model with what is on record of it, and return at once.
+
+        Args:
+            name: of the model.
+            onDone: called with its `Verified` (name, path, SHA-256, whether there was a record to compare with).
+            onError: called with what is wrong with it; None writes it to the log.
+            onProgress: called with each new state.
+
+        Raises:
+            InputError: no such model.
+        """
+        listener = listening(onDone, onError, onProgress)
+        return self._shared.follow(FollowedRun(Checking(name, find_model(name)), lambda: None, _asItIs, listener))
+
+    def removeModel(self, name) -> int:
+        """Remove a model that was added to this computer.
+
+        Returns:
+            The bytes that it took.
+
+        Raises:
+            InputError: no added model has this name.
+            OutputError: it can't be removed now.
+        """
+        self.freeMemory()  # the worker may keep it ready
+        return remove_model(name)
 
     def freeMemory(self):
         """Let the worker forget the models that it keeps ready."""

@@ -27,12 +27,14 @@ from MedAILib.gui.logic import ModelLogic
 from MedAILib.gui.models import ModelEntry, ModelPicker, licence_question
 from MedAILib.gui.packages import ensure_packages, slicer_tools, slow_torch
 from MedAILib.gui.trust import allow, trust_code, untrusted_scripts
-from MedAILib.gui.words import progress_text, time_text, worker_text
+from MedAILib.gui.words import progress_text, size_text, time_text, worker_text
 from MedAILib.spec import ModelSpec
 from MedAILib.worker.client import JobState, WorkerDefect
 
 # How many input channels the panel has a selector for; the Python console has no such limit.
 MAX_CHANNELS = 8
+# States of models (`ModelEntry.state`) of which there is something on record.
+KEPT = ("built in", "installed")
 # The parameters and selectors of the images, in the order of a model's channels.
 CHANNELS = ("inputVolume", *(f"inputVolume{number}" for number in range(2, MAX_CHANNELS + 1)))
 
@@ -128,6 +130,8 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.runAgainButton.connect("clicked(bool)", self.onRunAgainButton)
         self.ui.getModelButton.connect("clicked(bool)", self.onGetModelButton)
         self.ui.addModelButton.connect("clicked(bool)", self.onAddModelButton)
+        self.ui.verifyModelButton.connect("clicked(bool)", self.onVerifyModelButton)
+        self.ui.removeModelButton.connect("clicked(bool)", self.onRemoveModelButton)
         self.ui.modelFolderButton.connect("clicked(bool)", self.onModelFolderButton)
         self.ui.deviceComboBox.connect("currentIndexChanged(int)", self._onDevicePicked)
         self.ui.freeMemoryButton.connect("clicked(bool)", self.onFreeMemoryButton)
@@ -217,6 +221,26 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if path:
                 self._get(path)
 
+    def onVerifyModelButton(self):
+        with slicer.util.tryWithErrorDisplay(_("The model could not be verified.")):
+            model = self._picker.current()
+            if model is None or self._busy():
+                return
+            self._run = self.logic.verifyModelAsync(
+                model.name, onDone=self._onModelVerified, onError=self._onError, onProgress=self._onProgress
+            )
+            self._update()
+
+    def onRemoveModelButton(self):
+        with slicer.util.tryWithErrorDisplay(_("The model could not be removed.")):
+            model = self._picker.current()
+            if model is None:
+                return
+            question = _("{model} is removed from this computer; {size} become free.")
+            text = question.format(model=model.title, size=size_text(model.size_bytes))
+            if ask(text, _("Remove the model"), _("Keep it"), _("MedAI: remove a model")):
+                self._remove(model.name)
+
     def onFreeMemoryButton(self):
         self.logic.freeMemory()
         self._log(_("The worker was asked to forget its models."))
@@ -254,6 +278,29 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._run = self.logic.getModelAsync(
             source, onDone=self._onModelHere, onError=self._onError, onProgress=self._onProgress
         )
+        self._update()
+
+    def _remove(self, name):
+        try:
+            self.logic.removeModel(name)
+        except MedAIError as error:
+            self._show(error)
+            return
+        self._picker.fill(self.logic.models())
+        if self._parameterNode and self._parameterNode.model == name:
+            self._parameterNode.model = ""
+        text = _("The model {name} was removed.").format(name=name)
+        self._say(text)
+        self._log(text)
+        self._update()
+
+    def _onModelVerified(self, found):
+        text = _("The model {name} is as it came (SHA-256 {digest}).")
+        if not found.recorded:
+            text = _("The model {name} has nothing on record to compare with (SHA-256 {digest}).")
+        text = text.format(name=found.name, digest=found.sha256)
+        self._say(text)
+        self._log(text)
         self._update()
 
     def _onModelHere(self, name):
@@ -383,6 +430,8 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         can = model is not None and model.offer is not None and not model.fault
         self.ui.getModelButton.enabled = can and not running
         self.ui.addModelButton.enabled = not running
+        self.ui.verifyModelButton.enabled = not running and model is not None and model.state in KEPT
+        self.ui.removeModelButton.enabled = not running and model is not None and model.state == "installed"
         self.ui.runAgainButton.enabled = self._lastArguments is not None and not running
         self.updateOwn(running)
 
