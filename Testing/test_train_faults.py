@@ -119,3 +119,15 @@ def test_labels_of_another_size_as_npz_are_told(tmp_path: Path, capsys: pytest.C
     (tmp_path / "task.json").write_text(json.dumps(small_task()), encoding="utf-8")
     assert train(tmp_path / "task.json", "--data", tmp_path / "d.npz", "-o", tmp_path / "m") == 2
     assert "3 images and 2 labels for train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "task.json"])
+def test_a_description_of_endless_depth_is_one_sentence(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_cases(tmp_path / "data", 2, (12, 12, 12))
+    (data / name).write_text("[" * 100_000, encoding="utf-8")
+    task = str(data / name) if name == "task.json" else "parts"
+    assert train(task, "--data", data, "-o", tmp_path / "m") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert name in line and "can't be read" in line

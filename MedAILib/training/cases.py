@@ -199,7 +199,7 @@ def read_labels(folder: Path) -> dict[int, str]:
         pairs = [(value, int(key)) if key.isdecimal() else (key, value) for key, value in entries]
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror or error}; it has to name the labels.") from error
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise InputError(f"{path} can't be read as a decathlon or nnU-Net data description: {error!r}.") from error
     if any(not isinstance(value, int) for _, value in pairs):
         raise InputError(f"{path} has structures of several label values (regions); give each value its own name.")

@@ -134,7 +134,7 @@ def _per_case(folder: Path, channels: int) -> int | None:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} can't be read as JSON: {error}.") from error
 
 

@@ -211,5 +211,5 @@ def _number(value: Any) -> bool:
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return [_value(part.strip()) for part in text.split(",")] if "," in text else text

@@ -120,7 +120,7 @@ def read_task(name: str) -> Task:
         raise InputError(f"There is no training task '{name}'; known are {known}, or give a path to a .json file.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"The training task {path} can't be read as JSON: {error}.") from error
     kind = KINDS.get(content.pop("kind", None)) if isinstance(content, dict) else None
     if kind is None:

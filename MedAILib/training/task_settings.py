@@ -40,7 +40,7 @@ def _value(text: str, hint: Any) -> Any:
         return text
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = text
     if typing.get_origin(hint) is not list or isinstance(value, list):
         return value
