@@ -12,6 +12,7 @@ from bundles import configs, network_entry, write_configs
 from model_server import ModelServer, serving
 
 from MedAILib.errors import InputError
+from MedAILib.gui.checking import Checking
 from MedAILib.store.catalogue import CATALOGUE, catalogue
 from MedAILib.store.record import installed_models
 
@@ -122,6 +123,20 @@ def test_added_model_is_verified_and_one_that_was_changed_is_told(session, added
     wait_for(session, added)
     session.until(lambda: len(session.messages()) == 1)
     assert "is not as it came" in session.messages()[0]
+    assert added.ui.verifyModelButton.enabled
+
+
+def test_check_that_is_over_before_it_is_followed_is_told_all_the_same(session, added, monkeypatch) -> None:
+    def checked(name: str, path: Path) -> Checking:
+        checking = Checking(name, path)
+        session.until(lambda: checking.poll().finished)
+        return checking
+
+    monkeypatch.setattr("MedAILib.gui.logic.Checking", checked)
+    (there,) = installed_models().values()
+    added.ui.verifyModelButton.click()
+    wait_for(session, added)
+    assert there.record.sha256 in added.ui.logText.toPlainText()
     assert added.ui.verifyModelButton.enabled
 
 

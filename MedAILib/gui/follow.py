@@ -80,7 +80,7 @@ class FollowedRun:
         self._job, self._obstacle, self._arrive, self._listener = job, obstacle, arrive, listener
         self._arrival: Arrival | None = None
         self._cancelled = False
-        self._state = job.poll()
+        self._state = JobState("queued")  # and not the job's: what it has done by now is still to be told
         self._told: JobState | None = None
 
     def poll(self) -> JobState:

@@ -113,7 +113,8 @@ class Job:
             WorkerDefect: it failed by a defect.
         """
         if not self._ended.wait(timeout):
-            raise TimeoutError(f"{self.request.model} on {self.name} was not done after {timeout} s.")
+            stands = self.poll().text or "not begun"
+            raise TimeoutError(f"{self.request.model} on {self.name} was not done after {timeout} s: {stands}.")
         if self._outcome is None:
             raise Cancelled
         if isinstance(self._outcome, Exception):
