@@ -14,6 +14,7 @@ from torch import Tensor
 
 from MedAILib.errors import OutputError
 from MedAILib.models.weights import save_checkpoint
+from MedAILib.training.architectures import OWN_PLACES
 from MedAILib.training.task import SegmentationTask, Task
 
 # Only of use while training: the network that runs has no auxiliary heads.
@@ -107,8 +108,9 @@ def licence_text(task: Task) -> str:
 
 
 def network_arguments(task: SegmentationTask) -> dict[str, Any]:
-    """The network's description for inference: that of the task, without auxiliary heads."""
-    return {key: value for key, value in task.network.items() if not key.startswith("deep_super")}
+    """The network's description for inference: that of the task, without auxiliary heads; own ones by their place."""
+    told = {key: value for key, value in task.network.items() if not key.startswith("deep_super")}
+    return told | {"_target_": OWN_PLACES.get(str(told["_target_"]), told["_target_"])}
 
 
 def metadata(task: SegmentationTask) -> dict[str, Any]:
