@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from monai.inferers import SimpleInferer
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -37,6 +38,29 @@ class AutocastInferer(SimpleInferer):
         self.kind = kind
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        with torch.autocast(inputs.device.type, self.kind, enabled=self.kind != torch.float32):
+        if self.kind == torch.float32:
+            return network(inputs, *args, **kwargs).float()
+        with torch.autocast(inputs.device.type, self.kind), _WithRightGradients():
             output = network(inputs, *args, **kwargs)
         return output.float()
+
+
+class _WithRightGradients(TorchFunctionMode):
+    """Has the processor convolve volumes in float32 that have fewer slices along their first axis than the kernel.
+
+    In bfloat16 oneDNN (of PyTorch 2.13) gives wrong gradients of such weights, or none that are numbers, and writes
+    beyond its memory, on processors with AVX-512 BF16.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (torch.conv3d, torch.conv_transpose3d) and len(args) > 1 and args[0].device.type == "cpu":
+            image, weights = args[:2]
+            if image.shape[-3] < weights.shape[-3]:
+                with torch.autocast("cpu", enabled=False):
+                    return func(*(_in_float32(x) for x in args), **{k: _in_float32(x) for k, x in kwargs.items()})
+        return func(*args, **kwargs)
+
+
+def _in_float32(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) else value
