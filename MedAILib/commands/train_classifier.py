@@ -15,6 +15,7 @@ from MedAILib.errors import InputError
 from MedAILib.models.store import find_model
 from MedAILib.progress import Progress
 from MedAILib.training.checkpoint import require_room
+from MedAILib.training.choices import ASKED
 from MedAILib.training.classification import Bench, new_network
 from MedAILib.training.classification_card import ClassifierRecord, write_classifier_card
 from MedAILib.training.classification_choices import class_choices
@@ -25,7 +26,6 @@ from MedAILib.training.cross_validation import Calibration, ClassData, split_fol
 from MedAILib.training.export import Contents, licence_text, write_model
 from MedAILib.training.initial import freeze_stages, load_initial
 from MedAILib.training.labelled_images import check_images, find_labelled_images, numbered, part_of, require_classes
-from MedAILib.training.plan import ASKED
 from MedAILib.training.plan_classifier import plan_classifier
 from MedAILib.training.prepared_images import prepare_images
 from MedAILib.training.synthetic import made_images

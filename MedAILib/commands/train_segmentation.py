@@ -16,6 +16,7 @@ from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.training.card import TrainingRecord, write_card
 from MedAILib.training.cases import Split, split_cases
+from MedAILib.training.choices import ASKED
 from MedAILib.training.data_folder import DataFolder, open_folder, prescribed_split, split_faults
 from MedAILib.training.evaluate import Evaluation, evaluate_segmentation
 from MedAILib.training.examine import CaseFacts, Examined, digest_of, examine_cases, groups_of, require_sound
@@ -23,7 +24,8 @@ from MedAILib.training.export import Bundle, write_bundle
 from MedAILib.training.folds import merged, write_ensemble
 from MedAILib.training.initial import Quiet, require_start
 from MedAILib.training.overrides import read_settings, require_sense, wishes_of, with_settings
-from MedAILib.training.plan import ASKED, CPU, GPU, balanced_weights, plan_task, task_choices
+from MedAILib.training.plan import balanced_weights, plan_task, task_choices
+from MedAILib.training.plan_grid import CPU, GPU
 from MedAILib.training.precision import training_type
 from MedAILib.training.report import write_evaluation
 from MedAILib.training.samples_picture import write_samples

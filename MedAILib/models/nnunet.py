@@ -10,7 +10,7 @@ import torch
 
 from MedAILib.errors import InputError
 from MedAILib.inference.ladder import CPU, or_on_cpu
-from MedAILib.inference.memory import is_out_of_memory
+from MedAILib.inference.memory import memory_told
 from MedAILib.inference.precision import HALF, computed_in, number_format
 from MedAILib.inference.prepare import require_usable
 from MedAILib.inference.restore import Restored
@@ -66,18 +66,10 @@ class NnunetModel:
             Cancelled: by `progress`.
         """
         self._require_suitable(volume, options)
-        try:
-            with torch.inference_mode():
-                (restored, done), gave_way = or_on_cpu(
-                    self._device, lambda device: self._through_stages(volume, options, progress, device), progress
-                )
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise InputError(
-                f"Memory ran out while {self.spec.name} ran on {volume.name}; give a region of interest, or close "
-                "other programs."
-            ) from error
+        with memory_told(f"{self.spec.name} ran on {volume.name}"), torch.inference_mode():
+            (restored, done), gave_way = or_on_cpu(
+                self._device, lambda device: self._through_stages(volume, options, progress, device), progress
+            )
         if not restored.layers.any():
             progress.warn(f"The model found nothing in {volume.name}: everything is background.")
         names = self._plan.output_names if options.probabilities else ()
