@@ -104,7 +104,8 @@ def _dice_table(evaluations: dict[str, Evaluation]) -> list[str]:
         cells = []
         for label in names:
             dice, hd = (statistics(evaluation.values(label, m), m.badness) for m in MEASURES[:2])
-            cells.append(f"{dice.mean:.4f} ({dice.low:.4f}-{dice.high:.4f}), {hd.mean:.2f}")
+            missed = f", {hd.infinite} missed" if hd.infinite else ""
+            cells.append(f"{dice.mean:.4f} ({dice.low:.4f}-{dice.high:.4f}), {hd.mean:.2f}{missed}")
         rows.append(f"| {title} | " + " | ".join(cells) + " |")
     return [head, "|" + "---|" * (1 + len(names)), *rows]
 
