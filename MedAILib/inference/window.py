@@ -156,11 +156,7 @@ class _Sliding:
                 output = self.window(corner).permute(axis + 1, 0, *(a + 1 for a in others))
                 where = (slice(second, second + self.roi[others[0]]), slice(third, third + self.roi[others[1]]))
                 for ring, part in _ring_parts(first, depth):
-                    place_of = sums[(ring, slice(None), *where)]
-                    if dtype == torch.float32:  # without a weighted copy
-                        place_of.addcmul_(output[part], weights[part][:, None])
-                    else:
-                        place_of += output[part] * weights[part][:, None]
+                    _add(sums[(ring, slice(None), *where)], output[part], weights[part])
                     counts[(ring, *where)] += weights[part]
                 done += 1
         self.progress.step(total, total, "Segmenting")
@@ -184,6 +180,20 @@ class _Sliding:
         if self.agreement is not None:
             self.agreement.settle(mean)
         return mean.to(self.weights.device).float()
+
+
+def _add(sums: Tensor, output: Tensor, weights: Tensor) -> None:
+    """Add an output (D, C, A, B), float32, times its weights (D, A, B), to the sums in their place.
+
+    In float16 the product is rounded to float32 and the sum once more, as nnU-Net has it.
+    """
+    if sums.dtype == torch.float32:
+        sums.addcmul_(output, weights[:, None])
+    elif sums.device.type != "cpu":
+        sums += output * weights[:, None]
+    else:  # plane by plane, so that what is in between stays in the processor's cache
+        for place, values, weight in zip(sums, output, weights.float(), strict=True):
+            place.copy_(torch.mul(values, weight).add_(place))
 
 
 def forwards(shape: tuple[int, ...], windows: Windows, mirror_axes: tuple[int, ...]) -> int:
