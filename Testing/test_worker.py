@@ -22,6 +22,7 @@ from MedAILib.progress import Cancelled, Progress
 from MedAILib.request import RunOptions, RunRequest
 from MedAILib.statistics import segment_statistics
 from MedAILib.volume import Geometry, Volume
+from MedAILib.worker import client as client_module
 from MedAILib.worker import process as process_module
 from MedAILib.worker import protocol
 from MedAILib.worker.client import Job, WorkerClient, WorkerDefect, WorkerDied, WorkerStatus
@@ -576,6 +577,63 @@ while (message := protocol.read_message(stdin)) is not None:
             protocol.write_message(stdout, answer)
         answers.clear()
 """
+
+
+SLOW_TO_BEGIN = """
+import sys
+from MedAILib.worker import protocol
+from MedAILib.worker.protocol import Kind, Message
+stdin, stdout = open(0, "rb", buffering=0), open(1, "wb", buffering=0)
+protocol.write_message(stdout, Message(Kind.HELLO, body={"pid": 0}))
+while (message := protocol.read_message(stdin)) is not None:
+    if message.kind is Kind.CANCEL:  # it had begun before it heard of that, and hears nothing while it computes
+        protocol.write_message(stdout, Message(Kind.STARTED, message.run))
+    if message.kind is Kind.FREE:
+        open(sys.argv[1], "w").close()
+"""
+
+
+def test_run_that_begins_after_its_cancel_s_grace_does_not_keep_the_worker(
+    volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "CANCEL_GRACE_S", 0.0)
+    with WorkerClient([sys.executable, "-c", SLOW_TO_BEGIN, str(tmp_path / "freed")]) as client:
+        job = client.submit(RunRequest("a"), volume)
+        until(lambda: client.versions)
+        (pid,) = workers()
+        job.cancel()
+        assert job.poll().state == "cancelled"
+        until(lambda: not alive(pid))
+
+
+def test_runs_that_wait_for_a_worker_just_started_move_to_a_fresh_one_at_a_restart(
+    client: WorkerClient, volume: Volume
+) -> None:
+    job = client.submit(RunRequest("threshold"), volume)
+    client.restart()
+    assert job.result(LIMIT_S).layers.any()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("at", ["received", "start"])
+def test_defect_in_what_follows_a_worker_ends_it_and_keeps_nobody_waiting(
+    at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def received(process: process_module.WorkerProcess, message: protocol.Message) -> None:
+        raise KeyError("a defect")
+
+    def start(*arguments: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    reasons: list[str] = []
+    if at == "start":
+        monkeypatch.setattr(process_module.WorkerProcess, "_follow", start)
+    worker = process_module.WorkerProcess(tuple(STANDIN), received, lambda _, reason: reasons.append(reason))
+    worker.start()
+    until(lambda: reasons)
+    worker.join(LIMIT_S)
+    assert reasons == ["could not be talked with" if at == "received" else "could not be followed to its end"]
+    assert workers() == []
 
 
 def test_late_answer_never_reaches_another_run(volume: Volume) -> None:
