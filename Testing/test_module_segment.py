@@ -190,7 +190,7 @@ def test_interrupted_waiting_ends_the_run(session, client, bundle) -> None:
     with pytest.raises(KeyboardInterrupt):
         session.logic(waiting).segment(session.add_volume(), model=bundle, device="cpu")
     with pytest.raises(Cancelled):
-        waiting.job.result(timeout=30)
+        waiting.job.result(timeout=240)
 
 
 def test_failed_run_leaves_the_scene_as_it_was(session, client) -> None:
