@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from standin import i18n
 
+from MedAILib.system_memory import total_memory
 from MedAILib.worker.client import WorkerClient
 
 if TYPE_CHECKING:
@@ -26,11 +28,24 @@ settings.register_profile("medai", settings.get_profile("explore"), derandomize=
 settings.load_profile("medai")
 
 
-def pytest_configure() -> None:
+# What one process of tests may occupy, with the commands and workers that it starts.
+PROCESS_BYTES = 4 * 2**30
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes `-n auto` means: one for each core, as far as there is memory for them."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, min(cores, (total_memory() or PROCESS_BYTES) // PROCESS_BYTES))
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Let commands that tests start hear an interrupt, also where a shell runs the tests in its background.
 
     Such a shell has its children ignore it, theirs with them, and Python leaves that as it finds it.
     """
+    if getattr(config.option, "numprocesses", None):  # the cores are theirs; before they start, as they load PyTorch
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

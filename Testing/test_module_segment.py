@@ -169,7 +169,7 @@ def test_interrupted_waiting_ends_the_run(session, client, segmenter) -> None:
     with pytest.raises(KeyboardInterrupt):
         session.logic(waiting).segment(session.add_volume(), model=segmenter, device="cpu")
     with pytest.raises(Cancelled):
-        waiting.job.result(timeout=30)
+        waiting.job.result(timeout=240)
 
 
 def test_failed_run_leaves_the_scene_as_it_was(session, client) -> None:

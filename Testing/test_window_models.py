@@ -178,9 +178,9 @@ def test_model_at_an_address_comes_with_progress(session, server, archive) -> No
 def test_cancelled_download_leaves_the_models_as_they_were(session, server) -> None:
     def trickle(handler: Any) -> None:
         handler.send_response(200)
-        handler.send_header("Content-Length", str(1 << 24))
+        handler.send_header("Content-Length", str(1 << 28))
         handler.end_headers()
-        for _ in range(300):
+        for _ in range(4000):
             handler.wfile.write(bytes(1 << 16))
             time.sleep(0.05)
 
@@ -189,7 +189,7 @@ def test_cancelled_download_leaves_the_models_as_they_were(session, server) -> N
     session.until(lambda: widget._run.poll().done > 0)
     assert widget.ui.cancelButton.enabled
     widget.ui.cancelButton.click()
-    session.until(lambda: widget._run.finished, seconds=4)
+    session.until(lambda: widget._run.finished)
     assert widget.ui.statusLabel.text == "Cancelled"
     assert installed_models() == {}
     assert widget.ui.addModelButton.enabled

@@ -98,7 +98,7 @@ def test_apply_waits_for_an_image(session) -> None:
     widget.ui.inputVolumeSelector.setCurrentNode(volume)
     assert widget.ui.applyButton.enabled
     session.scene.RemoveNode(volume)
-    session.until(lambda: not widget.ui.applyButton.enabled, seconds=5)
+    session.until(lambda: not widget.ui.applyButton.enabled)
 
 
 def settings(widget: Any) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def test_cancel_takes_all_frames_back(session, behaving_client, browser, tmp_pat
     widget.ui.applyButton.click()
     session.until(lambda: widget._run.poll().done == 2)
     widget.ui.cancelButton.click()
-    session.until(lambda: widget._run.finished, seconds=4)
+    session.until(lambda: widget._run.finished)
     assert widget.ui.statusLabel.text == "Cancelled"
     assert session.node_ids() == before
     assert browser.GetSelectedItemNumber() == 1
@@ -89,7 +89,7 @@ def test_sequence_that_goes_during_the_run_drops_the_results(session, behaving_c
     widget.ui.applyButton.click()
     session.until(lambda: widget._run.poll().state == "running")
     session.scene.RemoveNode(browser.GetMasterSequenceNode())
-    session.until(lambda: widget._run.finished, seconds=4)
+    session.until(lambda: widget._run.finished)
     assert "Cine was removed" in widget.ui.statusLabel.text
     assert session.nodes("vtkMRMLSegmentationNode") == []
 

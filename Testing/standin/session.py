@@ -133,7 +133,7 @@ class Session:
         return list(slicer.util.getNodesByClass(class_name, self.scene))
 
     @staticmethod
-    def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    def until(condition: Callable[[], object], seconds: float = 240.0) -> None:
         """Let events happen until the condition holds."""
         qt.process_until(condition, seconds)
 
@@ -143,7 +143,7 @@ class Session:
         return [text for text, _ in ctk.shown]
 
 
-def run_to_end(widget: Any, seconds: float = 60.0) -> None:
+def run_to_end(widget: Any, seconds: float = 240.0) -> None:
     """Click Apply and let events happen until the run is over."""
     assert widget.ui.applyButton.enabled, widget.ui.applyButton.toolTip
     widget.ui.applyButton.click()
