@@ -1,19 +1,18 @@
 """`medai train` for a task of the kind "detection": look at the data, plan or complete the task, train, validate."""
 
 import argparse
-import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from MedAILib.commands.train_options import program, write_task
 from MedAILib.errors import InputError
 from MedAILib.models.open import open_model
 from MedAILib.models.store import find_model
-from MedAILib.output import whole_file
 from MedAILib.progress import Progress
 from MedAILib.training.boxed_images import (
     LISTS,
@@ -41,6 +40,7 @@ from MedAILib.training.intensities import intensity_entries
 from MedAILib.training.overrides import read_settings, require_kinds
 from MedAILib.training.plan_detection import plan_detector, plan_left, require_boxes
 from MedAILib.training.plan_grid import CPU, GPU
+from MedAILib.training.processes import is_first
 from MedAILib.training.segmentation import TrainingRun
 
 PLANNED = "detection"
@@ -99,7 +99,7 @@ def run_train_detector(
     folder: Path = options.output
     place = folder.with_name(folder.name + ".training")
     if not options.resume:
-        _write_task(task, place / "task.json")
+        write_task(task, place / "task.json")
     if options.plan_only:
         return
     samples = []
@@ -109,6 +109,8 @@ def run_train_detector(
     initial = None if options.initial is None else find_model(str(options.initial))
     run = TrainingRun(place, task.epochs, str(device), options.resume, initial, data.digest, data.groups)
     weights = train_detector(task, samples, run, progress)
+    if not is_first():
+        return
     halves = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
     command = _command(options)
     names = [[case.name for case in part] for part in (sides.training, sides.validation)]
@@ -231,16 +233,9 @@ def _split(data: _Data, task: DetectionTask, fold: int) -> _Sides:
     )
 
 
-def _write_task(task: DetectionTask, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as part:
-        text = json.dumps({"kind": "detection", **asdict(task)}, indent=2, ensure_ascii=False)
-        part.write_text(text + "\n", encoding="utf-8")
-
-
 def _command(options: argparse.Namespace) -> str:
     """The command line that repeats this training."""
-    words = ["medai", "train", str(options.task), "--data", options.data.name, "-o", options.output.name]
+    words = [*program(), str(options.task), "--data", options.data.name, "-o", options.output.name]
     words += ["--fold", options.fold or "0"] + (["--epochs", str(options.epochs)] if options.epochs else [])
     words += [word for pair in options.set for word in ("--set", pair)]
     return shlex.join(words + (["--initial", options.initial.name] if options.initial else []))

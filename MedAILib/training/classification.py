@@ -26,7 +26,17 @@ from MedAILib.progress import Progress
 from MedAILib.training.augment_images import Augmentation
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.initial import Quiet, freeze_stages, load_initial
-from MedAILib.training.segmentation import AutocastInferer
+from MedAILib.training.precision import AutocastInferer, training_type
+from MedAILib.training.processes import (
+    SharedOrder,
+    is_first,
+    joined,
+    mean_over_processes,
+    own_seed,
+    own_share,
+    process_count,
+    wait_for_all,
+)
 
 WARM_UP = 0.15  # share of the steps in which the learning rate rises
 TEACHERS_AT_ONCE = 2
@@ -135,7 +145,8 @@ def train_network(task: ClassificationTask, lesson: Lesson, bench: Bench, progre
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(task.ema_decay), use_buffers=True)
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=task.learning_rate, weight_decay=task.weight_decay)
-    batch = min(task.batch, len(lesson.images))
+    batch = min(task.batch, len(lesson.images) // process_count() * process_count())
+    share = own_share(batch, least=2 if process_count() > 1 else 1)
     length = len(lesson.images) // batch
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, task.learning_rate, total_steps=lesson.epochs * length + 1, pct_start=WARM_UP
@@ -143,11 +154,14 @@ def train_network(task: ClassificationTask, lesson: Lesson, bench: Bench, progre
     parts: dict[str, Any] = {"network": network, "average": average, "optimizer": optimizer, "schedule": schedule}
     path = bench.folder / f"{lesson.name.replace(' ', '_')}.pt"
     stamp = f"{bench.stamp} {len(lesson.teachers)} {lesson.epochs}" + (" best" if lesson.judged else "")
+    stamp += f" {process_count()} processes" if process_count() > 1 else ""
     epoch = _resumed(parts, path, stamp) if bench.resume and path.is_file() else 0
     if epoch < lesson.epochs:
-        order = SeededOrder(len(lesson.images), lesson.seed, epoch)
+        order: Sampler[Any] = SeededOrder(len(lesson.images), lesson.seed, epoch)
+        if process_count() > 1:
+            order = SharedOrder(order, batch, drop_last=True)
         loader = DataLoader(
-            TensorDataset(lesson.images, lesson.targets), batch, sampler=order, drop_last=True, num_workers=0
+            TensorDataset(lesson.images, lesson.targets), share, sampler=order, drop_last=True, num_workers=0
         )
         _run(task, lesson, bench, parts, _Course(path, epoch, stamp, loader), progress)
     done: nn.Module = average.module
@@ -194,22 +208,22 @@ def _run(
         nn.CrossEntropyLoss() if lesson.teachers else TargetLoss(task, None if weights is None else weights.to(device))
     )
     choice = torch.Generator()
-    flip = task.mirrored_axes
+    flip, kind = task.mirrored_axes, training_type(task.precision, device)
 
     def prepared(batch: Sequence[Tensor], where: Any, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         images, targets = change.mixed(change(batch[0].to(where)), batch[1].to(where))
         if lesson.teachers:
-            targets = _taught(lesson.teachers, images, flip, choice)
+            targets = _taught(lesson.teachers, images, (flip, kind), choice)
         return images, targets
 
     trainer = SupervisedTrainer(
         device=device,
         max_epochs=lesson.epochs,
         train_data_loader=course.loader,
-        network=parts["network"],
+        network=joined(parts["network"], device),
         optimizer=parts["optimizer"],
         loss_function=loss,
-        inferer=AutocastInferer(torch.bfloat16),
+        inferer=AutocastInferer(kind),
         prepare_batch=prepared,
         decollate=False,
     )
@@ -221,14 +235,14 @@ def _run(
 
     @trainer.on(Events.EPOCH_STARTED)
     def reseed() -> None:
-        seed = lesson.seed + 1000 * trainer.state.epoch
+        seed = own_seed(lesson.seed + 1000 * trainer.state.epoch)
         change.reseed(seed)
         choice.manual_seed(seed)
         torch.manual_seed(seed)  # of dropout
 
     @trainer.on(Events.ITERATION_COMPLETED)
     def watch() -> None:
-        found = float(trainer.state.output["loss"].detach())
+        found = mean_over_processes(float(trainer.state.output["loss"].detach()))
         if not math.isfinite(found):
             raise ModelError(
                 f"Training stopped: the loss of {lesson.name} is no finite number in epoch {trainer.state.epoch}."
@@ -242,6 +256,8 @@ def _run(
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def keep() -> None:
+        if not is_first():
+            return
         if lesson.judged:
             scores = scores_of(parts["average"].module, lesson.judged[0], bench.device)
             surprise = float(nn.functional.cross_entropy(scores, lesson.judged[1]))
@@ -252,19 +268,27 @@ def _run(
         save_checkpoint({"epoch": trainer.state.epoch, "stamp": course.stamp, **best, **states}, course.path)
 
     trainer.run()
+    wait_for_all()  # for the first one's last checkpoint
 
 
 @torch.no_grad()
-def _taught(teachers: Sequence[nn.Module], images: Tensor, flip: Sequence[int], choice: torch.Generator) -> Tensor:
+def _taught(
+    teachers: Sequence[nn.Module],
+    images: Tensor,
+    how: tuple[Sequence[int], torch.dtype],
+    choice: torch.Generator,
+) -> Tensor:
     """Mean probabilities (B, classes) of some teachers, each of which sees the images as they are or mirrored.
 
+    `how` are the axes along which they may be mirrored, and the number type that teachers compute in.
     Over the epochs that amounts to the mean of all teachers over all mirrored copies.
     """
+    flip, kind = how
     chosen = torch.randperm(len(teachers), generator=choice)[:TEACHERS_AT_ONCE].tolist()
     total = torch.zeros(1, device=images.device)
     for number in chosen:
         axes = [axis for axis in flip if float(torch.rand(1, generator=choice)) < 0.5]
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with torch.autocast(images.device.type, kind, enabled=kind != torch.float32):
             found = teachers[number](images.flip(axes) if axes else images)
         total = total + found.float().softmax(dim=1)
     return total / len(chosen)

@@ -57,6 +57,8 @@ class ClassificationTask:
         synthetic: generators (names or folders of bundles), each of one class, whose pictures are learnt from too; not
             for sequences.
         synthetic_share: how many pictures each of them makes, as a share of its class's real ones.
+        precision: of the network while it is taught: "auto" (bfloat16 where the device computes in it, else float32),
+            "float32" or "bfloat16" (anywhere, as slow as it may be); the loss, and all after training, is in float32.
         frozen_stages: with `--initial`, how many of a network's first stages keep that model's weights.
         strange_quantile: images of a higher energy than this share of the pool's (of the validation part's, where
             there are no folds) are "not sure"; 0 for no such score.
@@ -112,6 +114,7 @@ class ClassificationTask:
     synthetic: list[str] = field(default_factory=list)
     synthetic_share: float = 1.0
     frozen_stages: int = 0
+    precision: str = "bfloat16"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "intensity", intensity_entries(self.intensity))
@@ -147,6 +150,7 @@ class ClassificationTask:
             "augmentation": not set(self.augmentation) <= set(AUGMENTATIONS),
             "synthetic": bool(self.synthetic) and self.frames > 0,
             "synthetic_share": not 0 <= self.synthetic_share <= 100,
+            "precision": self.precision not in ("auto", "float32", "bfloat16"),
             "threshold": self.threshold not in ("balanced", "accuracy"),
             "strange_quantile": not 0 <= self.strange_quantile <= 1,
         }

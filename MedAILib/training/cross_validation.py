@@ -29,7 +29,7 @@ from MedAILib.training.labelled_images import MADE
 # What of a task decides every network's weights; how many there are and how long they learn is each one's own.
 DECISIVE = (
     *("network", "student", "folds", "seed", "batch", "learning_rate", "weight_decay", "ema_decay"),
-    *("loss", "class_weights", "label_smoothing", "augmentation"),
+    *("loss", "class_weights", "label_smoothing", "augmentation", "precision"),
 )
 THRESHOLDS = np.linspace(0.2, 0.8, 121)
 SMOOTHED = 0.06  # thresholds this far apart share their accuracy, so that no single image decides

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from MedAILib.output import whole_file
 from MedAILib.training.plots import ACCENT, INK, REFERENCE, STYLE
+from MedAILib.training.processes import is_first
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,13 @@ class EpochRecord:
 
 
 def write_curves(epochs: Sequence[EpochRecord], folder: Path) -> None:
-    """Write `losses.csv` and `losses.png`.
+    """Write `losses.csv` and `losses.png`; of several processes the first does.
 
     Raises:
         OutputError: a file can't be written.
     """
+    if not is_first():
+        return
     with whole_file(folder / "losses.csv") as part, part.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["epoch", "loss", "learning_rate", "dice"])
@@ -62,7 +65,12 @@ def draw_curves(epochs: Sequence[EpochRecord]) -> Figure:
 
 
 def board_writer(folder: Path, step: int) -> Any | None:
-    """A writer of TensorBoard's files that goes on after `step`; None where tensorboardX is not installed."""
+    """A writer of TensorBoard's files that goes on after `step`; None where tensorboardX is not installed.
+
+    Of several processes the first has one.
+    """
+    if not is_first():
+        return None
     try:
         from tensorboardX import SummaryWriter  # noqa: PLC0415  an extra, slow to import
     except ImportError:

@@ -13,12 +13,12 @@ from MedAILib.training.augmentations import require_known
 from MedAILib.training.intensities import intensity_entries, require_runnable
 from MedAILib.training.losses import LOSSES
 from MedAILib.training.plan_grid import Wishes
+from MedAILib.training.precision import PRECISIONS
 from MedAILib.training.recipe import PARAMETERS, usual_recipe
 from MedAILib.training.task import SegmentationTask
 
 SCHEDULES = ("poly", "cosine", "constant")
 SAMPLINGS = ("uniform", "foreground", "classes")
-PRECISIONS = ("auto", "float32", "bfloat16")
 SHORT = {"spacing": "spacing_mm", "preprocessing": "intensity", "mirror": "mirror_axes", "lr": "learning_rate"}
 PLANNED = ("network", "patch", "spacing_mm", "batch", "memory_gb")
 
@@ -174,7 +174,7 @@ def _require_network(task: SegmentationTask) -> None:
         raise InputError(f"Stages of {name} can't be frozen; leave frozen_stages at 0.")
 
 
-FREEZABLE = ("DynUNet", "UNet", "BasicUNet", "SegResNet", "SwinUNETR", "AutoEncoder")
+FREEZABLE = ("DynUNet", "UNet", "BasicUNet", "SegResNet", "SwinUNETR", "FCN", "AutoEncoder")
 
 
 def changed_keys(one: SegmentationTask, other: SegmentationTask) -> list[str]:

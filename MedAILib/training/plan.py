@@ -198,7 +198,7 @@ def _why_channels(data: DataFolder, channels: tuple[str, ...]) -> str:
 
 def _describe(entry: dict[str, Any], levels: Levels) -> str:
     text = str(entry["_target_"])
-    if text in ("DynUNet", "UNet", "AutoEncoder"):
+    if text in ("DynUNet", "UNet", "FCN", "AutoEncoder"):
         features = entry.get("filters", entry.get("channels"))
         text += f", strides {' '.join(short(stride) for stride in levels.strides)}, features {features}"
         if text.startswith("DynUNet"):
@@ -209,7 +209,9 @@ def _describe(entry: dict[str, Any], levels: Levels) -> str:
 def _why_network(network: str, wishes: Wishes, levels: Levels) -> str:
     what = f"{len(levels.strides)} levels: each axis is halved while 4 voxels are left and it is as fine as the others"
     if network == "AutoEncoder":
-        what += "; encoder and decoder without connections between them, the nearest that MONAI has to an FCN"
+        what += "; encoder and decoder without connections between them"
+    if network == "FCN":
+        what += "; scores of the three coarsest are upsampled and summed (Long, Shelhamer and Darrell 2015)"
     if len(levels.strides) < LEAST_LEVELS and not wishes.network:
         return f"the images are too small for nnU-Net's own U-Net; {what}"
     return f"{ASKED}; {what}" if wishes.network else f"nnU-Net's own U-Net; {what}"

@@ -1,4 +1,4 @@
-"""In which numbers a network computes while it is trained: half precision only where the hardware has it."""
+"""In which numbers a network computes while it is trained: for "auto" half precision only where the hardware has it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,12 +7,19 @@ import torch
 from monai.inferers import SimpleInferer
 from torch import Tensor
 
+PRECISIONS = ("auto", "float32", "bfloat16")
+
 
 def training_type(precision: str, device: torch.device) -> torch.dtype:
     """The number type for a task's `precision`; "auto" is bfloat16 where the device computes in it, else float32."""
     if precision == "auto":
         return torch.bfloat16 if computes_bfloat16(device) else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def type_told(precision: str, device: torch.device) -> str:
+    """The number type as a model card names it."""
+    return str(training_type(precision, device)).removeprefix("torch.")
 
 
 def computes_bfloat16(device: torch.device) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from MedAILib.training.architectures import OWN_PLACES
 from MedAILib.training.bundle_config import CROP, DEVICE, EVALUATOR, WEIGHTS, described, image_format, images_of
 from MedAILib.training.export import Contents, licence_text, write_model
 from MedAILib.training.task import SegmentationTask
@@ -37,8 +38,9 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
 
 
 def network_arguments(task: SegmentationTask) -> dict[str, Any]:
-    """The network's description for inference: that of the task, without auxiliary heads."""
-    return {key: value for key, value in task.network.items() if not key.startswith("deep_super")}
+    """The network's description for inference: that of the task, without auxiliary heads; own ones by their place."""
+    told = {key: value for key, value in task.network.items() if not key.startswith("deep_super")}
+    return told | {"_target_": OWN_PLACES.get(str(told["_target_"]), told["_target_"])}
 
 
 def metadata(task: SegmentationTask) -> dict[str, Any]:
