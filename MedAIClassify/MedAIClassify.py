@@ -39,8 +39,8 @@ from MedAILib.gui.logic import ModelLogic
 from MedAILib.gui.module_test import ModuleTest
 from MedAILib.gui.nodes import id_of, is_there, node_of
 from MedAILib.gui.panel import ModelPanel
+from MedAILib.gui.place_list import PlaceList
 from MedAILib.gui.show import (
-    jump_to,
     set_overlay_opacity,
     show_image,
     show_overlay,
@@ -137,7 +137,6 @@ class MedAIClassifyWidget(ModelPanel):
     UI = "UI/MedAIClassify.ui"
 
     def __init__(self, parent=None):
-        self._spots: list[Any] = []
         self._cornerText = ""
         self._views = LinkedViews(lambda: follow_views(slicer.mrmlScene), place_on_plot)
         super().__init__(parent)
@@ -146,11 +145,11 @@ class MedAIClassifyWidget(ModelPanel):
         return MedAIClassifyLogic()
 
     def connectOwn(self):
+        self._places = PlaceList(self.ui.resultList)
         self.ui.explainButton.connect("clicked(bool)", self.onExplainButton)
         self.ui.segmentComboBox.connect("currentIndexChanged(int)", self._onSegmentPicked)
         self.ui.classComboBox.connect("currentIndexChanged(int)", self._onClassPicked)
         self.ui.opacitySlider.connect("valueChanged(int)", self._onOpacityChanged)
-        self.ui.resultList.connect("currentRowChanged(int)", self._onSpotPicked)
         self.ui.saveReportButton.connect("clicked(bool)", self.onSaveReportButton)
 
     def initializeParameterNode(self):
@@ -202,11 +201,6 @@ class MedAIClassifyWidget(ModelPanel):
 
     def _onOpacityChanged(self, percent):
         set_overlay_opacity(is_saliency, percent / 100)
-
-    def _onSpotPicked(self, row):
-        """Go to the place of a finding or a slice."""
-        if 0 <= row < len(self._spots) and self._spots[row].place_ras is not None:
-            jump_to(self._spots[row].place_ras)
 
     # A run
 
@@ -365,7 +359,7 @@ class MedAIClassifyWidget(ModelPanel):
             return
         self._fillClasses()
         self._fillSegments()
-        self._fillSpots()
+        self._showSpots()
         result = self._parameterNode.result
         self.ui.saveReportButton.enabled = is_there(result) and has_result(result)
         self.ui.explainButton.enabled = bool(self.ui.applyButton.enabled) and self._classes() is not None
@@ -422,17 +416,10 @@ class MedAIClassifyWidget(ModelPanel):
             self._parameterNode.segment = ids[0]
         combo.currentIndex = combo.findData(self._parameterNode.segment)
 
-    def _fillSpots(self):
-        """The rows of the chosen result; choosing one goes to its place."""
-        node, rows = self._parameterNode.result, self.ui.resultList
-        spots = spots_of(node) if is_there(node) and node.GetTable() is not None else []
-        if spots != self._spots:
-            self._spots = spots
-            rows.blockSignals(True)
-            rows.clear()
-            for spot in spots:
-                rows.addItem(spot.text)
-            rows.blockSignals(False)
+    def _showSpots(self):
+        """The rows of the chosen result."""
+        node = self._parameterNode.result
+        self._places.show(spots_of(node) if is_there(node) and node.GetTable() is not None else [])
 
     def _restoreCorner(self):
         """What the last result with a note for the slice views says, while the panel asks for it."""
