@@ -56,7 +56,7 @@ from MedAILib.scene.classification import is_saliency
 from MedAILib.scene.position import VIEWS, follow_views, place_on_plot, shown_slice, spots_of, voxel_axis
 from MedAILib.scene.read import geometry_of, require_image, volume_from_nodes
 from MedAILib.scene.results import has_result, image_of, result_of
-from MedAILib.scene.sequences import sequence_shown_in
+from MedAILib.scene.sequences import sequence_shown_in, shown_in
 
 WHOLE, ONE_SLICE, EACH_SLICE, REGION, SEGMENT, EACH_FRAME = PARTS = (
     "the whole image",
@@ -179,17 +179,18 @@ class MedAIClassifyWidget(ModelPanel):
     def onSaveReportButton(self):
         """Write the result that is listed into a file that the user names."""
         node = self._parameterNode.result
-        try:
-            result_of(node)
-            kinds = ";;".join(f"{text} (*{end})" for text, end in zip(_reportNames(), REPORT_ENDINGS, strict=True))
-            chosen = qt.QFileDialog.getSaveFileName(
-                self.parent, _("Report of {name}").format(name=node.GetName()), f"{node.GetName()}.json", kinds
-            )
-            if chosen:
-                self.logic.saveReport(node, chosen)
-                self._messages.tell(_("Saved {path}.").format(path=chosen))
-        except MedAIError as error:
-            self._messages.show(error)
+        with slicer.util.tryWithErrorDisplay(_("The report could not be saved.")):
+            try:
+                result_of(node)
+                kinds = ";;".join(f"{text} (*{end})" for text, end in zip(_reportNames(), REPORT_ENDINGS, strict=True))
+                chosen = qt.QFileDialog.getSaveFileName(
+                    self.parent, _("Report of {name}").format(name=node.GetName()), f"{node.GetName()}.json", kinds
+                )
+                if chosen:
+                    self.logic.saveReport(node, chosen)
+                    self._messages.tell(_("Saved {path}.").format(path=chosen))
+            except MedAIError as error:
+                self._messages.show(error)
 
     def _onSegmentPicked(self, index):
         if self._parameterNode and index >= 0:
@@ -267,19 +268,20 @@ class MedAIClassifyWidget(ModelPanel):
         return self.logic.classifyAsync(**options, **listeners)
 
     def showResults(self, nodes):
+        parameters = self.logic.getParameterNode()  # also where the user has left the panel meanwhile
         byClass: dict[str, list[Any]] = {}
         for node in nodes:
             byClass.setdefault(node.GetClassName(), []).append(node)
-        volumeNode = self._inputNodes()[0]
+        volumeNode = self._imageOfRun()
         saliencyNode = next((node for node in nodes if is_saliency(node)), None)
         if saliencyNode is not None:
-            show_overlay(volumeNode, saliencyNode, self._parameterNode.opacityPercent / 100)
+            show_overlay(volumeNode, saliencyNode, parameters.opacityPercent / 100)
         else:
             show_image(volumeNode)
         tableNode = next((node for node in byClass.get("vtkMRMLTableNode", []) if spots_of(node)), None)
         charts = byClass.get("vtkMRMLPlotChartNode", [])
         if tableNode is not None:
-            self._parameterNode.result = tableNode
+            parameters.result = tableNode
         if charts and tableNode is not None:
             show_plot_and_table(charts[0], tableNode)
         elif charts:
@@ -291,9 +293,15 @@ class MedAIClassifyWidget(ModelPanel):
         self._messages.log(_("Done: {names}").format(names=", ".join(node.GetName() for node in nodes)))
         for textNode in byClass.get("vtkMRMLTextNode", []):
             self._messages.log(textNode.GetText())
-            if self._parameterNode.corner:
+            if parameters.corner:
                 textNode.SetAttribute(CORNER_ATTRIBUTE, textNode.GetText().split("\n")[1])
         self._restoreCorner()
+
+    def _imageOfRun(self):
+        """The image that the last run was on; another one may be chosen by now."""
+        ids = (self._lastArguments or {})["volumeNode"]
+        node = slicer.mrmlScene.GetNodeByID(ids if isinstance(ids, str) else ids[0])
+        return shown_in(node) if node.IsA("vtkMRMLSequenceNode") else node
 
     def _summary(self, nodes, tableNode, saliencyNode) -> str:
         if tableNode is not None:
@@ -425,7 +433,7 @@ class MedAIClassifyWidget(ModelPanel):
         """What the last result with a note for the slice views says, while the panel asks for it."""
         notes = [node.GetAttribute(CORNER_ATTRIBUTE) for node in slicer.util.getNodesByClass("vtkMRMLTextNode")]
         known = [note for note in notes if note]
-        self._writeInCorner(known[-1] if known and self._parameterNode.corner else "")
+        self._writeInCorner(known[-1] if known and self.logic.getParameterNode().corner else "")
 
     def _writeInCorner(self, text):
         """Write into the slice views, and take back no more than what was written here."""
