@@ -20,7 +20,6 @@ from MedAILib.training.choices import ASKED
 from MedAILib.training.data_folder import DataFolder, open_folder, prescribed_split, split_faults
 from MedAILib.training.evaluate import Evaluation, evaluate_segmentation
 from MedAILib.training.examine import CaseFacts, Examined, digest_of, examine_cases, groups_of, require_sound
-from MedAILib.training.export import Bundle, write_bundle
 from MedAILib.training.folds import merged, write_ensemble
 from MedAILib.training.initial import Quiet, require_start
 from MedAILib.training.overrides import read_settings, require_sense, wishes_of, with_settings
@@ -30,6 +29,7 @@ from MedAILib.training.precision import training_type
 from MedAILib.training.report import write_evaluation
 from MedAILib.training.samples_picture import write_samples
 from MedAILib.training.segmentation import TrainingRun, train_segmentation
+from MedAILib.training.segmentation_export import Bundle, write_bundle
 from MedAILib.training.task import TASKS, SegmentationTask, read_task
 
 
