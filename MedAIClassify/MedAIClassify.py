@@ -39,8 +39,8 @@ from MedAILib.gui.logic import ModelLogic
 from MedAILib.gui.module_test import ModuleTest
 from MedAILib.gui.nodes import id_of, is_there, node_of
 from MedAILib.gui.panel import ModelPanel
+from MedAILib.gui.place_list import PlaceList
 from MedAILib.gui.show import (
-    jump_to,
     set_overlay_opacity,
     show_image,
     show_overlay,
@@ -56,7 +56,7 @@ from MedAILib.scene.classification import is_saliency
 from MedAILib.scene.position import VIEWS, follow_views, place_on_plot, shown_slice, spots_of, voxel_axis
 from MedAILib.scene.read import geometry_of, require_image, volume_from_nodes
 from MedAILib.scene.results import has_result, image_of, result_of
-from MedAILib.scene.sequences import sequence_shown_in
+from MedAILib.scene.sequences import sequence_shown_in, shown_in
 
 WHOLE, ONE_SLICE, EACH_SLICE, REGION, SEGMENT, EACH_FRAME = PARTS = (
     "the whole image",
@@ -137,7 +137,6 @@ class MedAIClassifyWidget(ModelPanel):
     UI = "UI/MedAIClassify.ui"
 
     def __init__(self, parent=None):
-        self._spots: list[Any] = []
         self._cornerText = ""
         self._views = LinkedViews(lambda: follow_views(slicer.mrmlScene), place_on_plot)
         super().__init__(parent)
@@ -146,11 +145,11 @@ class MedAIClassifyWidget(ModelPanel):
         return MedAIClassifyLogic()
 
     def connectOwn(self):
+        self._places = PlaceList(self.ui.resultList)
         self.ui.explainButton.connect("clicked(bool)", self.onExplainButton)
         self.ui.segmentComboBox.connect("currentIndexChanged(int)", self._onSegmentPicked)
         self.ui.classComboBox.connect("currentIndexChanged(int)", self._onClassPicked)
         self.ui.opacitySlider.connect("valueChanged(int)", self._onOpacityChanged)
-        self.ui.resultList.connect("currentRowChanged(int)", self._onSpotPicked)
         self.ui.saveReportButton.connect("clicked(bool)", self.onSaveReportButton)
 
     def initializeParameterNode(self):
@@ -180,17 +179,18 @@ class MedAIClassifyWidget(ModelPanel):
     def onSaveReportButton(self):
         """Write the result that is listed into a file that the user names."""
         node = self._parameterNode.result
-        try:
-            result_of(node)
-            kinds = ";;".join(f"{text} (*{end})" for text, end in zip(_reportNames(), REPORT_ENDINGS, strict=True))
-            chosen = qt.QFileDialog.getSaveFileName(
-                self.parent, _("Report of {name}").format(name=node.GetName()), f"{node.GetName()}.json", kinds
-            )
-            if chosen:
-                self.logic.saveReport(node, chosen)
-                self._messages.tell(_("Saved {path}.").format(path=chosen))
-        except MedAIError as error:
-            self._messages.show(error)
+        with slicer.util.tryWithErrorDisplay(_("The report could not be saved.")):
+            try:
+                result_of(node)
+                kinds = ";;".join(f"{text} (*{end})" for text, end in zip(_reportNames(), REPORT_ENDINGS, strict=True))
+                chosen = qt.QFileDialog.getSaveFileName(
+                    self.parent, _("Report of {name}").format(name=node.GetName()), f"{node.GetName()}.json", kinds
+                )
+                if chosen:
+                    self.logic.saveReport(node, chosen)
+                    self._messages.tell(_("Saved {path}.").format(path=chosen))
+            except MedAIError as error:
+                self._messages.show(error)
 
     def _onSegmentPicked(self, index):
         if self._parameterNode and index >= 0:
@@ -202,11 +202,6 @@ class MedAIClassifyWidget(ModelPanel):
 
     def _onOpacityChanged(self, percent):
         set_overlay_opacity(is_saliency, percent / 100)
-
-    def _onSpotPicked(self, row):
-        """Go to the place of a finding or a slice."""
-        if 0 <= row < len(self._spots) and self._spots[row].place_ras is not None:
-            jump_to(self._spots[row].place_ras)
 
     # A run
 
@@ -273,19 +268,20 @@ class MedAIClassifyWidget(ModelPanel):
         return self.logic.classifyAsync(**options, **listeners)
 
     def showResults(self, nodes):
+        parameters = self.logic.getParameterNode()  # also where the user has left the panel meanwhile
         byClass: dict[str, list[Any]] = {}
         for node in nodes:
             byClass.setdefault(node.GetClassName(), []).append(node)
-        volumeNode = self._inputNodes()[0]
+        volumeNode = self._imageOfRun()
         saliencyNode = next((node for node in nodes if is_saliency(node)), None)
         if saliencyNode is not None:
-            show_overlay(volumeNode, saliencyNode, self._parameterNode.opacityPercent / 100)
+            show_overlay(volumeNode, saliencyNode, parameters.opacityPercent / 100)
         else:
             show_image(volumeNode)
         tableNode = next((node for node in byClass.get("vtkMRMLTableNode", []) if spots_of(node)), None)
         charts = byClass.get("vtkMRMLPlotChartNode", [])
         if tableNode is not None:
-            self._parameterNode.result = tableNode
+            parameters.result = tableNode
         if charts and tableNode is not None:
             show_plot_and_table(charts[0], tableNode)
         elif charts:
@@ -297,9 +293,15 @@ class MedAIClassifyWidget(ModelPanel):
         self._messages.log(_("Done: {names}").format(names=", ".join(node.GetName() for node in nodes)))
         for textNode in byClass.get("vtkMRMLTextNode", []):
             self._messages.log(textNode.GetText())
-            if self._parameterNode.corner:
+            if parameters.corner:
                 textNode.SetAttribute(CORNER_ATTRIBUTE, textNode.GetText().split("\n")[1])
         self._restoreCorner()
+
+    def _imageOfRun(self):
+        """The image that the last run was on; another one may be chosen by now."""
+        ids = (self._lastArguments or {})["volumeNode"]
+        node = slicer.mrmlScene.GetNodeByID(ids if isinstance(ids, str) else ids[0])
+        return shown_in(node) if node.IsA("vtkMRMLSequenceNode") else node
 
     def _summary(self, nodes, tableNode, saliencyNode) -> str:
         if tableNode is not None:
@@ -365,7 +367,7 @@ class MedAIClassifyWidget(ModelPanel):
             return
         self._fillClasses()
         self._fillSegments()
-        self._fillSpots()
+        self._showSpots()
         result = self._parameterNode.result
         self.ui.saveReportButton.enabled = is_there(result) and has_result(result)
         self.ui.explainButton.enabled = bool(self.ui.applyButton.enabled) and self._classes() is not None
@@ -422,23 +424,16 @@ class MedAIClassifyWidget(ModelPanel):
             self._parameterNode.segment = ids[0]
         combo.currentIndex = combo.findData(self._parameterNode.segment)
 
-    def _fillSpots(self):
-        """The rows of the chosen result; choosing one goes to its place."""
-        node, rows = self._parameterNode.result, self.ui.resultList
-        spots = spots_of(node) if is_there(node) and node.GetTable() is not None else []
-        if spots != self._spots:
-            self._spots = spots
-            rows.blockSignals(True)
-            rows.clear()
-            for spot in spots:
-                rows.addItem(spot.text)
-            rows.blockSignals(False)
+    def _showSpots(self):
+        """The rows of the chosen result."""
+        node = self._parameterNode.result
+        self._places.show(spots_of(node) if is_there(node) and node.GetTable() is not None else [])
 
     def _restoreCorner(self):
         """What the last result with a note for the slice views says, while the panel asks for it."""
         notes = [node.GetAttribute(CORNER_ATTRIBUTE) for node in slicer.util.getNodesByClass("vtkMRMLTextNode")]
         known = [note for note in notes if note]
-        self._writeInCorner(known[-1] if known and self._parameterNode.corner else "")
+        self._writeInCorner(known[-1] if known and self.logic.getParameterNode().corner else "")
 
     def _writeInCorner(self, text):
         """Write into the slice views, and take back no more than what was written here."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from MedAILib.config import Component
-from MedAILib.request import ClassifyOptions, DetectOptions, Options, RunOptions
+from MedAILib.request import ClassifyOptions, DetectOptions, GenerateOptions, Options, RunOptions
 from MedAILib.spec import ModelSpec
 from MedAILib.volume import Geometry, Volume, closest_axes
 
@@ -146,6 +146,8 @@ def demand_of(spec: ModelSpec, volume: Volume, options: Options) -> Demand | Non
         if spec.task == "detection":
             return _detector_demand(spec, volume, options)
         options = RunOptions(roi=options.roi, probabilities=True)
+    if isinstance(options, GenerateOptions):  # an image of an image is made as probabilities are
+        options = RunOptions(probabilities=True)
     return demand(spec, volume.geometry, volume.data.dtype, options)
 
 

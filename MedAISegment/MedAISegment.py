@@ -27,6 +27,7 @@ from MedAILib.gui.nodes import id_of, is_there
 from MedAILib.gui.panel import ModelPanel
 from MedAILib.gui.show import center_3d_views, edit_segmentation, show_image, show_plot, show_table
 from MedAILib.progress import Progress
+from MedAILib.runs.generate import generate_run
 from MedAILib.runs.segment import FramesRun, SegmentRun
 from MedAILib.scene.sequences import holds_volumes, sequence_shown_in, shown_in
 
@@ -304,7 +305,7 @@ class MedAISegmentLogic(ModelLogic):
             Cancelled: by `progress`, likewise.
         """
         run = FramesRun(sequenceNode, model, device, roiNode=roiNode, outputs=outputs, mirror=mirror)
-        log_all(self._warnings(run))
+        log_all(self._outlook(run, run.volume).warnings)
         worker = self._worker()
         return run.frames.run(
             lambda volume: self._wait(worker.submit(run.request, volume)),
@@ -350,6 +351,33 @@ class MedAISegmentLogic(ModelLogic):
             MedAIError: the input or an option is at fault.
         """
         return self._begin(FramesRun, sequenceNode, model, device, **options)
+
+    def generate(self, model, count=1, seed=0, device="auto", *, volumeNode=None):
+        """Make images by a model, and wait for them. They show no patient.
+
+        Args:
+            model: a model's name, or the path of a bundle, that makes images of noise, or an image of an image.
+            count: how many images of noise.
+            seed: of the first one's noise; the next ones have the next seeds. The same seed gives the same image.
+            device: "auto", "cpu", "cuda" or "cuda:1".
+            volumeNode: what an image is made of, for a model that takes one: as for `segment`. It makes one image, on
+                the same grid.
+
+        Returns:
+            The new volume nodes, one for each image and channel; of noise each has its seed as attribute "MedAI.seed".
+
+        Raises:
+            MedAIError: an argument or the model is at fault, the worker was lost, or `volumeNode` was removed in the
+                meantime. Nothing has been added to the scene then.
+        """
+        return self._runToEnd(generate_run(model, count, seed, device, volumeNode=volumeNode))
+
+    def generateAsync(self, model, count=1, seed=0, device="auto", **options) -> FollowedRun | None:
+        """Begin to make images, and return at once; arguments as for `generate`, who is told as for `segmentAsync`.
+
+        Images of noise are dropped where the scene is closed before they come.
+        """
+        return self._begin(generate_run, model, count, seed, device, **options)
 
 
 class MedAISegmentTest(ModuleTest):

@@ -124,6 +124,30 @@ def test_explain_shows_the_map_over_the_image_for_the_class_that_is_picked(sessi
     assert session.nodes("vtkMRMLTableNode") == []
 
 
+def test_answer_is_shown_over_its_own_image_though_another_is_chosen_meanwhile(
+    session, client, volume_classifier
+) -> None:
+    volume, other = session.add_volume("First"), session.add_volume("Other", seed=1)
+    widget = session.open_on(client, volume_classifier, inputVolume=volume, method="grad-cam")
+    widget.ui.applyButton.click()
+    widget.ui.inputVolumeSelector.setCurrentNode(other)
+    session.until(lambda: widget._run.finished)
+    assert session.view.GetBackgroundVolumeID() == volume.GetID()
+    foreground = session.scene.GetNodeByID(session.view.GetForegroundVolumeID())
+    assert foreground.GetAttribute("MedAI.saliency.class_name")
+
+
+def test_answer_comes_though_the_user_has_gone_to_another_module(session, client, volume_classifier) -> None:
+    session.add_volume()
+    widget = session.open_on(client, volume_classifier, corner=True)
+    widget.ui.applyButton.click()
+    widget.exit()
+    session.until(lambda: widget._run.finished)
+    widget.enter()
+    assert widget.ui.resultList.count == 1
+    assert session.messages() == []
+
+
 def test_findings_of_a_model_that_segments_are_listed_and_jumped_to(session, client, bright_segmenter) -> None:
     session.add_volume()
     views = add_views(session)

@@ -36,8 +36,8 @@ class SceneRun(Protocol):
         """How many images it has: the frames of a sequence, else one."""
 
     @property
-    def volume(self) -> Volume:
-        """The image, until it is submitted."""
+    def volume(self) -> Volume | None:
+        """The image, until it is submitted; None for a run that takes none."""
 
     def submit(self, client: WorkerClient) -> Followed:
         """Hand the image over."""
@@ -209,14 +209,14 @@ class ModelLogic(ScriptedLoadableModuleLogic):
         """
         run = makeRun(*arguments, **options)
         volume = run.volume
-        before, grid = self._outlook(run, volume), volume.geometry
+        before, grid = self._outlook(run, volume), None if volume is None else volume.geometry
         del volume  # the run lets it go when it is done
         if before.warnings and not (onWarnings or log_all)(before.warnings):
             return None
         self._shared.join(self)
 
         def arrive(result) -> Arrival:
-            if before.spec is not None and followed.computed_s is not None:
+            if before.spec is not None and grid is not None and followed.computed_s is not None:
                 seconds = followed.computed_s / run.images
                 keep_pace(run.request, before.spec, grid, before.place, self.destination(), seconds)
             return run.arrive(result)
@@ -228,7 +228,7 @@ class ModelLogic(ScriptedLoadableModuleLogic):
 
     def _runToEnd(self, run: SceneRun):
         """Run and wait; returns the new nodes."""
-        log_all(self._warnings(run))
+        log_all(self._outlook(run, run.volume).warnings)
         arrival = run.arrive(self._wait(run.submit(self._worker())))
         while True:
             try:
@@ -236,13 +236,9 @@ class ModelLogic(ScriptedLoadableModuleLogic):
             except StopIteration as stop:
                 return stop.value
 
-    def _outlook(self, run: SceneRun, volume: Volume) -> Outlook:
+    def _outlook(self, run: SceneRun, volume: Volume | None) -> Outlook:
         """What is to be expected of a run; raises InputError where it would be refused."""
         return outlook(run.request, volume, self.workerStatus(), self.destination(), run.images)
-
-    def _warnings(self, run: SceneRun) -> "tuple[str, ...]":
-        """What speaks against a run; raises InputError where it would be refused."""
-        return self._outlook(run, run.volume).warnings
 
     def _worker(self) -> WorkerClient:
         self._shared.join(self)
