@@ -38,11 +38,15 @@ def test_as_many_epochs_as_fit_are_trained():
 def test_both_learn_from_the_same_cases_and_are_judged_on_the_same(data, tmp_path):
     pytest.importorskip("nnunetv2.training.nnUNetTrainer.nnUNetTrainer", reason="nnU-Net is not installed")
     manner = ["--one-after-another"] if len(os.sched_getaffinity(0)) < 2 else []
-    words = [str(data), "-o", str(tmp_path), "--epochs", "2", "2", "--iterations", "2", "--curve-cases", "1"]
+    pace = {"prepare": 0.0, "epoch": 1.0}  # as a pilot would have said: two epochs in the 0.04 minutes
+    (tmp_path / "pilot.json").write_text(json.dumps({"MedAI": pace, "nnU-Net": pace}), encoding="utf-8")
+    words = [str(data), "-o", str(tmp_path), "--minutes", "0.04", "--iterations", "2", "--curve-cases", "1"]
     main([*words, *manner])
     found = json.loads((tmp_path / "nnunet_training.json").read_text())
     assert not set(found["training"]) & set(found["judged"])
     assert found["nnU-Net plan"]["cases"] == found["training"]
+    assert found["trained"]["MedAI"]["epochs"] == 2
+    assert found["trained"]["nnU-Net"]["epochs"] >= 2  # it follows the other, whenever that ended
     assert set(found["dice"]) == {"MedAI", "MedAI, mirrored", "nnU-Net", "nnU-Net, mirrored"}
     assert all(one["wall"] > 0 and one["cpu"] > 0 and one["peak"] > 0 for one in found["trained"].values())
     table = (tmp_path / "nnunet_training.md").read_text()

@@ -7,10 +7,12 @@ python Testing/benchmarks/nnunet_training.py DATA -o FOLDER [--minutes 25] [--fo
 do the same with their own plan (3d_fullres), on a CPU as it stands. Both learn from the same cases, those of a fold of
 `medai train`, side by side, each on cores of its own (`--threads` each), or one after the other. Both schedules end
 with the time: a pilot under the same conditions measures how long each prepares and how long an epoch takes, and each
-is given as many epochs as fit. Wall time is from a program's start to its final weights: reading, planning,
-preprocessing and what nnU-Net validates in each epoch count; the pilot and the final judging don't. An epoch of
-nnU-Net's is 5 iterations for 1 of validation, not 250 for 50, since that would take an hour on a core; its picture of
-the curves and its "best" checkpoint at each epoch, which a long epoch would not notice, are left out.
+is given as many epochs as fit. Other programs on the machine change the pace: MedAI's number of epochs stays, and
+nnU-Net's follows, epoch by epoch, so that its schedule ends when MedAI's does. Wall time is from a program's start to
+its final weights: reading, planning, preprocessing and what nnU-Net validates in each epoch count; the pilot and the
+final judging don't. An epoch of nnU-Net's is 5 iterations for 1 of validation, not 250 for 50, since that would take an
+hour on a core; its picture of the curves and its "best" checkpoint at each epoch, which a long epoch would not notice,
+are left out.
 
 nnU-Net's own predictor makes its labels, `medai segment`'s code MedAI's, each with and without mirroring, and one
 evaluation judges all on the cases kept aside. FOLDER gets `nnunet_training.md`, `.json` and `.png` (Dice against wall
@@ -90,19 +92,21 @@ def programs_of(bench: Bench, folder: Path, epochs: dict[str, int], snapshots: l
         raise SystemExit(f"{len(sides)} cores are too few for {needed} threads; give --one-after-another or fewer.")
     ours = sides[: options.threads]
     theirs = ours if options.one_after_another else sides[options.threads : 2 * options.threads]
-    bundle, training = folder / "medai", folder / "medai.training"
+    bundle, training, own = folder / "medai", folder / "medai.training", folder / "nnunet"
+    own.mkdir(parents=True, exist_ok=True)
+    (own / "end.txt").unlink(missing_ok=True)
+    fixed = bool(options.epochs) or epochs[MEDAI] == ENDLESS
     words = [sys.executable, "-m", "MedAILib", "train", NAME, "--data", str(bench.data.folder), "-o", str(bundle)]
     words += ["--fold", str(options.fold), "--epochs", str(epochs[MEDAI]), "--device", "cpu", "--quiet"]
     kept = tuple(snapshots)
     medai = Program(
         MEDAI, words, environment, ours, training / "losses.csv", bundle / "models" / "model.pt",
-        training / "checkpoint.pt", kept,
+        training / "checkpoint.pt", kept, epochs[MEDAI], None if fixed else own / "end.txt",
     )  # fmt: skip
-    own = folder / "nnunet"
-    own.mkdir(parents=True, exist_ok=True)
     channels = bench.data.channels or bench.task.channels
     job = {
-        "folder": str(own), "epochs": epochs[NNUNET], "iterations": options.iterations, "threads": options.threads,
+        "folder": str(own), "epochs": epochs[NNUNET], "most": epochs[NNUNET] if fixed else ENDLESS,
+        "iterations": options.iterations, "threads": options.threads,
         "seed": options.seed, "snapshots": snapshots, "channels": list(channels),
         "labels": {str(label["name"]): int(label["value"]) for label in bench.task.labels},
         "cases": {case.name: [[str(path) for path in case.images], str(case.label)] for case in bench.data.cases},
@@ -148,7 +152,9 @@ def trained(bench: Bench) -> tuple[dict[str, Trained], dict[str, Any]]:
         places = [end * (number + 1) / SNAPSHOTS for number in range(SNAPSHOTS - 1)]
         both = programs_of(bench, bench.folder, epochs, places)
         found = run_programs(both, bench.folder, bench.options.one_after_another)
+        done = json.loads((bench.folder / "nnunet" / "trained.json").read_text())["epochs"]
         content = {name: asdict(one) | {"epochs": epochs[name]} for name, one in found.items()}
+        content[NNUNET]["epochs"] = done
         path.write_text(json.dumps({"pilot": pilot, "trained": content}, indent=1))
     content = json.loads(path.read_text())
     return {name: Trained(**one) for name, one in content["trained"].items()}, content["pilot"]

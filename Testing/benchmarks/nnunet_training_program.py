@@ -1,9 +1,11 @@
 """nnU-Net's planning, preprocessing and training in a process of its own: `nnunet_training_program.py JOB.json`.
 
 All is nnU-Net's: planner, plan, preprocessing, augmentation, network, loss, optimizer, schedule. The number of epochs
-and of iterations in each is the job's.
+and of iterations in each is the job's. Where another program says when it will end, the number of epochs follows: after
+each, the schedule is laid out anew so that it ends with that one.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -17,6 +19,10 @@ from typing import Any
 
 VALIDATED = 5  # iterations for each of validation, as in nnU-Net's 250 and 50
 DATASET = "Dataset001_Data"
+
+
+class TimeIsOver(Exception):
+    """Another epoch would end later than the other program, by more than half of it."""
 
 
 def raw_dataset(job: dict[str, Any], root: Path) -> dict[str, Any]:
@@ -73,17 +79,42 @@ def watch_epochs(trainer: Any, job: dict[str, Any], folder: Path) -> None:
     began, due, end = float(os.environ["BEGAN"]), list(job["snapshots"]), trainer.on_epoch_end
     path = folder / "epochs.csv"
     path.write_text("epoch,seconds\n")
+    ends: list[float] = []
 
     def after(whole: Any) -> None:
         whole()
         seconds = time.time() - began
+        ends.append(seconds)
         if due and seconds >= due[0]:
             due.pop(0)
             trainer.save_checkpoint(str(Path(trainer.output_folder) / f"snapshot_{seconds:.0f}.pth"))
         with path.open("a") as file:
             file.write(f"{trainer.current_epoch},{seconds:.2f}\n")
+        schedule = trainer.lr_scheduler
+        schedule.max_steps = max(schedule.max_steps, trainer.current_epoch + 1)
+        if (end_s := told_end(folder)) is not None and len(ends) > 1:
+            follow(trainer, ends, end_s)
 
     trainer.on_epoch_end = partial(after, end)
+
+
+def told_end(folder: Path) -> float | None:
+    """When the other program will end, in seconds from its start, which is this one's; None: nobody says."""
+    path = folder / "end.txt"
+    return float(path.read_text()) if path.is_file() else None
+
+
+def follow(trainer: Any, ends: list[float], end_s: float) -> None:
+    """Lay the schedule out anew for as many epochs as end by then, at the pace of the last ones.
+
+    Raises:
+        TimeIsOver: not even half of another one does.
+    """
+    last = ends[-4:]
+    left = round((end_s - ends[-1]) / ((last[-1] - last[0]) / (len(last) - 1)))
+    if left < 1:
+        raise TimeIsOver
+    trainer.lr_scheduler.max_steps = len(ends) + left
 
 
 def main() -> None:
@@ -102,11 +133,17 @@ def main() -> None:
     trainer = trainer_of(job, plans, dataset)
     watch_epochs(trainer, job, root)
     trainer.initialize()
-    trainer.run_training()
+    trainer.lr_scheduler.max_steps = job["epochs"]
+    trainer.num_epochs = job["most"]
+    with contextlib.suppress(TimeIsOver):
+        trainer.run_training()
+    if trainer.current_epoch < job["most"]:
+        trainer.on_train_end()
     plan = plans["configurations"]["3d_fullres"]
     said = {
         "cases": sorted(trainer.do_split()[0]), "result": trainer.output_folder_base, "batch": plan["batch_size"],
-        "patch": plan["patch_size"], "features": plan["architecture"]["arch_kwargs"]["features_per_stage"],
+        "patch": plan["patch_size"], "epochs": trainer.current_epoch,
+        "features": plan["architecture"]["arch_kwargs"]["features_per_stage"],
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
     }  # fmt: skip
     part = root / "trained.part"

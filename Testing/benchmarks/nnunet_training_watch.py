@@ -26,6 +26,8 @@ class Program:
         final: a file that is there as soon as the training is done; what the process does then does not count.
         checkpoint: a file with the weights of the last whole epoch, to be copied; None where the program does so.
         snapshots: seconds from its start at which that is copied.
+        whole: how many epochs it does; for a program that others follow.
+        follower: a file to tell another program in when this one will end, seconds from the start; or None.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Program:
     final: Path
     checkpoint: Path | None
     snapshots: tuple[float, ...]
+    whole: int = 0
+    follower: Path | None = None
 
 
 @dataclass
@@ -66,6 +70,14 @@ class Trained:
         (first, begin), (last, end) = self.ends[0], self.ends[-1]
         epoch = (end - begin) / (last - first) if last > first else begin / first
         return {"epoch": epoch, "prepare": max(begin - first * epoch, 0.0)}
+
+    @property
+    def recent(self) -> float:
+        """Seconds of an epoch, of the last three."""
+        if len(self.ends) < 2:
+            return self.ends[0][1] / self.ends[0][0]
+        (first, begin), (last, end) = self.ends[max(-4, -len(self.ends))], self.ends[-1]
+        return (end - begin) / (last - first)
 
 
 class Watched:
@@ -112,6 +124,8 @@ class Watched:
         self._keep(now)
         if final:
             self.trained.wall = self.program.final.stat().st_mtime - self.began
+            if self.program.follower is not None:
+                _tell(self.program.follower, self.trained.wall)
             self.trained.load = sum(self.loads) / max(len(self.loads), 1)
         elif over:
             log = (self.folder / "log.txt").read_text()
@@ -130,6 +144,8 @@ class Watched:
         count = len(self.program.epochs.read_text().splitlines()) - 1
         if changed > 0 and count > (self.trained.ends[-1][0] if self.trained.ends else 0):
             self.trained.ends.append((count, changed))
+            if self.program.follower is not None:
+                _tell(self.program.follower, changed + (self.program.whole - count) * self.trained.recent)
 
     def _measure(self, now: float) -> None:
         try:
@@ -151,6 +167,13 @@ class Watched:
         self._due.pop(0)
         (self.folder / "snapshots").mkdir(exist_ok=True)
         shutil.copy(source, self.folder / "snapshots" / f"{source.stat().st_mtime - self.began:.0f}.pt")
+
+
+def _tell(path: Path, seconds: float) -> None:
+    """Write it whole, since the other reads at any moment."""
+    part = path.with_suffix(".part")
+    part.write_text(f"{seconds:.2f}\n")
+    part.replace(path)
 
 
 def run_programs(programs: Sequence[Program], folder: Path, in_turns: bool, pilot: int = 0) -> dict[str, Trained]:
