@@ -395,6 +395,14 @@ def test_runs_behind_a_death_move_to_a_fresh_worker(client: WorkerClient, volume
     assert job.poll().state == "failed"
 
 
+def test_worker_that_can_compute_no_more_ends_and_the_next_run_has_a_fresh_one(
+    client: WorkerClient, volume: Volume
+) -> None:
+    assert client.submit(RunRequest("unwell"), volume).result(LIMIT_S).layers.any()
+    assert client.submit(RunRequest("threshold"), volume).result(LIMIT_S).provenance["opened"] == "1"
+    assert "illegal memory access" in client.log
+
+
 def test_run_that_meets_a_worker_just_dead_has_a_fresh_one(client: WorkerClient, volume: Volume) -> None:
     client.submit(RunRequest("threshold"), volume).result(LIMIT_S)
     os.kill(client.versions["pid"], signal.SIGKILL)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -87,6 +88,9 @@ class Getting:
                     f"{self._source} could not be fetched ({error}); restart Slicer and try again."
                 )
             self._end("")
+        except BaseException:
+            self._end(traceback.format_exc())
+            raise
 
     def _hear(self, lines: Iterable[str]) -> None:
         for line in lines:

@@ -154,7 +154,7 @@ class _Server:
 
     def serve(self, stdin: ByteSource) -> None:
         self._greet()
-        threading.Thread(target=self._compute, name="inference", daemon=True).start()
+        threading.Thread(target=self._live, name="inference", daemon=True).start()
         while (message := protocol.read_message(stdin)) is not None:
             self._take(message)
 
@@ -194,6 +194,15 @@ class _Server:
             places = [(run.id, before + place) for place, run in enumerate(self._waiting)]
         for run_id, place in places:
             self._send(Message(Kind.QUEUED, run_id, {"before": place}))
+
+    def _live(self) -> None:
+        """Compute, and end with the process: a worker that only listens would keep its client waiting."""
+        try:
+            self._compute()
+        finally:  # a defect, or a driver that no longer answers
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
 
     def _compute(self) -> None:
         while True:

@@ -25,6 +25,7 @@ from MedAILib.request import RunOptions
 from MedAILib.results import Code, Label, Segmentation, Terminology
 from MedAILib.spec import ModelSpec
 from MedAILib.volume import Volume
+from MedAILib.worker import server
 from MedAILib.worker.server import Library, main
 
 BRAIN = Terminology(Code("SCT", "123037004", "Anatomical Structure"), Code("SCT", "12738006", "Brain"))
@@ -138,6 +139,15 @@ def die(model: Behaviour, progress: Progress) -> None:
     signal.raise_signal(getattr(signal, model.parameter))
 
 
+def unwell(model: Behaviour, progress: Progress) -> None:
+    """Like a driver that fails when it is asked how much memory there is."""
+
+    def ask() -> int:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    server.process_memory = ask
+
+
 def chatty(model: Behaviour, progress: Progress) -> None:
     print("printed from Python", flush=True)
     os.write(1, b"written to descriptor 1\n")
@@ -187,7 +197,7 @@ def torn(model: Behaviour, progress: Progress) -> None:
 BEHAVIOURS = {
     function.__name__: function
     for function in (
-        threshold, holds, greedy, slow, gated, stuck, kernel, children, litter, leave, die, chatty, user_error,
+        threshold, holds, greedy, slow, gated, stuck, kernel, children, litter, leave, die, unwell, chatty, user_error,
         private_error, defect,
         leave_politely, allocate, warn, torn,
     )
