@@ -110,6 +110,10 @@ def jobs(device: str, chosen: list[Scene], rounds: int, extras: Iterable[str], s
     """All runs on a device, interleaved; the first round of everything before the second of anything."""
     for turn in range(rounds):
         for scene in chosen:
+            for way in ways(scene, device) if turn == 0 else ():
+                if way in (OPENVINO, HALF) and device == "cpu":
+                    # What else may run the network is converted and tried once for each model and machine.
+                    yield Job("trial", device, scene, way, 0)
             for way in ways(scene, device):
                 yield Job("programs", device, scene, way, turn)
             yield Job("bare", device, scene, BARE, turn)

@@ -208,6 +208,8 @@ PROGRAMS = {"ours": ours, "nnunet": nnunet, "stock": stock, "bare": bare}
 def main() -> None:
     """Run one job and print what was measured."""
     job, stages = json.loads(Path(sys.argv[1]).read_text()), Stages()
+    import psutil
+
     with redirect_stdout(sys.stderr):
         run = PROGRAMS[job["program"]](job, stages)
         import torch
@@ -216,6 +218,7 @@ def main() -> None:
         torch.set_num_threads(job["threads"])
         watch_network(stages, on_gpu)
         opened = time.perf_counter() - START[0], time.process_time() - START[1]
+        held = psutil.Process().memory_info().rss
         begin = time.perf_counter(), time.process_time()
         said = run()
         wall, cpu = time.perf_counter() - begin[0], time.process_time() - begin[1]
@@ -225,6 +228,7 @@ def main() -> None:
         said["gpu"] = torch.cuda.get_device_name()
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     measured = {
+        "held_bytes": held,
         "start": opened[0], "start_cpu": opened[1], "wall": wall, "cpu": cpu + children.ru_utime + children.ru_stime,
         "stages": stages.seconds, "stages_cpu": stages.cpu, "forwards": stages.calls.get("network", 0), "said": said,
         "gpu_bytes": torch.cuda.max_memory_allocated() if on_gpu else 0,

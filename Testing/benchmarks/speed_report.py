@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 
 import matplotlib as mpl
+import matplotlib.ticker
 import numpy as np
 from speed_figures import Run, besides, cost, figures, lines
 
@@ -54,9 +55,23 @@ def section(runs: list[Run], device: str) -> list[str]:
         "",
         *table(list(summarised([run for run in runs if run["part"] == "programs"]))),
         "",
+        *trial_lines(runs),
+        "",
         *growth_lines(runs),
         "",
     ]
+
+
+def trial_lines(runs: list[Run]) -> list[str]:
+    """What it cost to convert a network and to try it, once for each model and machine; in no figure above."""
+    known = {(run["scene"]["name"], run["way"]): cost(run) for run in runs if run["part"] == "programs"}
+    lines = [
+        f"- {run['scene']['name']}, {run['way']}: {cost(run) - known[run['scene']['name'], run['way']]:.1f} "
+        f"CPU-seconds more in the first run; {run['said'].get('engine', '')}: {run['said'].get('engine.reason', '')}"
+        for run in runs
+        if run["part"] == "trial" and (run["scene"]["name"], run["way"]) in known
+    ]
+    return ["Once for each model and machine:", *lines] if lines else []
 
 
 def gpu(runs: list[Run]) -> str:
@@ -170,6 +185,9 @@ def picture(runs: list[Run], path: Path) -> None:
         for way in dict.fromkeys(run["way"] for run in runs if run["part"] == what):
             group = [run for run in runs if run["part"] == what and run["way"] == way]
             place.loglog([SIZES[what](run) for run in group], [besides(run) for run in group], "o-", label=way)
+        sizes = sorted({SIZES[what](run) for run in runs if run["part"] == what})
+        place.set_xticks(sizes, [f"{size:,.0f}" for size in sizes], fontsize=7)
+        place.xaxis.set_minor_locator(mpl.ticker.NullLocator())
         place.set(title=f"all but the network, by {what}", xlabel=what, ylabel=unit)
         place.legend(fontsize=7)
     figure.tight_layout(rect=(0, 0.05, 1, 1))
