@@ -129,7 +129,8 @@ def test_two_processes_write_the_files_that_one_writes(together: Together, alone
 
 @pytest.mark.parametrize("name", ["squares", "blobs", "pictures"])
 def test_two_processes_train_models_of_every_kind(name: str, together: Together) -> None:
-    assert read_spec(together.folder / name).name and (together.folder / f"{name}.training" / "task.json").is_file()
+    assert read_spec(together.folder / name).name == name
+    assert list((together.folder / f"{name}.training").glob("*.pt"))
 
 
 def test_two_processes_learn_what_one_learns(together: Together, alone: Path) -> None:

@@ -1,7 +1,7 @@
 """What `torchrun` starts twice for the tests: several trainings, one after the other, their exit codes in a file.
 
 Arguments: a JSON file with a list of command lines, and a folder for `codes_<rank>.json`. A line whose first word is
-"fail" ends the second process in its third step, with a full disk.
+"fail" ends the second process in its second step, with a full disk.
 """
 
 import json
@@ -18,7 +18,7 @@ def fail_later() -> None:
     step = Course.before_step
 
     def failing(self: Course, iteration: int, steps: int) -> None:
-        if iteration == 3 and os.environ["RANK"] == "1":
+        if iteration == 2 and os.environ["RANK"] == "1":
             raise OutputError("The disk is full; free some space.")
         step(self, iteration, steps)
 

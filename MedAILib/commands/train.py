@@ -34,7 +34,9 @@ def run_train(options: argparse.Namespace, progress: Progress) -> None:
         MedAIError: the task, the data or the output folder is at fault.
         Cancelled: by `progress`; `--resume` goes on from the last whole epoch.
     """
-    logging.getLogger("ignite").addHandler(logging.NullHandler())  # an error is told once, by the command line
+    engines = logging.getLogger("ignite")
+    engines.addHandler(logging.NullHandler())
+    engines.propagate = False  # an error is told once, by the command line
     device = own_device(options.device)
     with together(device):
         if not is_first():

@@ -15,10 +15,25 @@ AUGMENTATIONS = {
     "rotate": "largest angle, degrees",
     "scale": "largest enlargement or reduction, as a share",
     "translate": "largest shift, as a share of the image's size",
+    "elastic": "largest shift of a place by bending, as a share of the image's size",
+    "bias_field": "largest logarithm of a slow field that values are multiplied by",
     "gamma": "largest change of the logarithm of gamma",
+    "ghosting": "largest share that lines of the spectrum lose",
+    "spike": "largest height of stripes, in standard deviations of the image",
+    "low_resolution": "least share of voxels along each axis",
     "noise": "largest standard deviation, in those of the image",
     "blur": "largest standard deviation, voxels",
     "mixup": "parameter of the beta distribution",
+}
+# What a number may be at most.
+LARGEST = {
+    "rotate": 180,
+    "scale": 1,
+    "translate": 1,
+    "elastic": 0.5,
+    "bias_field": 3,
+    "ghosting": 1,
+    "low_resolution": 1,
 }
 
 
@@ -126,6 +141,7 @@ class ClassificationTask:
         for key, value in usual.items():
             if not getattr(self, key):
                 object.__setattr__(self, key, value)
+        self._require_augmentation()
         weights = self.class_weights
         wrong = {
             "classes": len(self.classes) < 2 or len(set(self.names)) < len(self.classes) or self._shared_label(),
@@ -147,7 +163,6 @@ class ClassificationTask:
             "class_weights": weights not in ("balanced", "none")
             and (isinstance(weights, str) or len(weights) != len(self.classes) or min(weights) <= 0),
             "label_smoothing": not 0 <= self.label_smoothing < 1,
-            "augmentation": not set(self.augmentation) <= set(AUGMENTATIONS),
             "synthetic": bool(self.synthetic) and self.frames > 0,
             "synthetic_share": not 0 <= self.synthetic_share <= 100,
             "precision": self.precision not in ("auto", "float32", "bfloat16"),
@@ -156,6 +171,26 @@ class ClassificationTask:
         }
         if bad := [key for key, is_wrong in wrong.items() if is_wrong]:
             raise InputError(f"The training task {self.name} has '{bad[0]}' = {getattr(self, bad[0])}; mend it.")
+
+    def _require_augmentation(self) -> None:
+        for key, value in self.augmentation.items():
+            if key not in AUGMENTATIONS:
+                raise InputError(
+                    f"There is no augmentation '{key}' for classifiers; known are {', '.join(AUGMENTATIONS)}."
+                )
+            if key == "flip":
+                axes = range(len(self.size))
+                fits = isinstance(value, (list, tuple)) and all(axis in axes for axis in value)
+                wanted = f"a list of axes, among {', '.join(map(str, axes))}"
+            else:
+                most = LARGEST.get(key, float("inf"))
+                fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most
+                wanted = f"a number from 0 to {most:g}" if key in LARGEST else "a number, 0 or above"
+            if not fits:
+                raise InputError(
+                    f"The training task {self.name} has the augmentation {key} = {value}; it has to be {wanted} "
+                    f"({AUGMENTATIONS[key]})."
+                )
 
     def _shared_label(self) -> bool:
         told = [label for entry in self.classes for label in {str(x) for x in entry["labels"]}]

@@ -96,6 +96,13 @@ class Batches:
         return batch if process_count() == 1 else own_part(batch, self._task.batch, begun)
 
 
+def changed_patches(sample: Sample, task: DetectionTask, seed: int) -> list[Sample]:
+    """What an epoch shows of an image, as `prepare_image` gives it: its patches, cut and changed by the seed."""
+    steps = _steps(task)
+    steps.set_random_state(seed)
+    return [_for_network(patch) for patch in steps({key: value.clone() for key, value in sample.items()})]
+
+
 def _steps(task: DetectionTask) -> Compose:
     """Pad, cut patches, half of them around a finding, mirror and vary values; all of it MONAI's."""
     image = ["image"]
