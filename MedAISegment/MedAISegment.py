@@ -21,13 +21,17 @@ SOURCE_TREE = Path(__file__).resolve().parents[1]
 if (SOURCE_TREE / "MedAILib").is_dir() and str(SOURCE_TREE) not in sys.path:
     sys.path.append(str(SOURCE_TREE))
 
-from MedAILib.errors import InputError
+from MedAILib.errors import InputError, MedAIError
+from MedAILib.gui.fine_tuning import FineTuning, TrainingRequest
 from MedAILib.gui.follow import Arrival, FollowedRun
 from MedAILib.gui.frames import FrameJobs
-from MedAILib.gui.logic import ModelLogic, listening, log_all, node_of, nodes_of
+from MedAILib.gui.logic import ModelLogic, as_it_is, listening, log_all, node_of, nodes_of
+from MedAILib.gui.packages import NEEDED_TO_TRAIN, ensure_packages, slicer_tools
 from MedAILib.gui.panel import ModelPanel, is_there
 from MedAILib.gui.show import center_3d_views, edit_segmentation, show_image, show_plot, show_table
+from MedAILib.gui.training_section import TrainingSection
 from MedAILib.progress import Progress
+from MedAILib.read_spec import read_spec
 from MedAILib.request import RunOptions, RunRequest
 from MedAILib.results import Segmentation
 from MedAILib.scene.into import require_segmentation
@@ -36,7 +40,10 @@ from MedAILib.scene.read import roi_from_node, volume_from_nodes
 from MedAILib.scene.sequence_results import SequenceOutputs
 from MedAILib.scene.sequences import SequenceRun, holds_volumes, sequence_shown_in, shown_in
 from MedAILib.scene.surfaces import add_surfaces
+from MedAILib.scene.training_set import AddedCase, add_training_case
 from MedAILib.scene.write import Outputs, write_result
+from MedAILib.store.adding import require_free_name
+from MedAILib.store.find import find_model
 from MedAILib.volume import Volume
 from MedAILib.worker.client import Job, JobState, WorkerClient
 
@@ -77,7 +84,7 @@ class MedAISegmentParameterNode:
 
     `inputVolume2` and so on are the further channels of a model that wants several; `overlapPercent` is -1 for the
     model's own. `allFrames` counts only where the image is shown from a sequence; `inputSequence`, where there is one,
-    takes the image's place.
+    takes the image's place. `trainingEpochs` is 0 for as many as are planned.
     """
 
     model: str = "hippocampus"
@@ -103,6 +110,10 @@ class MedAISegmentParameterNode:
     mirror: bool = False
     precision: Annotated[str, Choice(["auto", "float32", "half"])] = "auto"
     postprocess: bool = True
+    trainingFolder: str = ""
+    trainingSegmentation: vtkMRMLSegmentationNode
+    trainedName: str = ""
+    trainingEpochs: Annotated[int, WithinRange(0, 10000)] = 30
 
 
 class MedAISegmentWidget(ModelPanel):
@@ -119,6 +130,61 @@ class MedAISegmentWidget(ModelPanel):
 
     def connectOwn(self):
         self.ui.editButton.connect("clicked(bool)", self.onEditButton)
+        self.ui.trainingFolderButton.connect("clicked(bool)", self.onTrainingFolderButton)
+        self.ui.addToTrainingSetButton.connect("clicked(bool)", self.onAddToTrainingSetButton)
+        self.ui.fineTuneButton.connect("clicked(bool)", self.onFineTuneButton)
+        self._training = TrainingSection(self.ui)
+
+    def onTrainingFolderButton(self):
+        with slicer.util.tryWithErrorDisplay(_("The folder could not be chosen.")):
+            folder = self._training.askForFolder(self._uiWidget)
+            if folder and self._parameterNode:
+                self._parameterNode.trainingFolder = folder
+
+    def onAddToTrainingSetButton(self):
+        with slicer.util.tryWithErrorDisplay(_("The image could not be added to the training set."), waitCursor=True):
+            parameters = self._parameterNode
+            try:
+                added = self.logic.addToTrainingSet(
+                    self._inputNodes(), parameters.trainingSegmentation, parameters.trainingFolder, parameters.model
+                )
+            except MedAIError as error:
+                self._show(error)
+                return
+            said = _("{name} has its new labels; the training set has {count} images.")
+            if not added.replaced:
+                said = _("{name} was added; the training set has {count} images.")
+            text = said.format(name=added.name, count=added.cases)
+            self._say(text)
+            self._log(text)
+            self._update()
+
+    def onFineTuneButton(self):
+        if self._busy():
+            return
+        with slicer.util.tryWithErrorDisplay(_("The training could not be started."), waitCursor=True):
+            parameters = self._parameterNode
+            try:
+                if ensure_packages(slicer_tools(), NEEDED_TO_TRAIN):
+                    self._log(_("Packages were installed."))
+                self._run = self.logic.fineTuneAsync(
+                    parameters.trainingFolder,
+                    parameters.trainedName.strip(),
+                    parameters.model,
+                    epochs=parameters.trainingEpochs,
+                    device=parameters.device,
+                    onDone=self._onModelHere,
+                    onError=self._onError,
+                    onProgress=self._onProgress,
+                )
+            except MedAIError as error:
+                self._show(error)
+                return
+            said = _("Training {name} from {model} on {folder}")
+            self._log(
+                said.format(name=parameters.trainedName, model=parameters.model, folder=parameters.trainingFolder)
+            )
+        self._update()
 
     def onEditButton(self):
         with slicer.util.tryWithErrorDisplay(_("The Segment Editor could not be opened.")):
@@ -166,6 +232,7 @@ class MedAISegmentWidget(ModelPanel):
         segmentationNode = nodes[0]
         volumeNode = slicer.mrmlScene.GetNodeByID((self._lastArguments or {})["volumeNode"][0])
         self._resultIDs = segmentationNode.GetID(), volumeNode.GetID()
+        self._parameterNode.trainingSegmentation = segmentationNode
         names = ", ".join(node.GetName() for node in nodes)
         self._log(_("Done: {names}").format(names=names))
         count = segmentationNode.GetSegmentation().GetNumberOfSegments()
@@ -197,6 +264,9 @@ class MedAISegmentWidget(ModelPanel):
 
     def updateOwn(self, running):
         self.ui.editButton.enabled = self._resultIDs is not None and not running
+        parameters = self._parameterNode
+        images = parameters is not None and all(is_there(node) for node in self._inputNodes())
+        self._training.update(parameters, images, running)
         inputsUsed = self._chosenSequence() is None
         self.ui.inputVolumeSelector.enabled = self.ui.allFramesCheckBox.enabled = inputsUsed
         self.ui.outputSegmentationSelector.enabled = inputsUsed and not self._allFrames()
@@ -386,6 +456,74 @@ class MedAISegmentLogic(ModelLogic):
         """
         run = _Run(volumeNode, model, device, **options)
         return self._begin(run, listening(onDone, onError, onProgress), onWarnings)
+
+    def addToTrainingSet(self, volumeNode, segmentationNode, folder, model="") -> AddedCase:
+        """Add an image and its corrected segmentation to a folder of labelled images, which `fineTune` learns from.
+
+        An image that is there already gets the new labels. The scene stays as it is.
+
+        Args:
+            volumeNode: a scalar volume node or its ID, or a list of them, one per channel.
+            segmentationNode: its structures, or its ID; segments are told by their names.
+            folder: made if it is absent.
+            model: whose structures and channels a new folder has; segments of other names come after them.
+
+        Returns:
+            The case's name, whether it was there, its structures, and how many cases there are now.
+
+        Raises:
+            MedAIError: what is wrong with the image, the segments or the folder; nothing is written then.
+        """
+        if not str(folder):
+            raise InputError("No folder was given; choose where the training set is to be.")
+        spec = read_spec(find_model(model)) if model else None
+        labels = {label.value: label.name for label in spec.labels} if spec else None
+        nodes = nodes_of(volumeNode, _("image"))
+        segmentation = node_of(segmentationNode, _("segmentation"))
+        return add_training_case(nodes, segmentation, Path(folder), labels, spec.channels if spec else ())
+
+    def fineTune(self, folder, name, model="", **options):
+        """Train a model on a training set, starting from another, and wait for it; see `fineTuneAsync`.
+
+        Returns:
+            The name by which the new model is found.
+
+        Raises:
+            MedAIError: the name is taken, or the data or an option is at fault.
+        """
+        return self._wait(FineTuning(_request(folder, name, model, **options)))
+
+    def fineTuneAsync(
+        self, folder, name, model="", *, onDone=print, onError=None, onProgress=None, **options
+    ) -> FollowedRun:
+        """Begin to train a model on a training set, in a process of its own, and return at once.
+
+        Args:
+            folder: of a training set (`addToTrainingSet`), or any that `medai train` takes.
+            name: by which the new model will be found.
+            model: a model's name or path, whose network and weights it starts from; empty to start anew.
+            onDone: called with the name, once the model is among the others.
+            onError: called with what went wrong; None writes it to the log.
+            onProgress: called with each new state.
+            options: `epochs` (0: as planned), `device` ("auto"), `resume` (False), and `settings`, a list of
+                "key=value" as `medai train --set` takes them.
+
+        Returns:
+            The run: `poll()` says how it stands, `cancel()` stops it; `resume` goes on from the last whole epoch.
+
+        Raises:
+            InputError: no folder or no name was given, the name is taken, or there is no such model.
+        """
+        job = FineTuning(_request(folder, name, model, **options))
+        return self._shared.follow(FollowedRun(job, lambda: None, as_it_is, listening(onDone, onError, onProgress)))
+
+
+def _request(folder, name, model, *, epochs=0, device="auto", resume=False, settings=()) -> TrainingRequest:
+    if not str(folder) or not name:
+        raise InputError("A folder with a training set and a name for the new model are wanted; give both.")
+    require_free_name(name)
+    initial = str(find_model(model)) if model else ""
+    return TrainingRequest(str(folder), name, initial, epochs, device, resume, tuple(settings))
 
 
 class _Run:
