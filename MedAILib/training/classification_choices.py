@@ -9,7 +9,8 @@ from MedAILib.training.plan import ASKED, Choice
 
 SHOWN = (
     *("channels", "size", "orientation", "network", "folds", "networks", "shipped", "epochs", "distil_epochs", "batch"),
-    *("learning_rate", "weight_decay", "ema_decay", "loss", "class_weights", "label_smoothing", "augmentation"),
+    *("learning_rate", "schedule", "accumulate", "weight_decay", "ema_decay", "precision", "patience", "loss"),
+    *("class_weights", "sampling", "label_smoothing", "augmentation"),
     *("choice", "threshold", "strange_quantile", "frozen_stages", "synthetic", "synthetic_share", "seed"),
 )
 
