@@ -20,16 +20,22 @@ SOURCE_TREE = Path(__file__).resolve().parents[1]
 if (SOURCE_TREE / "MedAILib").is_dir() and str(SOURCE_TREE) not in sys.path:
     sys.path.append(str(SOURCE_TREE))
 
+from MedAILib.errors import InputError
+from MedAILib.gui.fine_tuning import FineTuning, training_request
 from MedAILib.gui.follow import FollowedRun
-from MedAILib.gui.logic import ModelLogic, log_all
+from MedAILib.gui.logic import ModelLogic, as_it_is, listening, log_all
 from MedAILib.gui.module_test import ModuleTest
-from MedAILib.gui.nodes import id_of, is_there
+from MedAILib.gui.nodes import id_of, is_there, node_of, nodes_of
 from MedAILib.gui.panel import ModelPanel
 from MedAILib.gui.show import center_3d_views, edit_segmentation, show_image, show_plot, show_table
+from MedAILib.gui.training_section import TrainingSection
 from MedAILib.progress import Progress
+from MedAILib.read_spec import read_spec
 from MedAILib.runs.generate import generate_run
 from MedAILib.runs.segment import FramesRun, SegmentRun
 from MedAILib.scene.sequences import holds_volumes, sequence_shown_in, shown_in
+from MedAILib.scene.training_set import AddedCase, add_training_case
+from MedAILib.store.find import find_model
 
 
 class MedAISegment(ScriptedLoadableModule):
@@ -68,7 +74,7 @@ class MedAISegmentParameterNode:
 
     `inputVolume2` and so on are the further channels of a model that wants several; `overlapPercent` is -1 for the
     model's own. `allFrames` counts only where the image is shown from a sequence; `inputSequence`, where there is one,
-    takes the image's place.
+    takes the image's place. `trainingEpochs` is 0 for as many as are planned.
     """
 
     model: str = "hippocampus"
@@ -94,6 +100,10 @@ class MedAISegmentParameterNode:
     mirror: bool = False
     precision: Annotated[str, Choice(["auto", "float32", "half"])] = "auto"
     postprocess: bool = True
+    trainingFolder: str = ""
+    trainingSegmentation: vtkMRMLSegmentationNode
+    trainedName: str = ""
+    trainingEpochs: Annotated[int, WithinRange(0, 10000)] = 30
 
 
 class MedAISegmentWidget(ModelPanel):
@@ -110,6 +120,12 @@ class MedAISegmentWidget(ModelPanel):
 
     def connectOwn(self):
         self.ui.editButton.connect("clicked(bool)", self.onEditButton)
+        self._training = TrainingSection(
+            self.ui, self.logic, self._current, self._messages, self._models.here, self._trainingInputs
+        )
+
+    def _trainingInputs(self):
+        return self._parameterNode, [] if self._parameterNode is None else self._inputNodes()
 
     def onEditButton(self):
         with slicer.util.tryWithErrorDisplay(_("The Segment Editor could not be opened.")):
@@ -157,6 +173,7 @@ class MedAISegmentWidget(ModelPanel):
         segmentationNode = nodes[0]
         volumeNode = slicer.mrmlScene.GetNodeByID((self._lastArguments or {})["volumeNode"][0])
         self._resultIDs = segmentationNode.GetID(), volumeNode.GetID()
+        self._parameterNode.trainingSegmentation = segmentationNode
         names = ", ".join(node.GetName() for node in nodes)
         self._messages.log(_("Done: {names}").format(names=names))
         count = segmentationNode.GetSegmentation().GetNumberOfSegments()
@@ -190,6 +207,7 @@ class MedAISegmentWidget(ModelPanel):
 
     def updateOwn(self, running):
         self.ui.editButton.enabled = self._resultIDs is not None and not running
+        self._training.update(running)
         inputsUsed = self._chosenSequence() is None
         self.ui.inputVolumeSelector.enabled = self.ui.allFramesCheckBox.enabled = inputsUsed
         self.ui.outputSegmentationSelector.enabled = inputsUsed and not self._allFrames()
@@ -378,6 +396,66 @@ class MedAISegmentLogic(ModelLogic):
         Images of noise are dropped where the scene is closed before they come.
         """
         return self._begin(generate_run, model, count, seed, device, **options)
+
+    def addToTrainingSet(self, volumeNode, segmentationNode, folder, model="") -> AddedCase:
+        """Add an image and its corrected segmentation to a folder of labelled images, which `fineTune` learns from.
+
+        An image that is there already gets the new labels. The scene stays as it is.
+
+        Args:
+            volumeNode: a scalar volume node or its ID, or a list of them, one per channel.
+            segmentationNode: its structures, or its ID; segments are told by their names.
+            folder: made if it is absent.
+            model: whose structures and channels a new folder has; segments of other names come after them.
+
+        Returns:
+            The case's name, whether it was there, its structures, and how many cases there are now.
+
+        Raises:
+            MedAIError: what is wrong with the image, the segments or the folder; nothing is written then.
+        """
+        if not str(folder):
+            raise InputError("No folder was given; choose where the training set is to be.")
+        spec = read_spec(find_model(model)) if model else None
+        labels = {label.value: label.name for label in spec.labels} if spec else None
+        nodes = nodes_of(volumeNode, _("image"))
+        segmentation = node_of(segmentationNode, _("segmentation"))
+        return add_training_case(nodes, segmentation, Path(folder), labels, spec.channels if spec else ())
+
+    def fineTune(self, folder, name, model="", **options):
+        """Train a model on a training set, starting from another, and wait for it; see `fineTuneAsync`.
+
+        Returns:
+            The name by which the new model is found.
+
+        Raises:
+            MedAIError: the name is taken, or the data or an option is at fault.
+        """
+        return self._wait(FineTuning(training_request(folder, name, model, **options)))
+
+    def fineTuneAsync(
+        self, folder, name, model="", *, onDone=print, onError=None, onProgress=None, **options
+    ) -> FollowedRun:
+        """Begin to train a model on a training set, in a process of its own, and return at once.
+
+        Args:
+            folder: of a training set (`addToTrainingSet`), or any that `medai train` takes.
+            name: by which the new model will be found.
+            model: a model's name or path, whose network and weights it starts from; empty to start anew.
+            onDone: called with the name, once the model is among the others.
+            onError: called with what went wrong; None writes it to the log.
+            onProgress: called with each new state.
+            options: `epochs` (0: as planned), `device` ("auto"), `resume` (False), and `settings`, a list of
+                "key=value" as `medai train --set` takes them.
+
+        Returns:
+            The run: `poll()` says how it stands, `cancel()` stops it; `resume` goes on from the last whole epoch.
+
+        Raises:
+            InputError: no folder or no name was given, the name is taken, or there is no such model.
+        """
+        job = FineTuning(training_request(folder, name, model, **options))
+        return self._shared.follow(FollowedRun(job, lambda: None, as_it_is, listening(onDone, onError, onProgress)))
 
 
 class MedAISegmentTest(ModuleTest):

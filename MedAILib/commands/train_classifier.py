@@ -48,7 +48,8 @@ def run_train_classifier(
         raise InputError(f"The task {task.name} runs all its {task.folds} folds by itself; leave --fold out.")
     task = with_words(task, options.set)
     if options.epochs is not None:
-        task = replace(task, epochs=options.epochs, distil_epochs=options.epochs)
+        own = any(word.partition("=")[0].strip() == "distil_epochs" for word in options.set)
+        task = replace(task, epochs=options.epochs, distil_epochs=task.distil_epochs if own else options.epochs)
     folder: Path = options.output
     place = folder.with_name(folder.name + ".training")
     initial = None if options.initial is None else find_model(str(options.initial))

@@ -98,7 +98,7 @@ class ModelLogic(ScriptedLoadableModuleLogic):
             The run: `poll()` says how it stands, `cancel()` stops it and leaves the models as they were.
         """
         listener = listening(onDone, onError, onProgress)
-        return self._shared.follow(FollowedRun(Getting(source), lambda: None, _asItIs, listener))
+        return self._shared.follow(FollowedRun(Getting(source), lambda: None, as_it_is, listener))
 
     def verifyModelAsync(self, name, *, onDone=print, onError=None, onProgress=None) -> FollowedRun:
         """Begin to compare a built-in or added model with what is on record of it, and return at once.
@@ -113,7 +113,7 @@ class ModelLogic(ScriptedLoadableModuleLogic):
             InputError: no such model.
         """
         listener = listening(onDone, onError, onProgress)
-        return self._shared.follow(FollowedRun(Checking(name, find_model(name)), lambda: None, _asItIs, listener))
+        return self._shared.follow(FollowedRun(Checking(name, find_model(name)), lambda: None, as_it_is, listener))
 
     def removeModel(self, name) -> int:
         """Remove a model that was added to this computer.
@@ -276,7 +276,7 @@ def _logError(error: Exception):
     logging.error(str(error))
 
 
-def _asItIs(result) -> Arrival:
+def as_it_is(result) -> Arrival:
     """An arrival that has nothing to place."""
     yield JobState("running", _("Finishing"))
     return result

@@ -97,9 +97,10 @@ class ModelButtons:
         """Bring a model into the store, from the catalogue, an address or a path."""
         if not self._current.busy:
             self._messages.log(_("Getting {source}").format(source=source))
-            self._current.follow(lambda **told: self._logic.getModelAsync(source, **told), self._onHere)
+            self._current.follow(lambda **told: self._logic.getModelAsync(source, **told), self.here)
 
-    def _onHere(self, name: str) -> None:
+    def here(self, name: str) -> None:
+        """Choose a model that has come to this computer, by a download or a training."""
         self._picker.fill(self._logic.models())
         self._onChosen(name)
         self._messages.tell(_("The model {name} is ready.").format(name=name))
