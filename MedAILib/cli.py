@@ -216,7 +216,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
 
 
 def _add_batch(commands: "argparse._SubParsersAction[_Parser]") -> None:
-    command = _command(commands, "batch", "segment or classify every case of a folder or list")
+    command = _command(commands, "batch", "segment, classify or find things in every case of a folder or list")
     command.add_argument("source", type=_path, metavar="DIR_OR_LIST", help="folder of images, or .txt or .csv list")
     _add_model(command)
     command.add_argument("-o", "--output", required=True, type=_path, metavar="DIR", help="folder for the results")
@@ -224,7 +224,7 @@ def _add_batch(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--kind",
         action="append",
         choices=(".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".seg.nrrd", ".mrb", ".dcm", ".json", ".csv"),
-        help="what to write of each case; may be given several times (default: .nii.gz, of classifications .json)",
+        help="what to write of each case; may be given several times (default: .nii.gz, or .json)",
     )
     command.add_argument("--slice", nargs=2, metavar=("AXIS", "N"), help="classification: one slice across I, J or K")
     command.add_argument("--each-slice", metavar="AXIS", help="classification: each slice across I, J or K by itself")

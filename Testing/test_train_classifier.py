@@ -370,7 +370,8 @@ def test_the_same_image_twice_is_told_of(task: ClassificationTask, tmp_path: Pat
     np.savez(tmp_path / "twice.npz", train_images=images, train_labels=labels)
     listener = Listener()
     read_data(task, tmp_path / "twice.npz", listener)
-    assert listener.warnings == ["1 images are there twice: train_0002; they count twice."]
+    told = "1 images are there twice: train_0002; they count twice, and stay in one fold together."
+    assert listener.warnings == [told]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from MedAILib.read_spec import read_spec
 from MedAILib.training.overrides import read_settings, with_settings
 from MedAILib.training.processes import SharedOrder, asked_processes, own_part, own_share
 
+SHARED = ("--device", "cpu", "--quiet")
 LONGEST_S = 600  # for what takes seconds on a machine that has nothing else to do
 
 

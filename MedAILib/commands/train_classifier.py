@@ -15,6 +15,7 @@ from MedAILib.errors import InputError
 from MedAILib.models.store import find_model
 from MedAILib.progress import Progress
 from MedAILib.training.checkpoint import require_room
+from MedAILib.training.choices import ASKED
 from MedAILib.training.classification import Bench, new_network
 from MedAILib.training.classification_card import ClassifierRecord, write_classifier_card
 from MedAILib.training.classification_choices import class_choices
@@ -25,7 +26,6 @@ from MedAILib.training.cross_validation import Calibration, ClassData, split_fol
 from MedAILib.training.export import Contents, licence_text, write_model
 from MedAILib.training.initial import freeze_stages, load_initial
 from MedAILib.training.labelled_images import check_images, find_labelled_images, numbered, part_of, require_classes
-from MedAILib.training.plan import ASKED
 from MedAILib.training.plan_classifier import plan_classifier
 from MedAILib.training.precision import type_told
 from MedAILib.training.prepared_images import prepare_images
@@ -48,7 +48,8 @@ def run_train_classifier(
         raise InputError(f"The task {task.name} runs all its {task.folds} folds by itself; leave --fold out.")
     task = with_words(task, options.set)
     if options.epochs is not None:
-        task = replace(task, epochs=options.epochs, distil_epochs=options.epochs)
+        own = any(word.partition("=")[0].strip() == "distil_epochs" for word in options.set)
+        task = replace(task, epochs=options.epochs, distil_epochs=task.distil_epochs if own else options.epochs)
     folder: Path = options.output
     place = folder.with_name(folder.name + ".training")
     initial = None if options.initial is None else find_model(str(options.initial))

@@ -24,6 +24,7 @@ from MedAILib.training.boxed_images import (
     read_boxed,
 )
 from MedAILib.training.cases import Fault, split_cases
+from MedAILib.training.choices import Choice, told_choices
 from MedAILib.training.data_folder import patients_of, splits_of
 from MedAILib.training.detection import train_detector
 from MedAILib.training.detection_card import DetectorRecord, write_detector_card
@@ -39,8 +40,8 @@ from MedAILib.training.examine_boxes import BoxedFacts, examine_boxed
 from MedAILib.training.export import Contents, licence_text, write_model
 from MedAILib.training.intensities import intensity_entries
 from MedAILib.training.overrides import read_settings, require_kinds
-from MedAILib.training.plan import CPU, GPU, Choice, told_choices
 from MedAILib.training.plan_detection import plan_detector, plan_left, require_boxes
+from MedAILib.training.plan_grid import CPU, GPU
 from MedAILib.training.processes import is_first
 from MedAILib.training.segmentation import TrainingRun
 

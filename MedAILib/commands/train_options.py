@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from MedAILib.output import whole_file
-from MedAILib.training.plan import Choice, told_choices
+from MedAILib.training.choices import Choice, told_choices
 from MedAILib.training.processes import is_first, process_count
 from MedAILib.training.task import KINDS, Task
 

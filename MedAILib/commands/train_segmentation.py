@@ -16,19 +16,22 @@ from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.training.card import TrainingRecord, write_card
 from MedAILib.training.cases import Split, split_cases
+from MedAILib.training.choices import ASKED
+from MedAILib.training.continued import like_model
 from MedAILib.training.data_folder import DataFolder, open_folder, prescribed_split, split_faults
 from MedAILib.training.evaluate import Evaluation, evaluate_segmentation
 from MedAILib.training.examine import CaseFacts, Examined, digest_of, examine_cases, groups_of, require_sound
-from MedAILib.training.export import Bundle, write_bundle
 from MedAILib.training.folds import merged, write_ensemble
 from MedAILib.training.initial import Quiet, require_start
 from MedAILib.training.overrides import read_settings, require_sense, wishes_of, with_settings
-from MedAILib.training.plan import ASKED, CPU, GPU, balanced_weights, plan_task, task_choices
+from MedAILib.training.plan import balanced_weights, plan_task, task_choices
+from MedAILib.training.plan_grid import CPU, GPU
 from MedAILib.training.precision import training_type
 from MedAILib.training.processes import is_first
 from MedAILib.training.report import write_evaluation
 from MedAILib.training.samples_picture import write_samples
 from MedAILib.training.segmentation import TrainingRun, train_segmentation
+from MedAILib.training.segmentation_export import Bundle, write_bundle
 from MedAILib.training.task import TASKS, SegmentationTask, read_task
 
 
@@ -71,7 +74,7 @@ def run_train_segmentation(options: argparse.Namespace, device: torch.device, ma
     given = None if is_planned(options.task) else with_settings(_segmentation(options.task), settings)
     initial = None if options.initial is None else find_model(str(options.initial))
     data, examined, patients_of = _examined(options, given, progress)
-    task = given or _plan(options, data, examined.facts, settings, device)
+    task = given or _plan(options, data, examined.facts, settings, device, initial)
     if data.splits:
         if settings.get("folds", len(data.splits)) != len(data.splits):
             raise InputError(
@@ -138,11 +141,14 @@ def _plan(
     facts: tuple[CaseFacts, ...],
     settings: dict[str, Any],
     device: torch.device,
+    initial: Path | None,
 ) -> SegmentationTask:
     """Plan a task, tell every choice on standard output, and apply what the user decided."""
     name = options.output.resolve().name if options.task == "segmentation" else options.task
     wishes = wishes_of(settings)
     task, choices = plan_task(name, data, facts, CPU if device.type == "cpu" else GPU, wishes)
+    if initial is not None:
+        task, choices = like_model(task, choices, initial, settings)
     done = ("patch", *(["network"] if isinstance(settings.get("network"), str) else []))  # by the plan itself
     taken = {key: value for key, value in settings.items() if key not in done}
     task = with_settings(task, taken)

@@ -9,6 +9,9 @@ from MedAILib.training.intensities import intensity_entries
 WITHOUT_MONAI = "Stock MONAI has no network of sequences and takes no clips apart: MedAI alone runs this model."
 LOSSES = ("cross-entropy", "focal")
 DECISIONS = ("binary", "multiclass")
+SCHEDULES = ("one_cycle", "poly", "cosine", "constant")
+SAMPLINGS = ("uniform", "balanced")
+PRECISIONS = ("auto", "float32", "bfloat16")
 # Every random change of a training image, and what its number means; 0 leaves it out.
 AUGMENTATIONS = {
     "flip": "list of the axes along which an image may be mirrored",
@@ -64,7 +67,11 @@ class ClassificationTask:
             0 ships the distilled one alone.
         loss: one of `LOSSES`.
         class_weights: "balanced" (the rarer, the heavier), "none", or a number for each class.
+        sampling: one of `SAMPLINGS`: an epoch shows each image once, or draws as many, all classes alike often.
         augmentation: see `AUGMENTATIONS`.
+        schedule: one of `SCHEDULES`, of the learning rate: a rise and a fall, or falls as for segmentation.
+        accumulate: batches whose gradients are summed up for one step.
+        patience: epochs without gain after which a network's training ends; 0: never. Needs the choice "best".
         choice: "last" takes each network's weights as they are in the end, "best" those of the epoch that the images
             kept from it (of the fold, or the validation part) surprised least.
         distil_epochs: how long the distilled network learns.
@@ -120,6 +127,11 @@ class ClassificationTask:
     ema_decay: float = 0.9
     loss: str = "cross-entropy"
     class_weights: str | list[float] = "balanced"
+    sampling: str = "uniform"
+    schedule: str = "one_cycle"
+    accumulate: int = 1
+    patience: int = 0
+    precision: str = "auto"
     label_smoothing: float = 0.0
     augmentation: dict[str, Any] = field(default_factory=dict)
     threshold: str = "balanced"
@@ -129,7 +141,6 @@ class ClassificationTask:
     synthetic: list[str] = field(default_factory=list)
     synthetic_share: float = 1.0
     frozen_stages: int = 0
-    precision: str = "bfloat16"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "intensity", intensity_entries(self.intensity))
@@ -160,17 +171,28 @@ class ClassificationTask:
             "batch": self.batch < 2,
             "ema_decay": not 0 <= self.ema_decay < 1,
             "loss": self.loss not in LOSSES,
+            "learning_rate": not self.learning_rate > 0,
+            "weight_decay": self.weight_decay < 0,
+            "sampling": self.sampling not in SAMPLINGS,
+            "schedule": self.schedule not in SCHEDULES,
+            "accumulate": self.accumulate < 1,
+            "patience": self.patience < 0,
+            "precision": self.precision not in PRECISIONS,
             "class_weights": weights not in ("balanced", "none")
             and (isinstance(weights, str) or len(weights) != len(self.classes) or min(weights) <= 0),
             "label_smoothing": not 0 <= self.label_smoothing < 1,
             "synthetic": bool(self.synthetic) and self.frames > 0,
             "synthetic_share": not 0 <= self.synthetic_share <= 100,
-            "precision": self.precision not in ("auto", "float32", "bfloat16"),
             "threshold": self.threshold not in ("balanced", "accuracy"),
             "strange_quantile": not 0 <= self.strange_quantile <= 1,
         }
         if bad := [key for key, is_wrong in wrong.items() if is_wrong]:
             raise InputError(f"The training task {self.name} has '{bad[0]}' = {getattr(self, bad[0])}; mend it.")
+        if self.patience and self.choice != "best":
+            raise InputError(
+                f"The training task {self.name} has 'patience' = {self.patience}, which needs the choice of the best "
+                "epoch; give --set choice=best, too."
+            )
 
     def _require_augmentation(self) -> None:
         for key, value in self.augmentation.items():

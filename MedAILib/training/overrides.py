@@ -12,7 +12,7 @@ from MedAILib.training.architectures import encoder_stages, head_weights, levels
 from MedAILib.training.augmentations import require_known, require_name
 from MedAILib.training.intensities import intensity_entries, require_runnable
 from MedAILib.training.losses import LOSSES
-from MedAILib.training.plan import Wishes
+from MedAILib.training.plan_grid import Wishes
 from MedAILib.training.precision import PRECISIONS
 from MedAILib.training.recipe import PARAMETERS, usual_recipe
 from MedAILib.training.task import SegmentationTask

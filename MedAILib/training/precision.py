@@ -48,15 +48,16 @@ class AutocastInferer(SimpleInferer):
 class _WithRightGradients(TorchFunctionMode):
     """Has the processor convolve volumes in float32 that have fewer slices along their first axis than the kernel.
 
-    In bfloat16 oneDNN (of PyTorch 2.13) gives wrong gradients of such weights, or none that are numbers, and writes
-    beyond its memory, on processors with AVX-512 BF16.
+    In bfloat16 oneDNN (PyTorch 2.10 to 2.13) takes memory into the gradients of such weights that nobody has written to,
+    and writes beyond its own, on processors with AVX-512 BF16: they are off, or no numbers.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in (torch.conv3d, torch.conv_transpose3d) and len(args) > 1 and args[0].device.type == "cpu":
             image, weights = args[:2]
-            if image.shape[-3] < weights.shape[-3]:
+            kernel = weights.shape[-3]
+            if image.shape[-3] < kernel or (image.shape[-3] == 2 and kernel == 2):
                 with torch.autocast("cpu", enabled=False):
                     return func(*(_in_float32(x) for x in args), **{k: _in_float32(x) for k, x in kwargs.items()})
         return func(*args, **kwargs)
