@@ -39,25 +39,15 @@ class Together:
 def lines_of(folder: Path) -> dict[str, list[str]]:
     """Command lines by name, the models in `folder`, the data in the one above."""
     data = folder.parent
-    words = {
+    words: dict[str, list[object]] = {
         "balls": [data / "balls.json", "--data", data / "balls"],
         "squares": [data / "squares.json", "--data", data / "squares.npz"],
         "blobs": [data / "blobs.json", "--data", data / "blobs"],
         "pictures": [data / "generator.json", "--data", data / "squares.npz"],
     }
-    shared = ["--device", "cpu", "--quiet"]
-    return {
-        name: [
-            "train",
-            *(str(word) for word in told),
-            "-o",
-            str(folder / name),
-            "--epochs",
-            "2" if name == "balls" else "1",
-            *shared,
-        ]
-        for name, told in words.items()
-    }
+    for name, told in words.items():
+        told += ["-o", folder / name, "--epochs", 2 if name == "balls" else 1, "--device", "cpu", "--quiet"]
+    return {name: ["train", *(str(word) for word in told)] for name, told in words.items()}
 
 
 def written_data(folder: Path) -> None:

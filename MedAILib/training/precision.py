@@ -48,8 +48,8 @@ class AutocastInferer(SimpleInferer):
 class _WithRightGradients(TorchFunctionMode):
     """Has the processor convolve volumes in float32 that have fewer slices along their first axis than the kernel.
 
-    In bfloat16 oneDNN (PyTorch 2.10 to 2.13) takes memory into the gradients of such weights that nobody has written to,
-    and writes beyond its own, on processors with AVX-512 BF16: they are off, or no numbers.
+    In bfloat16 oneDNN (PyTorch 2.10 to 2.13) takes memory that nobody has written to into the gradients of such
+    weights, and writes beyond its own, on processors with AVX-512 BF16: they are off, or no numbers.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
