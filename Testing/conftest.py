@@ -83,25 +83,77 @@ def behaving_client() -> Iterator[WorkerClient]:
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """A Slicer session on the stand-in for its window; tests that need it skip where Qt can't be loaded."""
-    pytest.importorskip("PySide6.QtUiTools", reason="PySide6 or a library of its is not here", exc_type=ImportError)
-    from standin import session as sessions
-
-    session = sessions.Session(monkeypatch, tmp_path)
-    yield session
-    session.close()
-    assert sessions.slot_errors() == []
+    yield from _session(monkeypatch, tmp_path, "MedAISegment")
 
 
 @pytest.fixture
 def classify_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """The same with the module MedAIClassify."""
+    yield from _session(monkeypatch, tmp_path, "MedAIClassify")
+
+
+def _session(monkeypatch: pytest.MonkeyPatch, folder: Path, module: str) -> Iterator[Any]:
     pytest.importorskip("PySide6.QtUiTools", reason="PySide6 or a library of its is not here", exc_type=ImportError)
     from standin import session as sessions
 
-    session = sessions.Session(monkeypatch, tmp_path, ROOT / "MedAIClassify" / "MedAIClassify.py")
+    session = sessions.Session(monkeypatch, folder, ROOT / module / f"{module}.py")
     yield session
     session.close()
     assert sessions.slot_errors() == []
+
+
+@pytest.fixture(scope="session")
+def made_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the models lie that several test files use; nobody changes them."""
+    return tmp_path_factory.mktemp("made_models")
+
+
+@pytest.fixture(scope="session")
+def segmenter(made_models: Path) -> str:
+    """A small real network with random weights: one channel, two structures."""
+    from bundles import network_entry, random_bundle
+
+    return str(random_bundle(made_models / "segmenter", network_entry("UNet", classes=3)))
+
+
+@pytest.fixture(scope="session")
+def bright_segmenter(made_models: Path) -> str:
+    """Says 1 where the image is above 2.5, on the image's own voxels."""
+    from bundles import threshold_bundle
+
+    return str(threshold_bundle(made_models / "bright", 2.5, None))
+
+
+@pytest.fixture(scope="session")
+def picture_classifier(made_models: Path) -> str:
+    """A classifier of single pictures with random weights."""
+    from classifier_bundles import CLASSES, DENSENET, classifier_bundle
+
+    return str(classifier_bundle(made_models / "pictures", DENSENET, CLASSES))
+
+
+@pytest.fixture(scope="session")
+def volume_classifier(made_models: Path) -> str:
+    """A classifier of volumes with random weights."""
+    from classifier_bundles import CLASSES, DENSENET, classifier_bundle
+
+    return str(classifier_bundle(made_models / "volumes", DENSENET | {"spatial_dims": 3}, CLASSES, seed=1))
+
+
+@pytest.fixture(scope="session")
+def with_numbers(made_models: Path) -> str:
+    """A classifier of single pictures that also wants an age and a sex."""
+    from classifier_bundles import CLASSES, DENSENET, classifier_bundle
+
+    network = {
+        "_target_": "CovariateClassifier",
+        "backbone": DENSENET | {"out_channels": 6},
+        "features": 6,
+        "covariates": 2,
+        "out_channels": 3,
+    }
+    own = {"covariates": [{"name": "age", "mean": 50, "sd": 10}, {"name": "sex"}]}
+    return str(classifier_bundle(made_models / "numbers", network, CLASSES, own=own))
 
 
 @pytest.fixture

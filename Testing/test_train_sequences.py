@@ -178,7 +178,9 @@ def test_longer_and_shorter_clips_are_seen_whole(recurrent: Path) -> None:
 
 def test_all_frames_of_a_clip_are_changed_alike() -> None:
     frame = torch.rand(4, 1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    change = Augmentation({"flip": [0, 1], "rotate": 40, "scale": 0.3, "translate": 0.2, "gamma": 0.5, "blur": 1}, True)
+    wanted = {"flip": [0, 1], "rotate": 40, "scale": 0.3, "translate": 0.2, "gamma": 0.5, "blur": 1, "elastic": 0.1}
+    artefacts = {"bias_field": 1, "ghosting": 1, "spike": 1, "low_resolution": 0.5}
+    change = Augmentation(wanted | artefacts, True)
     change.reseed(1)
     clips = change(frame.expand(4, 5, 1, SIDE, SIDE))
     assert clips.shape == (4, 5, 1, SIDE, SIDE)

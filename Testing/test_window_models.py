@@ -203,7 +203,7 @@ def test_cancelled_download_leaves_the_models_as_they_were(session, server) -> N
             time.sleep(0.05)
 
     widget = session.open()
-    widget._get(server.give("/slow.zip", act=trickle))
+    widget._models.get(server.give("/slow.zip", act=trickle))
     session.until(lambda: widget._run.poll().done > 0)
     assert widget.ui.cancelButton.enabled
     widget.ui.cancelButton.click()

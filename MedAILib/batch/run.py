@@ -8,24 +8,27 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from MedAILib.batch.cases import BatchCase
-from MedAILib.batch.records import Row, content_sha256, keep_record, kept_row
+from MedAILib.batch.records import Row, content_sha256, forget_record, keep_record, kept_row
 from MedAILib.batch.room import MemoryRoom
-from MedAILib.errors import MedAIError
-from MedAILib.files.images import read_channels
+from MedAILib.detections import Detections
+from MedAILib.errors import InputError, MedAIError
 from MedAILib.models.device import share_cores
 from MedAILib.models.open import OpenedModel
 from MedAILib.progress import Cancellable, Cancelled, Progress
-from MedAILib.request import ClassifyOptions, RunOptions
+from MedAILib.request import Options
 from MedAILib.results import Classification, Segmentation
 from MedAILib.statistics import segment_statistics
 from MedAILib.system_memory import available_memory
 from MedAILib.volume import Volume
 
+Result = Segmentation | Classification | Detections
+# Reads one case's images.
+Read = Callable[[BatchCase, Progress], Volume]
 # Writes one case's files into the batch's folder and says which, relative to it.
-Write = Callable[[BatchCase, Volume, Segmentation | Classification], tuple[str, ...]]
+Write = Callable[[BatchCase, Volume, Result], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Batch:
         folder: where results and records go.
         model: the model, open.
         options: of a case; a classifier's covariates differ from case to case.
+        read: reads a case's images.
         write: writes a case's files.
         identity: what, beside image and options, decides a result (model's SHA-256, version, kinds of files); plain
             JSON values.
@@ -46,7 +50,8 @@ class Batch:
 
     folder: Path
     model: OpenedModel
-    options: Callable[[BatchCase], RunOptions | ClassifyOptions]
+    options: Callable[[BatchCase], Options]
+    read: Read
     write: Write
     identity: Mapping[str, Any]
     resume: bool = False
@@ -122,6 +127,8 @@ class _Run:
 
     def _done(self, case: BatchCase) -> Row:
         batch, notes = self._batch, _Notes(self.stop)
+        if case.problem:
+            raise InputError(case.problem)
         place = self._records / f"{case.name}.json"
         with self._reading:
             self.stop.step(0, 1)
@@ -130,17 +137,19 @@ class _Run:
             key = dict(batch.identity) | {"options": asdict(options), "content": content_sha256(case.images)}
             if batch.resume and (row := kept_row(place, key, batch.folder)) is not None:
                 return row
-            volume = read_channels(case.images, None, notes)
+            volume = batch.read(case, notes)
             read = time.perf_counter() - start
         wanted = batch.demand(volume) if batch.demand is not None else 0
         with self._computing, self._room.taken(wanted, self.stop):
             share_cores(batch.workers)
             start = time.perf_counter()
-            result = batch.model.run(volume, options, notes)
+            result = cast(Result, cast(Any, batch.model).run(volume, options, notes))
             run = time.perf_counter() - start
         with self._writing:
             self.stop.step(0, 1)
             start = time.perf_counter()
+            # From here until its new record is there nothing is on record of the case, wherever the batch is stopped.
+            forget_record(place)
             files = batch.write(case, volume, result)
             row = Row(case.name, "done", "", read, run, files=files, warnings=tuple(notes.warnings))
             row = replace(row, **_figures(result, volume), write_s=time.perf_counter() - start)
@@ -148,12 +157,22 @@ class _Run:
         return row
 
 
-def _figures(result: Segmentation | Classification, volume: Volume) -> dict[str, Any]:
+def _figures(result: Result, volume: Volume) -> dict[str, Any]:
     """What a case's row says of its result."""
     if isinstance(result, Segmentation):
         return {"volumes_ml": {row.name: row.volume_ml for row in segment_statistics(result, volume)}}
+    if isinstance(result, Detections):
+        return {"findings": dict(Counter(box.label for box in result.boxes)), "decision": findings_of(result)}
     means = result.probabilities.mean(axis=0).tolist()
     return {"probabilities": dict(zip(result.classes, means, strict=True)), "decision": decision_of(result)}
+
+
+def findings_of(result: Detections) -> str:
+    """What was found, for people."""
+    if not result.boxes:
+        return "no finding"
+    count = len(result.boxes)
+    return f"{count} finding{'s'[: count != 1]}, the surest {result.boxes[0].label}, {result.boxes[0].score:.0%}"
 
 
 def decision_of(result: Classification) -> str:

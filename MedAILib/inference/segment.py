@@ -230,8 +230,9 @@ class _Way:
             sums=rung.sums,
             agreement=self.agreement,
         )
-        if recipe.on_planes is not None:
-            planes = replace(planes, values=map(recipe.on_planes, planes.values))
+        if (on_planes := recipe.on_planes) is not None:
+            changed = (on_planes(plane.cpu()) for plane in planes.values)
+            planes = replace(planes, values=changed, device=torch.device("cpu"))
         voxel_ml = abs(float(np.linalg.det(frame.affine(part.geometry.ijk_to_ras)[:3, :3]))) / 1000
 
         def tidy(labels: NDArray[np.unsignedinteger]) -> None:

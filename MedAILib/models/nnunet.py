@@ -1,6 +1,7 @@
 """An nnU-Net v2 result folder as a model that runs, built from an allow-list; nothing in it is executed."""
 
 import hashlib
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
@@ -9,8 +10,9 @@ from pathlib import Path
 import torch
 
 from MedAILib.errors import InputError
-from MedAILib.inference.ladder import CPU, or_on_cpu
-from MedAILib.inference.memory import is_out_of_memory
+from MedAILib.estimate import Demand, demand
+from MedAILib.inference.ladder import Rung, climb_down, rungs
+from MedAILib.inference.memory import memory_told
 from MedAILib.inference.precision import HALF, computed_in, number_format
 from MedAILib.inference.prepare import require_usable
 from MedAILib.inference.restore import Restored
@@ -66,22 +68,17 @@ class NnunetModel:
             Cancelled: by `progress`.
         """
         self._require_suitable(volume, options)
-        try:
-            with torch.inference_mode():
-                (restored, done), gave_way = or_on_cpu(
-                    self._device, lambda device: self._through_stages(volume, options, progress, device), progress
-                )
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise InputError(
-                f"Memory ran out while {self.spec.name} ran on {volume.name}; give a region of interest, or close "
-                "other programs."
-            ) from error
+        with memory_told(f"{self.spec.name} ran on {volume.name}"), torch.inference_mode():
+            (restored, done), rung = climb_down(
+                rungs(self._device, (), None),
+                self._need(volume, options) if self._device.type != "cpu" else None,
+                lambda rung: self._through_stages(volume, options, progress, rung.device, rung.sums),
+                progress,
+            )
         if not restored.layers.any():
             progress.warn(f"The model found nothing in {volume.name}: everything is background.")
         names = self._plan.output_names if options.probabilities else ()
-        number = number_format(CPU if gave_way else self._device, options, HALF)
+        number = number_format(rung.device, options, HALF)
         more = {
             "sha256": self._sha256,
             "nnunet.configuration": self._plan.results.configuration,
@@ -89,10 +86,10 @@ class NnunetModel:
             "nnunet.parity": str(self._parity),
             "precision": computed_in(number, done.said.get("engine", "")),
             **done.said,
-            "memory": "; ".join(gave_way) or "enough",
+            "memory": "; ".join(rung.steps) or "enough",
             "dynamic-network-architectures": version("dynamic-network-architectures"),
         }
-        said = provenance(self.spec, volume, options, CPU if gave_way else self._device, more)
+        said = provenance(self.spec, volume, options, rung.device, more)
         shared = done.agreement
         return Segmentation(
             restored.layers,
@@ -114,11 +111,18 @@ class NnunetModel:
         if options.mirror and not self.spec.mirror_axes:
             raise InputError("This model was trained without mirroring; run it without.")
 
+    def _need(self, volume: Volume, options: RunOptions) -> Callable[[Rung], Demand]:
+        """What a run takes: with float16's exact way each fold has sums of its own."""
+        one = demand(self.spec, volume.geometry, volume.data.dtype, options)
+        folds = len(self._plan.results.checkpoints) if self._parity else 1
+        whole = replace(one, sums=folds * one.sums, planes=folds * one.planes)
+        return lambda _: whole
+
     def _through_stages(
-        self, volume: Volume, options: RunOptions, progress: Progress, device: torch.device
+        self, volume: Volume, options: RunOptions, progress: Progress, device: torch.device, sums: torch.device
     ) -> tuple[Restored, Passed]:
         with ExitStack() as moved:
-            stages = [moved.enter_context(stage.on(device)) for stage in self._stages]
+            stages = [moved.enter_context(stage.on(device, sums)) for stage in self._stages]
             return self._through(stages, volume, options, progress)
 
     def _through(

@@ -54,6 +54,7 @@ class Stage:
         networks: one for each fold, on `device`; their outputs are averaged.
         mirror_axes: of the working image (X, Y, Z), along which it was mirrored in training.
         device: where the networks are.
+        sums: where overlapping windows are added up and labels decided.
         parity: sum and round in float16 everywhere nnU-Net does.
         sha256: of its result folder.
     """
@@ -62,16 +63,17 @@ class Stage:
     networks: tuple[nn.Module, ...]
     mirror_axes: tuple[int, ...]
     device: torch.device
+    sums: torch.device
     parity: bool = False
     sha256: str = ""
 
     @contextmanager
-    def on(self, device: torch.device) -> Iterator["Stage"]:
-        """Within this, the same stage on a device, its networks moved there and back."""
+    def on(self, device: torch.device, sums: torch.device) -> Iterator["Stage"]:
+        """Within this, the same stage on a device, its networks moved there and back, sums where wanted."""
         for network in self.networks:
             network.to(device)
         try:
-            yield replace(self, device=device)
+            yield replace(self, device=device, sums=sums)
         finally:
             for network in self.networks:
                 network.to(self.device)
@@ -145,12 +147,22 @@ class Stage:
         functions = [checked(_Seeing(engine, flat, number), outputs, self.device) for engine in engines]
 
         def run(some: Sequence[Network], heard: Agreement | None) -> Planes:
-            return slide(some, prepared.image, windows, axes, outputs, progress, half=self.parity, agreement=heard)
+            return slide(
+                some,
+                prepared.image,
+                windows,
+                axes,
+                outputs,
+                progress,
+                half=self.parity,
+                sums=self.sums,
+                agreement=heard,
+            )
 
         if not self.parity or len(functions) == 1:
             return run(functions, agreement)
         each = [run([function], None) for function in functions]
-        return Planes(each[0].axis, _mean([one.values for one in each], agreement), each[0].accumulation)
+        return replace(each[0], values=_mean([one.values for one in each], agreement))
 
 
 @dataclass(frozen=True)
@@ -213,7 +225,7 @@ def open_stage(plan: NnunetPlan, device: torch.device, parity: bool) -> Stage:
         networks.append(network.eval().requires_grad_(False).to(device))
         if axes is None:
             axes = _mirror_axes(content.get("inference_allowed_mirroring_axes"), dimensions, str(path))
-    return Stage(plan, tuple(networks), axes or (), device, parity)
+    return Stage(plan, tuple(networks), axes or (), device, device, parity)
 
 
 def _mirror_axes(said: Any, dimensions: int, path: str) -> tuple[int, ...]:

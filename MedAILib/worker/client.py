@@ -66,8 +66,8 @@ class WorkerClient:
         self._status = WorkerStatus()
         self._asked = float("-inf")
 
-    def submit(self, request: RunRequest, volume: Volume) -> Job:
-        """Hand over a run; returns at once.
+    def submit(self, request: RunRequest, volume: Volume | None = None) -> Job:
+        """Hand over a run; returns at once. Without a volume its options are `GenerateOptions`: images of noise.
 
         A relative path as the model's name counts from this process's working folder, as it is now. `volume.data` must
         not change until the run has ended.
@@ -76,7 +76,8 @@ class WorkerClient:
             InputError: voxels of a type that can't be sent.
             RuntimeError: the client was closed.
         """
-        protocol.wire_dtype(volume.data.dtype)
+        if volume is not None:
+            protocol.wire_dtype(volume.data.dtype)
         with self._lock:
             if self._closed:
                 raise RuntimeError("This worker client was closed.")
@@ -170,7 +171,7 @@ class WorkerClient:
         """What the writing thread sends for a run: nothing when it was cancelled before, or can't be sent."""
         with self._lock:
             volume = job.volume
-            if volume is None:
+            if job.state.finished:
                 worker.runs.pop(job.id, None)
                 return []
         try:

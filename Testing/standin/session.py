@@ -1,7 +1,7 @@
 """A Slicer session for tests: a real scene, the stand-ins in place, the module's panel opened and driven by events."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -65,6 +65,13 @@ class Session:
         widget.enter()
         return widget
 
+    def open_on(self, client: Any, model: str, **parameters: Any) -> Any:
+        """Open the panel with a model on the CPU, and these parameters."""
+        widget = self.open(client)
+        for name, value in ({"model": model, "device": "cpu"} | parameters).items():
+            setattr(widget._parameterNode, name, value)
+        return widget
+
     def logic(self, client: Any = None) -> Any:
         self._logics.append(getattr(self.module, f"{self._name}Logic")(client))
         return self._logics[-1]
@@ -91,6 +98,30 @@ class Session:
         transform.Scale(1.0, 1.2, 1.5)
         node.SetIJKToRASMatrix(transform.GetMatrix())
         return node
+
+    def add_sequence(self, shapes_kji: Sequence[tuple[int, int, int]], **index: str) -> Any:
+        """A sequence of such volumes over 0, 0.5, 1 and so on, shown by a browser; `index` may give name and unit."""
+        sequence = self.scene.AddNewNodeByClass("vtkMRMLSequenceNode", "Cine")
+        sequence.SetIndexName(index.get("name", sequence.GetIndexName()))
+        sequence.SetIndexUnit(index.get("unit", sequence.GetIndexUnit()))
+        for number, shape_kji in enumerate(shapes_kji):
+            volume = self.add_volume("Frame", seed=number, shape_kji=shape_kji)
+            sequence.SetDataNodeAtValue(volume, f"{number / 2:g}")
+            self.scene.RemoveNode(volume)
+        browser = self.scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "Player")
+        browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+        return sequence
+
+    def save_and_load(self) -> str:
+        """Save the scene's description, close it and load it again; its text."""
+        self.scene.SetSaveToXMLString(1)
+        self.scene.Commit()
+        text = str(self.scene.GetSceneXMLString())
+        self.scene.Clear()
+        self.scene.SetLoadFromXMLString(1)
+        self.scene.SetSceneXMLString(text)
+        self.scene.Import()
+        return text
 
     def node_ids(self) -> list[str]:
         """All nodes but those by which panel and application remember their own state."""
