@@ -17,7 +17,7 @@ from MedAILib.errors import InputError, SpecError, UntrustedCodeError
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.precision import computed_in, number_format
 from MedAILib.inference.restore import Decision
-from MedAILib.inference.segment import Recipe, Segmented, segment
+from MedAILib.inference.segment import Ahead, Recipe, Segmented, prepare_ahead, segment
 from MedAILib.models.engines import Engines
 from MedAILib.models.inferers import laying
 from MedAILib.models.networks import (
@@ -89,7 +89,11 @@ class BundleModel:
         """What its network's weights hold on their device."""
         return sum(part.nbytes for part in (*self._network.parameters(), *self._network.buffers()))
 
-    def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation:
+    def prepare_ahead(self, volume: Volume, options: RunOptions, progress: Progress) -> Ahead | None:
+        """What `run` takes as `ahead`, made while another image is computed; raises as `run` does."""
+        return prepare_ahead(volume, self._recipe, options, progress)
+
+    def run(self, volume: Volume, options: RunOptions, progress: Progress, ahead: Ahead | None = None) -> Segmentation:
         """Segment a volume (C, K, J, I); the result stands on the volume's own grid.
 
         Raises:
@@ -101,7 +105,7 @@ class BundleModel:
             raise SpecError(f"The model {self.spec.name} segments images; it does not classify them.")
         try:
             with torch.inference_mode():
-                done = segment(volume, self._network, self._recipe, options, progress, self._engines)
+                done = segment(volume, self._network, self._recipe, options, progress, self._engines, ahead=ahead)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
