@@ -15,6 +15,7 @@ import PIL.Image
 import pytest
 from bundles import network_entry, random_bundle, threshold_bundle
 from classifier_bundles import DENSENET, classifier_bundle
+from detector_bundles import detector_bundle
 
 from MedAILib.batch.cases import find_batch_cases
 from MedAILib.batch.overview import page
@@ -287,3 +288,18 @@ def test_threads_wait_asleep_unless_the_user_says_otherwise() -> None:
     chosen = {"OMP_WAIT_POLICY": "active"}
     wait_asleep(chosen)
     assert chosen == {"OMP_WAIT_POLICY": "active"}
+
+
+def test_a_detector_looks_through_many_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = detector_bundle(tmp_path / "finder")
+    for seed in range(2):
+        save(tmp_path / "images" / f"case{seed}.nii.gz", np.random.default_rng(seed).normal(size=(32, 32, 32)))
+    assert batch(tmp_path / "images", "-m", model, "-o", tmp_path / "out") == 0
+    rows = table(tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "case0.json").read_text(encoding="utf-8"))
+    count = len(found["findings"])
+    assert rows["case0"]["decision"] == f"{count} finding{'' if count == 1 else 's'}"
+    assert (tmp_path / "out" / "pictures" / "case1.png").is_file()
+    assert batch(tmp_path / "images", "-m", model, "-o", tmp_path / "no", "--mirror") == 2
+    assert "is a detector" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()

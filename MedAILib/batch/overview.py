@@ -48,7 +48,8 @@ def write_overview(
 def table(rows: Sequence[Row], structures: Sequence[str]) -> str:
     """One line per case: state, seconds of each part, warnings, and in between its figures.
 
-    These are the volume of each structure in mL, or the decision and the probability of each class.
+    These are the volume of each structure in mL, or the decision and the probability of each class; of findings how
+    many there are, and the highest score of each class.
     """
     classified = any(row.decision for row in rows)
     text = io.StringIO()

@@ -13,19 +13,20 @@ from typing import Any
 from MedAILib.batch.cases import BatchCase
 from MedAILib.batch.records import Row, content_sha256, keep_record, kept_row
 from MedAILib.batch.room import MemoryRoom
+from MedAILib.detections import Detections
 from MedAILib.errors import MedAIError
 from MedAILib.files.images import read_channels
 from MedAILib.models.device import share_cores
 from MedAILib.models.open import OpenedModel
 from MedAILib.progress import Cancellable, Cancelled, Progress
-from MedAILib.request import ClassifyOptions, RunOptions
+from MedAILib.request import ClassifyOptions, DetectOptions, RunOptions
 from MedAILib.results import Classification, Segmentation
 from MedAILib.statistics import segment_statistics
 from MedAILib.system_memory import available_memory
 from MedAILib.volume import Volume
 
 # Writes one case's files into the batch's folder and says which, relative to it.
-Write = Callable[[BatchCase, Volume, Segmentation | Classification], tuple[str, ...]]
+Write = Callable[[BatchCase, Volume, Segmentation | Classification | Detections], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Batch:
 
     folder: Path
     model: OpenedModel
-    options: Callable[[BatchCase], RunOptions | ClassifyOptions]
+    options: Callable[[BatchCase], RunOptions | ClassifyOptions | DetectOptions]
     write: Write
     identity: Mapping[str, Any]
     resume: bool = False
@@ -148,10 +149,15 @@ class _Run:
         return row
 
 
-def _figures(result: Segmentation | Classification, volume: Volume) -> dict[str, Any]:
+def _figures(result: Segmentation | Classification | Detections, volume: Volume) -> dict[str, Any]:
     """What a case's row says of its result."""
     if isinstance(result, Segmentation):
         return {"volumes_ml": {row.name: row.volume_ml for row in segment_statistics(result, volume)}}
+    if isinstance(result, Detections):
+        best: dict[str, float] = {}
+        for box in result.boxes:
+            best[box.label] = max(best.get(box.label, 0.0), box.score)
+        return {"probabilities": best, "decision": findings_told(result)}
     means = result.probabilities.mean(axis=0).tolist()
     return {"probabilities": dict(zip(result.classes, means, strict=True)), "decision": decision_of(result)}
 
@@ -162,6 +168,12 @@ def decision_of(result: Classification) -> str:
     if len(result.places) == 1:
         return next(iter(verdicts))
     return ", ".join(f"{text} {count}x" for text, count in verdicts.most_common())
+
+
+def findings_told(result: Detections) -> str:
+    """How many findings there are, for people."""
+    count = len(result.boxes)
+    return f"{count} finding{'' if count == 1 else 's'}"
 
 
 class _Notes(Progress):

@@ -8,8 +8,18 @@ from pathlib import Path
 
 from MedAILib.batch.cases import BatchCase, find_batch_cases
 from MedAILib.commands.classify import chosen_slices, covariates_for, write_classified
+from MedAILib.commands.detect import write_found
 from MedAILib.commands.outputs import Outcome, write_outcome
-from MedAILib.commands.targets import ClassificationTargets, Targets, classification_targets, targets_for, writable
+from MedAILib.commands.targets import (
+    ClassificationTargets,
+    DetectionTargets,
+    Targets,
+    classification_targets,
+    detection_targets,
+    targets_for,
+    writable,
+)
+from MedAILib.detections import Detections
 from MedAILib.errors import InputError
 from MedAILib.estimate import demand_of
 from MedAILib.models.lean import import_monai_for_inference
@@ -17,14 +27,17 @@ from MedAILib.models.store import find_model
 from MedAILib.models.trust import tree_sha256
 from MedAILib.progress import Progress
 from MedAILib.read_spec import read_spec
-from MedAILib.request import ClassifyOptions, RunOptions
+from MedAILib.request import ClassifyOptions, DetectOptions, RunOptions
 from MedAILib.results import Classification, Segmentation
 from MedAILib.spec import ModelSpec
 from MedAILib.version import VERSION
 from MedAILib.volume import Volume
 
+AnyOptions = RunOptions | ClassifyOptions | DetectOptions
+AnyResult = Segmentation | Classification | Detections
+SEGMENTATION, DETECTION = "segmentation", "detection"
 TABLE = "cases.csv"
-CLASSIFICATION_KINDS = (".json", ".csv", ".mrb", ".dcm")
+LOOKING_KINDS = (".json", ".csv", ".mrb", ".dcm")  # of models that classify or look for findings
 
 
 def run_batch_command(options: argparse.Namespace, progress: Progress) -> None:
@@ -50,9 +63,18 @@ def run_batch_command(options: argparse.Namespace, progress: Progress) -> None:
         _run(options, progress, spec, cases, run)
 
 
-def _options(options: argparse.Namespace, spec: ModelSpec) -> Callable[[BatchCase], RunOptions | ClassifyOptions]:
+def _options(options: argparse.Namespace, spec: ModelSpec) -> Callable[[BatchCase], AnyOptions]:
     """The options of a case, by the model's task."""
     classes = spec.classes
+    if spec.task == DETECTION:
+        _require_looking_kinds(options)
+        if options.slice or options.each_slice or options.covariates or options.mirror or options.overlap is not None:
+            raise InputError(
+                f"The model {spec.name} is a detector, which takes no --slice, --each-slice, --covariates, --mirror or "
+                "--overlap; leave these out."
+            )
+        found = DetectOptions()
+        return lambda case: found
     if classes is None:
         wrong = sorted({".json", ".csv"} & set(options.kind or ()))
         if wrong or options.slice or options.each_slice or options.covariates:
@@ -66,10 +88,15 @@ def _options(options: argparse.Namespace, spec: ModelSpec) -> Callable[[BatchCas
             engine=options.engine,
         )
         return lambda case: run
-    if options.kind and set(options.kind) - set(CLASSIFICATION_KINDS):
-        raise InputError(f"A classification is written as {', '.join(CLASSIFICATION_KINDS)}; choose these with --kind.")
+    _require_looking_kinds(options)
     look = ClassifyOptions(slices=chosen_slices(options))
     return lambda case: replace(look, covariates=covariates_for(options.covariates, classes, case.name))
+
+
+def _require_looking_kinds(options: argparse.Namespace) -> None:
+    if options.kind and set(options.kind) - set(LOOKING_KINDS):
+        known = ", ".join(LOOKING_KINDS)
+        raise InputError(f"A classification, or findings, are written as {known}; choose these with --kind.")
 
 
 def _run(
@@ -77,7 +104,7 @@ def _run(
     progress: Progress,
     spec: ModelSpec,
     cases: Sequence[BatchCase],
-    run: Callable[[BatchCase], RunOptions | ClassifyOptions],
+    run: Callable[[BatchCase], AnyOptions],
 ) -> None:
     if options.own_process:
         import_monai_for_inference()
@@ -88,7 +115,7 @@ def _run(
     from MedAILib.models.open import open_model  # PyTorch and MONAI: seconds that a wrong call need not wait for
 
     model = open_model(spec.source, options.device, options.trust_code)
-    kinds = tuple(options.kind or [".nii.gz" if spec.classes is None else ".json"])
+    kinds = tuple(options.kind or [".nii.gz" if spec.task == SEGMENTATION else ".json"])
     identity = {"model": tree_sha256(spec.source), "kinds": kinds, "medai": VERSION}
     writer = _CaseWriter(options.output, kinds, spec)
     on_gpu = find_device(options.device).type != "cpu"
@@ -107,6 +134,7 @@ def _run(
         done[row.case] = row
         pictures = {name: f"pictures/{name}.png" for name, row in done.items() if row.state != "failed"}
         names = [label.name for label in spec.labels] if spec.classes is None else list(spec.classes.names)
+        names = list(spec.findings) if spec.task == DETECTION else names
         write_overview([done[case.name] for case in cases if case.name in done], pictures, facts, names, options.output)
 
     rows = run_batch(batch, cases, progress, told)
@@ -127,7 +155,7 @@ class _CaseWriter:
     def __init__(self, folder: Path, kinds: tuple[str, ...], spec: ModelSpec) -> None:
         self._folder, self._kinds, self._spec = folder, kinds, spec
 
-    def write(self, case: BatchCase, volume: Volume, result: Segmentation | Classification) -> tuple[str, ...]:
+    def write(self, case: BatchCase, volume: Volume, result: AnyResult) -> tuple[str, ...]:
         """Write every kind of file that was asked for, and the case's picture.
 
         Returns:
@@ -136,7 +164,7 @@ class _CaseWriter:
         Raises:
             OutputError: one can't be written, or does not suit the image.
         """
-        from MedAILib.batch.run import decision_of
+        from MedAILib.batch.run import decision_of, findings_told
         from MedAILib.batch.thumbnail import write_decision, write_thumbnail
 
         wanted: dict[str, Path] = {}
@@ -147,6 +175,11 @@ class _CaseWriter:
                 wanted |= classification_targets(place, volume).named()
             write_classified(result, volume, ClassificationTargets(**wanted), Progress())
             write_decision(volume, decision_of(result), picture)
+        elif isinstance(result, Detections):
+            for place in places:
+                wanted |= detection_targets(place, volume).named()
+            write_found(result, volume, DetectionTargets(**wanted))
+            write_decision(volume, findings_told(result), picture)
         else:
             for place in places:
                 wanted |= targets_for(place, volume).named()

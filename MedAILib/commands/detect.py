@@ -52,7 +52,7 @@ def run_detect(options: argparse.Namespace, progress: Progress) -> None:
         from MedAILib.models.detect import detect  # PyTorch and MONAI: seconds that a wrong call need not wait for
 
         found = detect(find_model(options.model), options.device, volume, asked, run, progress)
-        _write(found, volume, targets)
+        write_found(found, volume, targets)
     if options.json:
         print(json.dumps(record(found)))
 
@@ -79,7 +79,7 @@ def _segments(options: argparse.Namespace) -> bool:
     return False
 
 
-def _write(found: Detections, volume: Volume, targets: DetectionTargets) -> None:
+def write_found(found: Detections, volume: Volume, targets: DetectionTargets) -> None:
     """Write every target; only when all are whole do they take their places."""
     with whole_files() as files:
         for kind, target in targets.named().items():

@@ -1,6 +1,7 @@
 """`medai train`: from labelled images to a model with a card of its own."""
 
 import argparse
+import logging
 import os
 import platform
 
@@ -35,6 +36,7 @@ def run_train(options: argparse.Namespace, progress: Progress) -> None:
         MedAIError: the task, the data or the output folder is at fault.
         Cancelled: by `progress`; `--resume` goes on from the last whole epoch.
     """
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # what goes wrong is told once, by the command line
     _require_together(options)
     if options.fold != "all" or not (options.output / "medai.json").is_file():  # an ensemble takes its own place
         require_place(options.output)
