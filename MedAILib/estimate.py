@@ -272,8 +272,8 @@ def network_values(network: Component, classes: int) -> float | None:
             first = _first(arguments["channels"], 9.0) / _step(arguments)
             return max(full if arguments.get("num_res_units", 0) else 10.0 * classes, first)
         if network.name in ("BasicUNet", "FCN"):
-            key, each = ("features", 8.7) if network.name == "BasicUNet" else ("channels", 4.5)
-            return max(_first(arguments.get(key, (32,)), each), 3.0 * classes)
+            key, each = ("features", 8.7) if network.name == "BasicUNet" else ("channels", 5.4)
+            return max(_first(arguments.get(key, (32,)), each), (3.0 if key == "features" else 3.6) * classes)
         if network.name == "SegResNet":
             return max(_first((arguments.get("init_filters", 8),), 8.1), 3.0 * classes)
     except (KeyError, IndexError, TypeError, ValueError, ArithmeticError):
