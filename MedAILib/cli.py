@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from MedAILib.errors import MedAIError
+from MedAILib.errors import MedAIError, ToldError
 from MedAILib.progress import Cancelled, Progress
 from MedAILib.system_memory import keep_freed_memory
 from MedAILib.terminal import TerminalProgress, WarningsOnly
@@ -61,6 +61,9 @@ def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> i
     progress = WarningsOnly(sys.stderr) if options.quiet else TerminalProgress(sys.stderr)
     try:
         _run(options, progress)
+    except ToldError:
+        _end(progress)
+        return 2
     except MedAIError as error:
         _end(progress)
         print(f"medai: {error}", file=sys.stderr)

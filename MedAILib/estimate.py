@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from MedAILib.config import Component
-from MedAILib.request import ClassifyOptions, DetectOptions, Options, RunOptions
+from MedAILib.request import ClassifyOptions, DetectOptions, GenerateOptions, Options, RunOptions
 from MedAILib.spec import ModelSpec
 from MedAILib.volume import Geometry, Volume, closest_axes
 
@@ -150,6 +150,8 @@ def demand_of(spec: ModelSpec, volume: Volume, options: Options) -> Demand | Non
         if spec.task == "detection":
             return _detector_demand(spec, volume, options)
         options = RunOptions(roi=options.roi, probabilities=True)
+    if isinstance(options, GenerateOptions):  # an image of an image is made as probabilities are
+        options = RunOptions(probabilities=True)
     return demand(spec, volume.geometry, volume.data.dtype, options)
 
 
@@ -269,8 +271,9 @@ def network_values(network: Component, classes: int) -> float | None:
             full = 4.75 * classes if classes >= 16 else 29.0 * classes + 32
             first = _first(arguments["channels"], 9.0) / _step(arguments)
             return max(full if arguments.get("num_res_units", 0) else 10.0 * classes, first)
-        if network.name == "BasicUNet":
-            return max(_first(arguments.get("features", (32,)), 8.7), 3.0 * classes)
+        if network.name in ("BasicUNet", "FCN"):
+            key, each = ("features", 8.7) if network.name == "BasicUNet" else ("channels", 4.5)
+            return max(_first(arguments.get(key, (32,)), each), 3.0 * classes)
         if network.name == "SegResNet":
             return max(_first((arguments.get("init_filters", 8),), 8.1), 3.0 * classes)
     except (KeyError, IndexError, TypeError, ValueError, ArithmeticError):

@@ -127,14 +127,17 @@ def test_a_killed_batch_goes_on_where_it_was(tmp_path: Path) -> None:
     for number in range(4):
         save(tmp_path / "in" / f"case_{number}.nii.gz", rng.normal(size=(48, 48, 48)).astype(np.float32))
     network = random_bundle(tmp_path / "model", network_entry("SegResNet"))
-    out = tmp_path / "out"
-    words = [sys.executable, "-m", "MedAILib", "batch", tmp_path / "in", "-m", network, "-o", out]
-    process = subprocess.Popen([str(word) for word in words], stderr=subprocess.DEVNULL)
-    while not list((out / "records").glob("*.json")) and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    finished = {path.stem for path in (out / "records").glob("*.json")}
+    for attempt in range(5):  # who looks may sleep until all of it is done
+        out = tmp_path / f"out {attempt}"
+        words = [sys.executable, "-m", "MedAILib", "batch", tmp_path / "in", "-m", network, "-o", out]
+        process = subprocess.Popen([str(word) for word in words], stderr=subprocess.DEVNULL)
+        while not list((out / "records").glob("*.json")) and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        finished = {path.stem for path in (out / "records").glob("*.json")}
+        if len(finished) < 4:
+            break
     assert finished and len(finished) < 4
     assert batch(tmp_path / "in", "-m", network, "-o", out, "--resume") == 0
     rows = table(out)
@@ -406,7 +409,7 @@ def test_as_many_cases_run_at_a_time_as_memory_allows(available: int | None, mos
             with lock:
                 together += 1
                 highest = max(highest, together)
-            met.wait(timeout=30)  # as many as fit are here together
+            met.wait(timeout=240)  # as many as fit are here together
             with lock:
                 together -= 1
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from monai.metrics import compute_froc_curve_data, compute_froc_score
 
-from MedAILib.training import compare_detectors
+from MedAILib.training import paired_test
 from MedAILib.training.compare_detectors import differences
 from MedAILib.training.detection_measures import RATES, Boxes, matches_of, measure, per_class, with_intervals
 
@@ -66,7 +66,7 @@ def test_intervals_hold_the_figure_and_are_the_same_each_time() -> None:
 
 
 def test_a_better_detector_is_told_from_a_worse_one_and_from_its_equal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare_detectors, "RESAMPLES", 200)
+    monkeypatch.setattr(paired_test, "RESAMPLES", 200)
     right = [matches_of(boxes((0, 0, 0.9)), boxes((0, 0, 1))) for _ in range(10)]
     wrong = [matches_of(boxes((40, 0, 0.9)), boxes((0, 0, 1))) if n < 8 else right[n] for n in range(10)]
     (row,) = [row for row in differences(wrong, right, 1) if row.key == "mAP@0.5"]

@@ -11,15 +11,24 @@ import pytest
 from bundles import write_configs
 from classifier_bundles import DENSENET, classifier_bundle, classifier_configs
 from labelled import class_folders, medmnist, pictures
+from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from MedAILib.cli import main
 from MedAILib.errors import InputError, SpecError
 from MedAILib.models.open import open_model
 from MedAILib.progress import Progress
-from MedAILib.training.classification_measures import calibration_bins, calibration_error, measure, with_intervals
+from MedAILib.training.classification_measures import (
+    calibration_bins,
+    calibration_error,
+    measure,
+    per_class,
+    quick_measure,
+    with_intervals,
+)
 from MedAILib.training.evaluate_classifier import evaluate_classifier
 from MedAILib.training.labelled_images import find_labelled_images
+from MedAILib.training.paired_test import paired_differences
 
 SILENT = Progress()
 BINARY = DENSENET | {"out_channels": 2}
@@ -172,3 +181,56 @@ def test_a_class_without_cases_is_left_out_of_means() -> None:
     numbers, likely = np.array([0, 0, 1, 1]), np.array([[0.8, 0.2, 0], [0.6, 0.4, 0], [0.3, 0.7, 0], [0.2, 0.8, 0]])
     found = measure(numbers, likely, likely.argmax(axis=1))
     assert found["accuracy"] == found["auc"] == found["sensitivity"] == 1
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+@pytest.mark.parametrize("seed", range(4))
+def test_what_resampling_measures_is_what_the_libraries_measure(classes: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    numbers = random.integers(classes - (seed == 3), size=60)  # once a class without cases
+    likely = random.dirichlet(np.ones(classes), 60).round(1 + seed)  # with ties, and on the edges of bins
+    likely /= likely.sum(axis=1, keepdims=True)
+    decided = likely.argmax(axis=1)
+    quick, whole = quick_measure(numbers, likely, decided), measure(numbers, likely, decided)
+    assert quick == pytest.approx(whole, abs=1e-6, nan_ok=True)
+
+
+def test_each_class_has_accuracy_and_calibration_of_its_own() -> None:
+    numbers, likely = np.array([0, 0, 1, 2]), np.array([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.1, 0.9, 0.0], [0, 0, 1.0]])
+    first, second, third = per_class(numbers, likely, likely.argmax(axis=1))
+    assert (first["accuracy"], second["accuracy"], third["accuracy"]) == (0.75, 0.75, 1.0)
+    assert first["ece"] == pytest.approx((0.1 + 0.8 + 0.1 + 0.0) / 4)  # each alone in its tenth
+    assert third["ece"] == pytest.approx((0.0 * 2 + 0.1 + 0.0) / 4)
+
+
+def test_two_classifiers_are_compared_pair_by_pair(model: Path, tmp_path: Path, capsys) -> None:
+    data = medmnist(tmp_path / "squares.npz", test=12)
+    words = ["evaluate", "-m", str(model), "--data", str(data), "-o", str(tmp_path / "r"), "--device", "cpu", "--quiet"]
+    assert main([*words, "--compare", str(model)]) == 0
+    same = json.loads((tmp_path / "r/summary.json").read_text())["comparison"]
+    assert {(row["difference"], row["p"]) for row in same["rows"]} == {(0.0, 1.0)}
+    assert "Comparison with" in (tmp_path / "r/report.html").read_text()
+    assert main([*words, "--compare", "hippocampus"]) == 2
+    assert "is no classifier" in capsys.readouterr().err
+
+
+def test_a_better_classifier_is_told_from_a_worse_one() -> None:
+    random = np.random.default_rng(0)
+    numbers = random.integers(2, size=80)
+    good = np.where(random.random(80) < 0.95, numbers, 1 - numbers)
+    poor = np.where(random.random(80) < 0.6, numbers, 1 - numbers)
+    likely = [np.stack([1 - x * 0.8 - 0.1, x * 0.8 + 0.1], axis=1) for x in (poor, good)]
+
+    def values(rows, swapped):
+        found = []
+        for first, second in ((0, 1), (1, 0)):
+            share = np.where(swapped[rows][:, None], likely[second][rows], likely[first][rows])
+            found.append(quick_measure(numbers[rows], share, share.argmax(axis=1)))
+        return found[0], found[1]
+
+    accuracy = next(row for row in paired_differences(80, values) if row.key == "accuracy")
+    assert accuracy.difference == pytest.approx((good == numbers).mean() - (poor == numbers).mean())
+    both = [(good == numbers) & (poor != numbers), (good != numbers) & (poor == numbers)]
+    exact = binomtest(int(both[0].sum()), int(both[0].sum() + both[1].sum())).pvalue  # McNemar's exact test
+    assert accuracy.p == pytest.approx(exact, abs=0.01)
+    assert accuracy.low > 0

@@ -13,6 +13,7 @@ from MedAILib.request import RunOptions
 from MedAILib.training.boxed_images import find_boxed_cases, label_names
 from MedAILib.training.cases import Case, find_cases, read_labels
 from MedAILib.training.classification_report import write_classifier_evaluation
+from MedAILib.training.compare_classifiers import compare_classifiers
 from MedAILib.training.compare_detectors import compare_detectors
 from MedAILib.training.compare_models import Comparison, compare_models
 from MedAILib.training.detection_report import write_detector_evaluation
@@ -64,8 +65,9 @@ def _comparison(
 
 
 def _classifier(model: ClassifierModel, options: argparse.Namespace, progress: Progress) -> None:
-    if options.mirror or options.compare is not None:
-        raise InputError("--mirror and --compare are for segmentation; leave them out.")
+    if options.mirror:
+        raise InputError("--mirror is for segmentation; leave it out.")
+    other = None if options.compare is None else _other_classifier(options)
     classes = model.spec.classes
     images = find_labelled_images(options.data, classes is not None and classes.sequence)
     split = options.split or _part_to_judge_by(images)
@@ -75,7 +77,17 @@ def _classifier(model: ClassifierModel, options: argparse.Namespace, progress: P
     names = _named(options, [image.name for image in part])
     chosen = tuple(image for image in part if image.name in names)
     evaluation = evaluate_classifier(model, chosen, progress, split)
-    write_classifier_evaluation(evaluation, options.output, _command(options))
+    comparison = None
+    if other is not None:
+        comparison = compare_classifiers(evaluation, evaluate_classifier(other, chosen, progress, split))
+    write_classifier_evaluation(evaluation, options.output, _command(options), comparison)
+
+
+def _other_classifier(options: argparse.Namespace) -> ClassifierModel:
+    other = open_model(find_model(options.compare), options.device, options.trust_code)
+    if not isinstance(other, ClassifierModel):
+        raise InputError(f"The model {other.spec.name} is no classifier; compare with one.")
+    return other
 
 
 def _detector(model: OpenedModel, options: argparse.Namespace, progress: Progress) -> None:

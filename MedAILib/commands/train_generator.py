@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from MedAILib.commands.train_options import program
 from MedAILib.errors import InputError
 from MedAILib.output import whole_file
 from MedAILib.progress import Progress
@@ -15,6 +16,8 @@ from MedAILib.training.generation_card import SHEET, GeneratorRecord, sample_she
 from MedAILib.training.generation_export import inference, metadata
 from MedAILib.training.generation_task import GenerationTask
 from MedAILib.training.pictures import digest_of_pictures, read_pictures
+from MedAILib.training.precision import type_told
+from MedAILib.training.processes import is_first
 from MedAILib.training.segmentation import TrainingRun
 from MedAILib.training.task_settings import with_words
 
@@ -42,13 +45,15 @@ def run_train_generator(
     run = TrainingRun(place, task.epochs, str(device), options.resume, data_sha256=digest_of_pictures(pictures))
     weights = train_generator(task, pictures, run, progress)
 
+    if not is_first():
+        return
     halves = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
     # As many as there are to compare with, by the very weights that are shipped.
     latents = torch.randn(
         min(max(len(pictures), 40), JUDGED_AT_MOST), task.latent, generator=torch.Generator().manual_seed(0)
     )
     made = make_pictures(task, halves, latents)
-    record = GeneratorRecord(task, pictures, made, _command(options), machine, part)
+    record = GeneratorRecord(task, pictures, made, _command(options), machine, part, type_told(task.precision, device))
     sheet = sample_sheet(made.numpy(), pictures.numpy())
     with whole_file(place / SHEET) as partial:
         partial.write_bytes(sheet)
@@ -58,6 +63,6 @@ def run_train_generator(
 
 def _command(options: argparse.Namespace) -> str:
     """The command line that repeats this training."""
-    words = ["medai", "train", str(options.task), "--data", options.data.name, "-o", options.output.name]
+    words = [*program(), str(options.task), "--data", options.data.name, "-o", options.output.name]
     words += [] if options.epochs is None else ["--epochs", str(options.epochs)]
     return shlex.join(words + [word for pair in options.set for word in ("--set", pair)])

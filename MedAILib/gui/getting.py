@@ -1,4 +1,7 @@
-"""A model on its way into the store, by a process of its own that a thread listens to; nothing here waits."""
+"""Models that processes of their own bring into the store, each heard by a thread; nothing here waits.
+
+One is fetched (`Getting`), or trained (`fine_tuning.FineTuning`).
+"""
 
 import json
 import os
@@ -6,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -18,18 +22,22 @@ from MedAILib.worker.process import ROOT, worker_python
 LAST_WORDS = 4000
 
 
-class Getting:
-    """Stands where a `Job` does; usable from any thread.
+class Apart:
+    """A process that ends with a model in the store; stands where a `Job` does, usable from any thread.
 
     Args:
-        source: a name of the catalogue, an address, or the path of a folder, an archive or a file.
+        module: what the process runs.
+        argument: of it.
+        text: what it does, for the user.
+        failed: what to say where it can't even start; "{error}" is the reason.
     """
 
-    def __init__(self, source: str) -> None:
-        self._source = source
+    def __init__(self, module: str, argument: str, text: str, failed: str) -> None:
+        self._command, self._failed, self._text = (module, argument), failed, text
+        self._ended = threading.Event()
         self._lock = threading.Lock()
         # Guarded by the lock:
-        self._state = JobState("queued", f"Getting {source}")
+        self._state = JobState("queued", text)
         self._process: subprocess.Popen[str] | None = None
         self._cancelled = False
         self._name = ""
@@ -42,19 +50,20 @@ class Getting:
             return self._state
 
     def cancel(self) -> None:
-        """Stop it; returns at once. The store is as it was, and the next download goes on from there."""
+        """Stop it; returns at once. The store is as it was."""
         with self._lock:
             self._cancelled = True
             self._stop()
 
     def result(self) -> str:
-        """The name by which the model is found now, once `poll` says "done".
+        """The name by which the model is found now; waits for it.
 
         Raises:
             MedAIError: it can't be had; says why.
             WorkerDefect: by a defect.
             Cancelled: it was cancelled.
         """
+        self._ended.wait()
         with self._lock:
             if self._error is not None:
                 raise self._error
@@ -70,7 +79,7 @@ class Getting:
     def _live(self) -> None:
         try:
             with tempfile.TemporaryFile(mode="w+", errors="replace") as words:
-                process = _start(self._source, words)
+                process = _start(self._command, words)
                 with self._lock:
                     self._process = process
                     if self._cancelled:
@@ -83,10 +92,11 @@ class Getting:
                 self._end(words.read()[-LAST_WORDS:])
         except (OSError, MedAIError) as error:
             with self._lock:
-                self._error = ModelError(
-                    f"{self._source} could not be fetched ({error}); restart Slicer and try again."
-                )
+                self._error = ModelError(self._failed.format(error=error))
             self._end("")
+        except BaseException:
+            self._end(traceback.format_exc())
+            raise
 
     def _hear(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -110,11 +120,25 @@ class Getting:
             elif self._cancelled:
                 self._state = replace(self._state, state="cancelled", text="Cancelled")
             else:
-                self._error = self._error or WorkerDefect(words or f"{self._source}: the process ended by itself.")
+                self._error = self._error or WorkerDefect(words or f"{self._text}: the process ended by itself.")
                 self._state = replace(self._state, state="failed", text=str(self._error))
+        self._ended.set()
 
 
-def _start(source: str, words: Any) -> "subprocess.Popen[str]":
+class Getting(Apart):
+    """A model that is fetched; the next download goes on where one was cancelled.
+
+    Args:
+        source: a name of the catalogue, an address, or the path of a folder, an archive or a file.
+    """
+
+    def __init__(self, source: str) -> None:
+        told = source.replace("{", "{{").replace("}", "}}")
+        failed = f"{told} could not be fetched ({{error}}); restart Slicer and try again."
+        super().__init__("MedAILib.store.apart", source, f"Getting {source}", failed)
+
+
+def _start(command: "tuple[str, str]", words: Any) -> "subprocess.Popen[str]":
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), environment.get("PYTHONPATH"))))
     environment["PYTHONSAFEPATH"] = "1"
@@ -123,7 +147,7 @@ def _start(source: str, words: Any) -> "subprocess.Popen[str]":
     if sys.platform == "win32":
         options = {"creationflags": subprocess.CREATE_NO_WINDOW}
     return subprocess.Popen(
-        (worker_python(), "-m", "MedAILib.store.apart", source),
+        (worker_python(), "-m", *command),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=words,

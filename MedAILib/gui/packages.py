@@ -22,6 +22,16 @@ NEEDED = (
     ("monai", ">=1.6.1", 3e6),
     ("safetensors", ">=0.5", 1e6),
 )
+# What training needs besides: a trainer, measures, plots and files.
+NEEDED_TO_TRAIN = (
+    *NEEDED,
+    ("pytorch-ignite", ">=0.5", 1e6),
+    ("scikit-learn", ">=1.5", 10e6),
+    ("matplotlib", ">=3.9", 9e6),
+    ("nibabel", ">=5.3", 4e6),
+)
+# What packages are called in Python where that is not the name they are installed by.
+IMPORTED = {"pytorch-ignite": "ignite", "scikit-learn": "sklearn"}
 CUDA_DOWNLOAD_BYTES = 2.8e9
 
 
@@ -73,10 +83,10 @@ class Tools:
     install: Callable[[Sequence[str]], None]
 
 
-def missing_packages(tools: Tools) -> list[Missing]:
-    """What has to be installed before a model can run."""
+def missing_packages(tools: Tools, needed: "Sequence[tuple[str, str, float]]" = NEEDED) -> list[Missing]:
+    """What has to be installed before a model can run, or be trained (`NEEDED_TO_TRAIN`)."""
     found = []
-    for name, version, size in NEEDED:
+    for name, version, size in needed:
         installed = tools.version(name)
         if installed is None:
             why = _("is not installed")
@@ -112,13 +122,13 @@ def offline() -> str:
     )
 
 
-def ensure_packages(tools: Tools) -> bool:
+def ensure_packages(tools: Tools, needed: "Sequence[tuple[str, str, float]]" = NEEDED) -> bool:
     """Install what is missing, if the user agrees; True if something was installed.
 
     Raises:
         PackagesMissing: the user did not agree, or the installation did not help; says how to go on.
     """
-    missing = missing_packages(tools)
+    missing = missing_packages(tools, needed)
     if not missing:
         return False
     if not tools.confirm(question(missing)):
@@ -129,7 +139,7 @@ def ensure_packages(tools: Tools) -> bool:
         tools.installTorch(TORCH_VERSION)
     if others:
         tools.install(others)
-    left = missing_packages(tools)
+    left = missing_packages(tools, needed)
     if left:
         faults = "; ".join(f"{item.name} {item.why}" for item in left)
         raise _missing(_("After the installation {faults}. Restart Slicer and try again.").format(faults=faults))
@@ -166,7 +176,7 @@ def installed_version(name: str) -> str | None:
 
 def is_complete(name: str) -> bool:
     """Whether the package that the papers speak of is there."""
-    found = importlib.util.find_spec(name)
+    found = importlib.util.find_spec(IMPORTED.get(name, name))
     return found is not None and found.origin is not None and Path(found.origin).is_file()
 
 

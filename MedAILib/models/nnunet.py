@@ -12,7 +12,7 @@ import torch
 from MedAILib.errors import InputError
 from MedAILib.estimate import Demand, demand
 from MedAILib.inference.ladder import Rung, climb_down, rungs
-from MedAILib.inference.memory import is_out_of_memory
+from MedAILib.inference.memory import memory_told
 from MedAILib.inference.precision import HALF, computed_in, number_format
 from MedAILib.inference.prepare import require_usable
 from MedAILib.inference.restore import Restored
@@ -81,21 +81,13 @@ class NnunetModel:
             Cancelled: by `progress`.
         """
         self._require_suitable(volume, options)
-        try:
-            with torch.inference_mode():
-                (restored, done), rung = climb_down(
-                    rungs(self._device, (), None),
-                    self._need(volume, options) if self._device.type != "cpu" else None,
-                    lambda rung: self._through_stages(volume, options, progress, rung, ahead),
-                    progress,
-                )
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise InputError(
-                f"Memory ran out while {self.spec.name} ran on {volume.name}; give a region of interest, or close "
-                "other programs."
-            ) from error
+        with memory_told(f"{self.spec.name} ran on {volume.name}"), torch.inference_mode():
+            (restored, done), rung = climb_down(
+                rungs(self._device, (), None),
+                self._need(volume, options) if self._device.type != "cpu" else None,
+                lambda rung: self._through_stages(volume, options, progress, rung, ahead),
+                progress,
+            )
         if not restored.layers.any():
             progress.warn(f"The model found nothing in {volume.name}: everything is background.")
         names = self._plan.output_names if options.probabilities else ()

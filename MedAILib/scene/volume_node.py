@@ -10,7 +10,7 @@ from MedAILib.scene.arrays import matrix_of, set_voxels
 from MedAILib.volume import Volume
 
 # MRML and its writers know no such voxels; the next type that holds every value takes their place.
-_STAND_INS = {"bool": np.uint8, "float16": np.float32, "int64": np.float64, "uint64": np.float64}
+STAND_INS = {"bool": np.uint8, "float16": np.float32, "int64": np.float64, "uint64": np.float64}
 _FILE_ENDING = re.compile(r"\.(nii(\.gz)?|nrrd|nhdr|mha|mhd|hdr(\.gz)?|png|jpe?g|dcm)$", re.IGNORECASE)
 
 
@@ -25,7 +25,7 @@ def add_volume_nodes(scene: "slicer.vtkMRMLScene", volume: Volume) -> "list[slic
     for name, data in zip(names, volume.data, strict=True):
         node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", scene.GenerateUniqueName(name))
         image = vtk.vtkImageData()
-        set_voxels(image, data.astype(_STAND_INS.get(data.dtype.name, data.dtype.newbyteorder("=")), copy=False))
+        set_voxels(image, data.astype(STAND_INS.get(data.dtype.name, data.dtype.newbyteorder("=")), copy=False))
         node.SetIJKToRASMatrix(matrix_of(volume.geometry.ijk_to_ras))
         node.SetAndObserveImageData(image)
         node.CreateDefaultDisplayNodes()

@@ -74,6 +74,13 @@ def add_model(source: Source, wishes: Wishes, progress: Progress, limits: Limits
     return installed_models()[record.name]
 
 
+def require_free_name(name: str) -> None:
+    """Raise `InputError` unless a model that is still to be made could join the store by this name."""
+    require_model_name(name)
+    if name in builtin_models() or name in installed_models():
+        raise InputError(f"There is a model '{name}' already; choose another name for the new one, or remove that.")
+
+
 def remove_model(name: str) -> int:
     """Remove a model from the store.
 

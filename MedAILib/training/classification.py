@@ -25,8 +25,22 @@ from MedAILib.models.weights import load_weights, save_checkpoint
 from MedAILib.progress import Progress
 from MedAILib.training.augment_images import Augmentation
 from MedAILib.training.classification_task import ClassificationTask
+from MedAILib.training.curves import on_board
 from MedAILib.training.initial import Quiet, freeze_stages, load_initial
-from MedAILib.training.segmentation import AutocastInferer
+from MedAILib.training.lesson_curves import LessonRecord, without_gain, write_lesson
+from MedAILib.training.precision import AutocastInferer, training_type
+from MedAILib.training.processes import (
+    SharedOrder,
+    is_first,
+    joined,
+    mean_over_processes,
+    own_seed,
+    own_share,
+    process_count,
+    said_by_first,
+    wait_for_all,
+)
+from MedAILib.training.segmentation import falling
 
 WARM_UP = 0.15  # share of the steps in which the learning rate rises
 TEACHERS_AT_ONCE = 2
@@ -78,10 +92,17 @@ class Bench:
 
 
 class SeededOrder(Sampler[int]):
-    """A shuffled order for each epoch, decided by seed and epoch alone."""
+    """A shuffled order for each epoch, decided by seed and epoch alone.
 
-    def __init__(self, length: int, seed: int, epoch: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, epoch
+    Args:
+        length: how many images there are.
+        seed: of the order.
+        epoch: how many epochs are over.
+        shares: (length,), how often each image is drawn, in relation; None: each once.
+    """
+
+    def __init__(self, length: int, seed: int, epoch: int, shares: Tensor | None = None) -> None:
+        self.length, self.seed, self.epoch, self.shares = length, seed, epoch, shares
 
     def __len__(self) -> int:
         return self.length
@@ -89,7 +110,10 @@ class SeededOrder(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + 1000 * self.epoch)
         self.epoch += 1
-        yield from torch.randperm(self.length, generator=generator).tolist()
+        if self.shares is None:
+            yield from torch.randperm(self.length, generator=generator).tolist()
+        else:
+            yield from torch.multinomial(self.shares, self.length, replacement=True, generator=generator).tolist()
 
 
 class TargetLoss(nn.Module):
@@ -135,25 +159,47 @@ def train_network(task: ClassificationTask, lesson: Lesson, bench: Bench, progre
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(task.ema_decay), use_buffers=True)
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=task.learning_rate, weight_decay=task.weight_decay)
-    batch = min(task.batch, len(lesson.images))
+    batch = min(task.batch, len(lesson.images) // process_count() * process_count())
+    share = own_share(batch, least=2 if process_count() > 1 else 1)
     length = len(lesson.images) // batch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, task.learning_rate, total_steps=lesson.epochs * length + 1, pct_start=WARM_UP
-    )
+    schedule = _schedule(task, optimizer, lesson.epochs * length)
     parts: dict[str, Any] = {"network": network, "average": average, "optimizer": optimizer, "schedule": schedule}
     path = bench.folder / f"{lesson.name.replace(' ', '_')}.pt"
     stamp = f"{bench.stamp} {len(lesson.teachers)} {lesson.epochs}" + (" best" if lesson.judged else "")
-    epoch = _resumed(parts, path, stamp) if bench.resume and path.is_file() else 0
-    if epoch < lesson.epochs:
-        order = SeededOrder(len(lesson.images), lesson.seed, epoch)
+    stamp += f" {process_count()} processes" if process_count() > 1 else ""
+    done = _resumed(parts, path, stamp) if bench.resume and path.is_file() else _Done(0, [])
+    if done.epoch < lesson.epochs and not done.waits(task.patience):
+        epoch = done.epoch
+        order: Sampler[Any] = SeededOrder(len(lesson.images), lesson.seed, epoch, _shares(task, lesson))
+        if process_count() > 1:
+            order = SharedOrder(order, batch, drop_last=True)
         loader = DataLoader(
-            TensorDataset(lesson.images, lesson.targets), batch, sampler=order, drop_last=True, num_workers=0
+            TensorDataset(lesson.images, lesson.targets), share, sampler=order, drop_last=True, num_workers=0
         )
-        _run(task, lesson, bench, parts, _Course(path, epoch, stamp, loader), progress)
-    done: nn.Module = average.module
+        _run(task, lesson, bench, parts, _Course(path, epoch, stamp, loader, done.records), progress)
+    ready: nn.Module = average.module
     if lesson.judged:
-        done.load_state_dict(load_weights(path)["best"])
-    return done.eval().requires_grad_(False)
+        ready.load_state_dict(load_weights(path)["best"])
+    return ready.eval().requires_grad_(False)
+
+
+def _schedule(
+    task: ClassificationTask, optimizer: torch.optim.Optimizer, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """How the learning rate goes over so many batches; see `ClassificationTask.schedule`."""
+    if task.schedule == "one_cycle":
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, task.learning_rate, total_steps=steps + 1, pct_start=WARM_UP
+        )
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: falling(task.schedule, min(step / steps, 1.0)))
+
+
+def _shares(task: ClassificationTask, lesson: Lesson) -> Tensor | None:
+    """How often each image is drawn, in relation; None where each is shown once in an epoch."""
+    if task.sampling == "uniform":
+        return None
+    kinds = lesson.targets.argmax(dim=1)
+    return 1.0 / torch.bincount(kinds, minlength=lesson.targets.shape[1]).clamp_min(1)[kinds]
 
 
 def new_network(description: dict[str, Any]) -> nn.Module:
@@ -177,6 +223,19 @@ class _Course:
     epoch: int
     stamp: str
     loader: DataLoader[tuple[Tensor, ...]]
+    records: list[LessonRecord]
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What a checkpoint has of an earlier run: how many epochs, and what was noted of each."""
+
+    epoch: int
+    records: list[LessonRecord]
+
+    def waits(self, patience: int) -> bool:
+        """Whether so many epochs were without gain."""
+        return bool(patience) and without_gain(self.records) >= patience
 
 
 def _run(
@@ -189,82 +248,124 @@ def _run(
 ) -> None:
     change = Augmentation(task.augmentation, task.frames > 0)
     device = torch.device(bench.device)
-    weights = None if lesson.teachers else class_weights(task, lesson.targets)
-    loss = (
-        nn.CrossEntropyLoss() if lesson.teachers else TargetLoss(task, None if weights is None else weights.to(device))
-    )
     choice = torch.Generator()
-    flip = task.mirrored_axes
+    flip, kind = task.mirrored_axes, training_type(task.precision, device)
 
     def prepared(batch: Sequence[Tensor], where: Any, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         images, targets = change.mixed(change(batch[0].to(where)), batch[1].to(where))
         if lesson.teachers:
-            targets = _taught(lesson.teachers, images, flip, choice)
+            targets = _taught(lesson.teachers, images, (flip, kind), choice)
         return images, targets
 
     trainer = SupervisedTrainer(
         device=device,
         max_epochs=lesson.epochs,
         train_data_loader=course.loader,
-        network=parts["network"],
+        network=joined(parts["network"], device),
         optimizer=parts["optimizer"],
-        loss_function=loss,
-        inferer=AutocastInferer(torch.bfloat16),
+        loss_function=_loss_of(task, lesson, device),
+        inferer=AutocastInferer(kind),
         prepare_batch=prepared,
         decollate=False,
+        accumulation_steps=task.accumulate,
     )
     length = len(course.loader)
     trainer.state.epoch, trainer.state.epoch_length = course.epoch, length
     trainer.state.iteration = course.epoch * length
     losses: list[float] = []
+    rates: list[float] = []
+    records = list(course.records)
     best: dict[str, Any] = _best_so_far(course) if lesson.judged else {}
 
     @trainer.on(Events.EPOCH_STARTED)
     def reseed() -> None:
-        seed = lesson.seed + 1000 * trainer.state.epoch
+        seed = own_seed(lesson.seed + 1000 * trainer.state.epoch)
         change.reseed(seed)
         choice.manual_seed(seed)
         torch.manual_seed(seed)  # of dropout
 
     @trainer.on(Events.ITERATION_COMPLETED)
     def watch() -> None:
-        found = float(trainer.state.output["loss"].detach())
-        if not math.isfinite(found):
-            raise ModelError(
-                f"Training stopped: the loss of {lesson.name} is no finite number in epoch {trainer.state.epoch}."
-            )
+        found = mean_over_processes(float(trainer.state.output["loss"].detach()))
+        _require_finite(found, trainer.state.output["image"], (task, lesson, trainer.state.epoch))
         losses.append(found)
-        parts["schedule"].step()
-        parts["average"].update_parameters(parts["network"])
+        rates.append(float(parts["optimizer"].param_groups[0]["lr"]))
+        place = (trainer.state.iteration - 1) % length + 1
+        if place % task.accumulate == 0 or place == length:
+            for _ in range((place - 1) % task.accumulate + 1):  # as many batches as this step was made of
+                parts["schedule"].step()
+            parts["average"].update_parameters(parts["network"])
         mean = sum(losses[-length:]) / len(losses[-length:])
         text = f"{lesson.name}, epoch {trainer.state.epoch} of {lesson.epochs}, loss {mean:.3f}"
         progress.step(trainer.state.iteration, lesson.epochs * length, text[0].upper() + text[1:])
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def keep() -> None:
-        if lesson.judged:
-            scores = scores_of(parts["average"].module, lesson.judged[0], bench.device)
-            surprise = float(nn.functional.cross_entropy(scores, lesson.judged[1]))
-            if surprise < best.get("surprise", math.inf):
-                state = {key: value.clone() for key, value in parts["average"].module.state_dict().items()}
-                best.update(surprise=surprise, best=state)
-        states = {name: part.state_dict() for name, part in parts.items()}
-        save_checkpoint({"epoch": trainer.state.epoch, "stamp": course.stamp, **best, **states}, course.path)
+        surprise = _judge(lesson, parts["average"].module, bench.device, best) if is_first() else 0.0
+        surprise = said_by_first(surprise) if lesson.judged else surprise
+        records.append(LessonRecord(sum(losses[-length:]) / length, rates[-1], surprise))
+        over = _Done(trainer.state.epoch, records).waits(task.patience if lesson.judged else 0)
+        if is_first():
+            told = [[record.loss, record.rate, record.surprise] for record in records]
+            states = {name: part.state_dict() for name, part in parts.items()}
+            content = {"epoch": trainer.state.epoch, "stamp": course.stamp, "records": told, **best, **states}
+            save_checkpoint(content, course.path)
+            write_lesson(lesson.name, records, bench.folder, drawn=over or trainer.state.epoch in (1, lesson.epochs))
+        if over:
+            trainer.terminate()
 
-    trainer.run()
+    with on_board(trainer, bench.folder, lesson.name.replace(" ", "_")):
+        trainer.run()
+        wait_for_all()  # for the first one's last checkpoint
+
+
+def _loss_of(task: ClassificationTask, lesson: Lesson, device: torch.device) -> nn.Module:
+    """What is minimised: the distance to what teachers say, or the task's own loss."""
+    if lesson.teachers:
+        return nn.CrossEntropyLoss()
+    weights = class_weights(task, lesson.targets)
+    return TargetLoss(task, None if weights is None else weights.to(device))
+
+
+def _require_finite(loss: float, images: Tensor, where: tuple[ClassificationTask, Lesson, int]) -> None:
+    """Raise `ModelError`, with the likely reason, where a loss is no number; `where` has the epoch, too."""
+    if math.isfinite(loss):
+        return
+    task, lesson, epoch = where
+    reason = f"most likely the learning rate {task.learning_rate:g} is too high; try a tenth of it"
+    if not bool(torch.isfinite(images).all()):
+        reason = "the prepared images have values that are no numbers; check their intensity steps"
+    raise ModelError(f"Training stopped: the loss of {lesson.name} is no finite number in epoch {epoch}; {reason}.")
+
+
+def _judge(lesson: Lesson, network: nn.Module, device: str, best: dict[str, Any]) -> float:
+    """The loss on the images that choose the best epoch, whose weights `best` takes; 0 without such images."""
+    if not lesson.judged:
+        return 0.0
+    surprise = float(nn.functional.cross_entropy(scores_of(network, lesson.judged[0], device), lesson.judged[1]))
+    if surprise < best.get("surprise", math.inf):
+        best.update(surprise=surprise, best={key: value.clone() for key, value in network.state_dict().items()})
+    return surprise
 
 
 @torch.no_grad()
-def _taught(teachers: Sequence[nn.Module], images: Tensor, flip: Sequence[int], choice: torch.Generator) -> Tensor:
+def _taught(
+    teachers: Sequence[nn.Module],
+    images: Tensor,
+    how: tuple[Sequence[int], torch.dtype],
+    choice: torch.Generator,
+) -> Tensor:
     """Mean probabilities (B, classes) of some teachers, each of which sees the images as they are or mirrored.
 
+    `how` are the axes along which they may be mirrored, and the number type that teachers compute in.
     Over the epochs that amounts to the mean of all teachers over all mirrored copies.
     """
+    flip, kind = how
     chosen = torch.randperm(len(teachers), generator=choice)[:TEACHERS_AT_ONCE].tolist()
     total = torch.zeros(1, device=images.device)
     for number in chosen:
         axes = [axis for axis in flip if float(torch.rand(1, generator=choice)) < 0.5]
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with torch.autocast(images.device.type, kind, enabled=kind != torch.float32):
             found = teachers[number](images.flip(axes) if axes else images)
         total = total + found.float().softmax(dim=1)
     return total / len(chosen)
@@ -278,13 +379,13 @@ def _best_so_far(course: _Course) -> dict[str, Any]:
     return {key: checkpoint[key] for key in ("surprise", "best")}
 
 
-def _resumed(parts: dict[str, Any], path: Path, stamp: str) -> int:
+def _resumed(parts: dict[str, Any], path: Path, stamp: str) -> _Done:
     checkpoint = load_weights(path)
     if checkpoint.get("stamp") != stamp:
         raise InputError(f"{path} is of another training: resume with the task and the data it was started with.")
     try:
         for name, part in parts.items():
             part.load_state_dict(checkpoint[name])
-        return int(checkpoint["epoch"])
-    except (KeyError, RuntimeError, ValueError) as error:
+        return _Done(int(checkpoint["epoch"]), [LessonRecord(*numbers) for numbers in checkpoint["records"]])
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
         raise InputError(f"{path} is of another training: resume with the task it was started with.") from error

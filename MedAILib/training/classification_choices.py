@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Container
 
+from MedAILib.training.choices import ASKED, Choice
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import ClassData, split_folds
-from MedAILib.training.plan import ASKED, Choice
 
 SHOWN = (
     *("channels", "size", "orientation", "network", "folds", "networks", "shipped", "epochs", "distil_epochs", "batch"),
-    *("learning_rate", "weight_decay", "ema_decay", "loss", "class_weights", "label_smoothing", "augmentation"),
+    *("learning_rate", "schedule", "accumulate", "weight_decay", "ema_decay", "precision", "patience", "loss"),
+    *("class_weights", "sampling", "label_smoothing", "augmentation"),
     *("choice", "threshold", "strange_quantile", "frozen_stages", "synthetic", "synthetic_share", "seed"),
 )
 

@@ -2,16 +2,19 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from monai.metrics import calibration_binning
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 RESAMPLES = 1000
 SEED = 12345
 BINS = 10
+_EDGES = torch.linspace(0, 1, BINS + 1).numpy()[1:]
 MEASURES = {
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
@@ -70,7 +73,7 @@ def measure(numbers: NDArray[np.int64], likely: NDArray[np.float64], decided: ND
 def per_class(
     numbers: NDArray[np.int64], likely: NDArray[np.float64], decided: NDArray[np.int64]
 ) -> list[dict[str, float]]:
-    """For each class against all others: cases, sensitivity, specificity, precision, F1, AUC (NaN where undefined)."""
+    """For each class against all others: cases, and accuracy to F1, AUC and ECE (NaN where undefined)."""
     count = likely.shape[1]
     precision, recall, f1, cases = precision_recall_fscore_support(
         numbers, decided, labels=np.arange(count), zero_division=np.nan
@@ -82,6 +85,7 @@ def per_class(
         found.append(
             {
                 "cases": int(cases[number]),
+                "accuracy": float(np.mean((decided == number) == truth)),
                 "sensitivity": float(recall[number]),
                 "specificity": float(np.mean(decided[~truth] != number)) if not truth.all() else math.nan,
                 "precision": float(precision[number]),
@@ -92,6 +96,7 @@ def per_class(
                 else float(roc_auc_score(truth, likely[:, number]))
                 if both
                 else math.nan,
+                "ece": _distance(likely[:, number], truth),
             }
         )
     return found
@@ -102,9 +107,16 @@ def calibration_bins(numbers: NDArray[np.int64], likely: NDArray[np.float64]) ->
 
     Of two classes the probability is the second one's; of more it is the likeliest one's.
     """
-    binary = likely.shape[1] == 2
-    sure = likely[:, 1] if binary else likely.max(axis=1)
-    true = (numbers == 1) if binary else (numbers == likely.argmax(axis=1))
+    return _bins(*_said_and_true(numbers, likely))
+
+
+def _said_and_true(numbers: NDArray[np.int64], likely: NDArray[np.float64]) -> tuple[Any, Any]:
+    if likely.shape[1] == 2:
+        return likely[:, 1], numbers == 1
+    return likely.max(axis=1), numbers == likely.argmax(axis=1)
+
+
+def _bins(sure: NDArray[np.float64], true: NDArray[np.bool_]) -> list[Bin]:
     said, share, cases = calibration_binning(
         torch.from_numpy(sure)[None, None], torch.from_numpy(true.astype(np.float64))[None, None], BINS
     )
@@ -114,7 +126,43 @@ def calibration_bins(numbers: NDArray[np.int64], likely: NDArray[np.float64]) ->
 
 def calibration_error(numbers: NDArray[np.int64], likely: NDArray[np.float64]) -> float:
     """Expected calibration error: how far what was said and what was true are apart, over ten bins."""
-    return sum(abs(x.said - x.true) * x.cases for x in calibration_bins(numbers, likely)) / len(numbers)
+    return _distance(*_said_and_true(numbers, likely))
+
+
+def _distance(sure: NDArray[np.float64], true: NDArray[np.bool_]) -> float:
+    return sum(abs(x.said - x.true) * x.cases for x in _bins(sure, true)) / len(true)
+
+
+def quick_measure(
+    numbers: NDArray[np.int64], likely: NDArray[np.float64], decided: NDArray[np.int64]
+) -> dict[str, float]:
+    """`measure` for the thousandfold: the same numbers by counting and ranking, without a library's checks."""
+    count = likely.shape[1]
+    table = np.bincount(numbers * count + decided, minlength=count * count).reshape(count, count)
+    right, cases, said = np.diag(table), table.sum(axis=1), table.sum(axis=0)
+    others = len(numbers) - cases
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each = {
+            "sensitivity": right / cases,
+            "specificity": (others - said + right) / others,
+            "precision": right / said,
+            "f1": 2 * right / (cases + said),
+        }
+        ranks = rankdata(likely, axis=0)
+        sums = np.array([ranks[numbers == number, number].sum() for number in range(count)])
+        each["auc"] = (sums - cases * (cases + 1) / 2) / (cases * others)
+    if count == 2:
+        each["auc"][1] = each["auc"][0]
+    shown = np.array([False, True]) if count == 2 else cases > 0
+    sure, true = _said_and_true(numbers, likely)
+    places = np.minimum(np.searchsorted(_EDGES, sure.astype(np.float32)), BINS - 1)  # as MONAI's are
+    apart = np.bincount(places, weights=sure - true, minlength=BINS)
+    return {
+        "accuracy": float(right.sum() / len(numbers)),
+        "balanced_accuracy": _mean(each["sensitivity"][cases > 0].tolist()),
+        **{key: _mean(each[key][shown].tolist()) for key in ("auc", "sensitivity", "specificity", "precision", "f1")},
+        "ece": float(np.abs(apart).sum() / len(numbers)),
+    }
 
 
 def with_intervals(
@@ -122,7 +170,7 @@ def with_intervals(
 ) -> dict[str, Measured]:
     """`measure` with percentile bootstrap intervals: 1000 resamples of the cases, seeded."""
     drawn = np.random.default_rng(SEED).integers(len(numbers), size=(RESAMPLES, len(numbers)))
-    again = [measure(numbers[row], likely[row], decided[row]) for row in drawn]
+    again = [quick_measure(numbers[row], likely[row], decided[row]) for row in drawn]
     return {
         key: Measured(value, *interval(np.array([entry[key] for entry in again])))
         for key, value in measure(numbers, likely, decided).items()

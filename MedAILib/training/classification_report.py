@@ -13,32 +13,43 @@ import numpy as np
 from MedAILib.training.classification_measures import MEASURES, RESAMPLES, Measured
 from MedAILib.training.classification_plots import calibration_plot, confusion_plot, picture_plot, roc_plot
 from MedAILib.training.evaluate_classifier import ClassifierEvaluation, summary
+from MedAILib.training.paired_test import PairedComparison, paired_html, paired_json
 from MedAILib.training.plots import STYLE
 from MedAILib.training.report import CSS, figure_html, png_data, write_together
 
+# Heads of columns for which the whole name is too wide.
+SHORT = {"auc": "AUC", "ece": "ECE"}
 
-def write_classifier_evaluation(evaluation: ClassifierEvaluation, folder: Path, command: str = "") -> None:
+
+def write_classifier_evaluation(
+    evaluation: ClassifierEvaluation, folder: Path, command: str = "", comparison: PairedComparison | None = None
+) -> None:
     """Write `summary.json`, `cases.csv` and `report.html` into a folder, all of them or none.
 
     Args:
         evaluation: what to write.
         folder: made if it is absent; other files in it are left alone.
         command: what the user typed, for the report.
+        comparison: with a second classifier on the same images.
 
     Raises:
         OutputError: the folder or a file can't be written.
     """
+    compared = {} if comparison is None else {"comparison": paired_json(comparison)}
+    content = {**summary(evaluation), **compared}
     write_together(
         {
-            "summary.json": json.dumps(summary(evaluation), indent=2, allow_nan=False, ensure_ascii=False) + "\n",
+            "summary.json": json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n",
             "cases.csv": _table(evaluation),
-            "report.html": classifier_report(evaluation, command),
+            "report.html": classifier_report(evaluation, command, comparison),
         },
         folder,
     )
 
 
-def classifier_report(evaluation: ClassifierEvaluation, command: str = "") -> str:
+def classifier_report(
+    evaluation: ClassifierEvaluation, command: str = "", comparison: PairedComparison | None = None
+) -> str:
     """The report as one HTML page that needs nothing else: plots and pictures are in it."""
     spec, count = evaluation.spec, len(evaluation.cases)
     title = f"{spec.title or spec.name} on {count} image{'s' if count != 1 else ''}"
@@ -52,12 +63,13 @@ def classifier_report(evaluation: ClassifierEvaluation, command: str = "") -> st
             )
         )
         worst = _worst(evaluation)
+    compared = "" if comparison is None else paired_html(comparison, MEASURES)
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{CSS}</style></head><body><main>
 <header><p class="over">MedAI evaluation report</p><h1>{escape(title)}</h1>{_lead(evaluation)}</header>
 <section><h2>Results</h2>{_results(evaluation)}{_unsure(evaluation)}</section>
-<section><h2>Each class</h2>{_each(evaluation)}</section>
+{compared}<section><h2>Each class</h2>{_each(evaluation)}</section>
 <section><h2>Plots</h2><div class="pictures">{plots}</div></section>
 {worst}<section><h2>Model and data</h2>{_facts(evaluation, command)}</section>
 <section class="notes"><h2>How to read the figures</h2>{_notes(evaluation)}</section>
@@ -108,8 +120,8 @@ def _results(evaluation: ClassifierEvaluation) -> str:
 
 
 def _each(evaluation: ClassifierEvaluation) -> str:
-    keys = ("sensitivity", "specificity", "precision", "f1", "auc")
-    head = "".join(f"<th>{'AUC' if key == 'auc' else MEASURES[key]}</th>" for key in keys)
+    keys = ("accuracy", "sensitivity", "specificity", "precision", "f1", "auc", "ece")
+    head = "".join(f"<th>{SHORT.get(key, MEASURES[key])}</th>" for key in keys)
     rows = "".join(
         f"<tr><th>{escape(name)}</th><td>{int(found['cases'])}</td>"
         + "".join(f"<td>{_number(found[key])}</td>" for key in keys)
@@ -180,7 +192,8 @@ def _notes(evaluation: ClassifierEvaluation) -> str:
     return f"""
 <p><b>Sensitivity, specificity, precision, F1 and the AUC</b> {whose}.</p>
 <p><b>Expected calibration error</b>: how far the probability said and the share that was true are apart, over ten
-bins; 0 is calibrated.</p>
+bins; 0 is calibrated. A class's own (ECE) is of the probability of that class, and its accuracy that of telling it from
+all others.</p>
 <p><b>95 % interval</b>: percentile bootstrap, {RESAMPLES} resamples of the images, seeded; it tells how far a figure
 could be off by the choice of images alone, not what another hospital would give.</p>
 """

@@ -9,16 +9,34 @@ from MedAILib.training.intensities import intensity_entries
 WITHOUT_MONAI = "Stock MONAI has no network of sequences and takes no clips apart: MedAI alone runs this model."
 LOSSES = ("cross-entropy", "focal")
 DECISIONS = ("binary", "multiclass")
+SCHEDULES = ("one_cycle", "poly", "cosine", "constant")
+SAMPLINGS = ("uniform", "balanced")
+PRECISIONS = ("auto", "float32", "bfloat16")
 # Every random change of a training image, and what its number means; 0 leaves it out.
 AUGMENTATIONS = {
     "flip": "list of the axes along which an image may be mirrored",
     "rotate": "largest angle, degrees",
     "scale": "largest enlargement or reduction, as a share",
     "translate": "largest shift, as a share of the image's size",
+    "elastic": "largest shift of a place by bending, as a share of the image's size",
+    "bias_field": "largest logarithm of a slow field that values are multiplied by",
     "gamma": "largest change of the logarithm of gamma",
+    "ghosting": "largest share that lines of the spectrum lose",
+    "spike": "largest height of stripes, in standard deviations of the image",
+    "low_resolution": "least share of voxels along each axis",
     "noise": "largest standard deviation, in those of the image",
     "blur": "largest standard deviation, voxels",
     "mixup": "parameter of the beta distribution",
+}
+# What a number may be at most.
+LARGEST = {
+    "rotate": 180,
+    "scale": 1,
+    "translate": 1,
+    "elastic": 0.5,
+    "bias_field": 3,
+    "ghosting": 1,
+    "low_resolution": 1,
 }
 
 
@@ -49,7 +67,11 @@ class ClassificationTask:
             0 ships the distilled one alone.
         loss: one of `LOSSES`.
         class_weights: "balanced" (the rarer, the heavier), "none", or a number for each class.
+        sampling: one of `SAMPLINGS`: an epoch shows each image once, or draws as many, all classes alike often.
         augmentation: see `AUGMENTATIONS`.
+        schedule: one of `SCHEDULES`, of the learning rate: a rise and a fall, or falls as for segmentation.
+        accumulate: batches whose gradients are summed up for one step.
+        patience: epochs without gain after which a network's training ends; 0: never. Needs the choice "best".
         choice: "last" takes each network's weights as they are in the end, "best" those of the epoch that the images
             kept from it (of the fold, or the validation part) surprised least.
         distil_epochs: how long the distilled network learns.
@@ -57,6 +79,8 @@ class ClassificationTask:
         synthetic: generators (names or folders of bundles), each of one class, whose pictures are learnt from too; not
             for sequences.
         synthetic_share: how many pictures each of them makes, as a share of its class's real ones.
+        precision: of the network while it is taught: "auto" (bfloat16 where the device computes in it, else float32),
+            "float32" or "bfloat16" (anywhere, as slow as it may be); the loss, and all after training, is in float32.
         frozen_stages: with `--initial`, how many of a network's first stages keep that model's weights.
         strange_quantile: images of a higher energy than this share of the pool's (of the validation part's, where
             there are no folds) are "not sure"; 0 for no such score.
@@ -103,6 +127,11 @@ class ClassificationTask:
     ema_decay: float = 0.9
     loss: str = "cross-entropy"
     class_weights: str | list[float] = "balanced"
+    sampling: str = "uniform"
+    schedule: str = "one_cycle"
+    accumulate: int = 1
+    patience: int = 0
+    precision: str = "auto"
     label_smoothing: float = 0.0
     augmentation: dict[str, Any] = field(default_factory=dict)
     threshold: str = "balanced"
@@ -123,6 +152,7 @@ class ClassificationTask:
         for key, value in usual.items():
             if not getattr(self, key):
                 object.__setattr__(self, key, value)
+        self._require_augmentation()
         weights = self.class_weights
         wrong = {
             "classes": len(self.classes) < 2 or len(set(self.names)) < len(self.classes) or self._shared_label(),
@@ -141,10 +171,16 @@ class ClassificationTask:
             "batch": self.batch < 2,
             "ema_decay": not 0 <= self.ema_decay < 1,
             "loss": self.loss not in LOSSES,
+            "learning_rate": not self.learning_rate > 0,
+            "weight_decay": self.weight_decay < 0,
+            "sampling": self.sampling not in SAMPLINGS,
+            "schedule": self.schedule not in SCHEDULES,
+            "accumulate": self.accumulate < 1,
+            "patience": self.patience < 0,
+            "precision": self.precision not in PRECISIONS,
             "class_weights": weights not in ("balanced", "none")
             and (isinstance(weights, str) or len(weights) != len(self.classes) or min(weights) <= 0),
             "label_smoothing": not 0 <= self.label_smoothing < 1,
-            "augmentation": not set(self.augmentation) <= set(AUGMENTATIONS),
             "synthetic": bool(self.synthetic) and self.frames > 0,
             "synthetic_share": not 0 <= self.synthetic_share <= 100,
             "threshold": self.threshold not in ("balanced", "accuracy"),
@@ -152,6 +188,31 @@ class ClassificationTask:
         }
         if bad := [key for key, is_wrong in wrong.items() if is_wrong]:
             raise InputError(f"The training task {self.name} has '{bad[0]}' = {getattr(self, bad[0])}; mend it.")
+        if self.patience and self.choice != "best":
+            raise InputError(
+                f"The training task {self.name} has 'patience' = {self.patience}, which needs the choice of the best "
+                "epoch; give --set choice=best, too."
+            )
+
+    def _require_augmentation(self) -> None:
+        for key, value in self.augmentation.items():
+            if key not in AUGMENTATIONS:
+                raise InputError(
+                    f"There is no augmentation '{key}' for classifiers; known are {', '.join(AUGMENTATIONS)}."
+                )
+            if key == "flip":
+                axes = range(len(self.size))
+                fits = isinstance(value, (list, tuple)) and all(axis in axes for axis in value)
+                wanted = f"a list of axes, among {', '.join(map(str, axes))}"
+            else:
+                most = LARGEST.get(key, float("inf"))
+                fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most
+                wanted = f"a number from 0 to {most:g}" if key in LARGEST else "a number, 0 or above"
+            if not fits:
+                raise InputError(
+                    f"The training task {self.name} has the augmentation {key} = {value}; it has to be {wanted} "
+                    f"({AUGMENTATIONS[key]})."
+                )
 
     def _shared_label(self) -> bool:
         told = [label for entry in self.classes for label in {str(x) for x in entry["labels"]}]

@@ -25,11 +25,13 @@ from MedAILib.progress import Progress
 from MedAILib.training.classification import Bench, Lesson, scores_of, train_network
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.labelled_images import MADE
+from MedAILib.training.lesson_curves import TABLE
 
 # What of a task decides every network's weights; how many there are and how long they learn is each one's own.
 DECISIVE = (
     *("network", "student", "folds", "seed", "batch", "learning_rate", "weight_decay", "ema_decay"),
     *("loss", "class_weights", "label_smoothing", "augmentation"),
+    *("sampling", "schedule", "accumulate", "patience", "precision"),
 )
 THRESHOLDS = np.linspace(0.2, 0.8, 121)
 SMOOTHED = 0.06  # thresholds this far apart share their accuracy, so that no single image decides
@@ -98,6 +100,8 @@ def train_classifier(task: ClassificationTask, data: ClassData, bench: Bench, pr
     """
     started = "" if bench.initial is None else f" {tree_sha256(bench.initial)} {task.frozen_stages}"
     bench = replace(bench, stamp=stamp(task, data) + started)
+    if not bench.resume:
+        (bench.folder / TABLE).unlink(missing_ok=True)  # of another training that stood here
     folds = split_folds(task, data)
     networks: list[nn.Module] = []
     scores: list[list[Tensor]] = []
@@ -155,10 +159,29 @@ def split_folds(task: ClassificationTask, data: ClassData) -> list[tuple[NDArray
         )
     if told and len(set(data.patients)) < task.folds:
         raise InputError(f"{len(set(data.patients))} patients are too few for {task.folds} folds.")
-    kind = StratifiedGroupKFold if told else StratifiedKFold
+    groups = _groups(data)
+    together = len(set(groups)) < len(groups)
+    kind = StratifiedGroupKFold if together else StratifiedKFold
     dealt = kind(task.folds, shuffle=True, random_state=task.seed)
-    groups = np.array([patient or name for patient, name in zip(data.patients, data.names, strict=True)])
-    return [(learn, judge) for learn, judge in dealt.split(data.numbers, data.numbers, groups if told else None)]
+    return [(learn, judge) for learn, judge in dealt.split(data.numbers, data.numbers, groups if together else None)]
+
+
+def _groups(data: ClassData) -> list[str]:
+    """What has to stay on one side of a fold: images of one patient, and copies of one image."""
+    first: dict[str, int] = {}
+    parent = list(range(len(data.names)))
+
+    def root(number: int) -> int:
+        while parent[number] != number:
+            number = parent[number]
+        return number
+
+    for number, patient in enumerate(data.patients):
+        content = hashlib.sha256(np.ascontiguousarray(data.images[number].numpy()).tobytes()).hexdigest()
+        for key in (content, f"patient {patient}" if patient else ""):
+            if key:
+                parent[root(number)] = root(first.setdefault(key, number))
+    return [data.names[root(number)] for number in range(len(parent))]
 
 
 def calibrate(task: ClassificationTask, judged: Judged, shown: NDArray[np.float64]) -> Calibration:

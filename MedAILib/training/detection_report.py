@@ -12,10 +12,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from MedAILib.training.classification_measures import RESAMPLES, Measured
-from MedAILib.training.compare_detectors import DetectorComparison, comparison_html, comparison_json
 from MedAILib.training.detection_measures import FOUND_FROM, MEASURES, PRECISIONS, RATES, at
 from MedAILib.training.evaluate import Picture
 from MedAILib.training.evaluate_detector import DetectorCase, DetectorEvaluation, summary
+from MedAILib.training.paired_test import PairedComparison, paired_html, paired_json
 from MedAILib.training.plots import ACCENT, PREDICTED, REFERENCE, STYLE, outlines
 from MedAILib.training.report import CSS, figure_html, png_data, write_together
 
@@ -23,7 +23,7 @@ AXES = ("i", "j", "k")
 
 
 def write_detector_evaluation(
-    evaluation: DetectorEvaluation, folder: Path, command: str = "", comparison: DetectorComparison | None = None
+    evaluation: DetectorEvaluation, folder: Path, command: str = "", comparison: PairedComparison | None = None
 ) -> None:
     """Write `summary.json`, `cases.csv` and `report.html` into a folder, all of them or none.
 
@@ -36,7 +36,7 @@ def write_detector_evaluation(
     Raises:
         OutputError: the folder or a file can't be written.
     """
-    compared = {} if comparison is None else {"comparison": comparison_json(comparison)}
+    compared = {} if comparison is None else {"comparison": paired_json(comparison)}
     write_together(
         {
             "summary.json": json.dumps(summary(evaluation) | compared, indent=2, allow_nan=False, ensure_ascii=False)
@@ -49,7 +49,7 @@ def write_detector_evaluation(
 
 
 def detector_report(
-    evaluation: DetectorEvaluation, command: str = "", comparison: DetectorComparison | None = None
+    evaluation: DetectorEvaluation, command: str = "", comparison: PairedComparison | None = None
 ) -> str:
     """The report as one HTML page that needs nothing else: the plot is in it."""
     spec, count = evaluation.spec, len(evaluation.cases)
@@ -64,12 +64,13 @@ def detector_report(
         f'<p class="lead">mAP at an overlap of 0.5 <b>{_number(evaluation.measured["mAP@0.5"].value)}</b>, '
         f"FROC score <b>{_number(evaluation.measured['froc'].value)}</b>.</p>"
     )
+    compared = "" if comparison is None else paired_html(comparison, MEASURES)
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{CSS}</style></head><body><main>
 <header><p class="over">MedAI evaluation report</p><h1>{escape(title)}</h1>{lead}</header>
 <section><h2>Results</h2>{_figures(evaluation)}</section>
-{"" if comparison is None else comparison_html(comparison)}<section><h2>Each class</h2>{_classes(evaluation)}</section>
+{compared}<section><h2>Each class</h2>{_classes(evaluation)}</section>
 <section><h2>Sensitivity</h2>{_rates(evaluation)}<div style="max-width:460px">{plot}</div></section>
 {_worst(evaluation)}<section><h2>Each image</h2>{_images(evaluation)}</section>
 <section><h2>Model and data</h2>{_facts(evaluation, command)}</section>

@@ -184,7 +184,9 @@ def check_images(
     _check_channels(images, channels)
     _check_patients(images)
     if twice:
-        progress.warn(f"{len(twice)} images are there twice: {_listed(twice)}; they count twice.")
+        progress.warn(
+            f"{len(twice)} images are there twice: {_listed(twice)}; they count twice, and stay in one fold together."
+        )
     counts = [int((numbers == n).sum()) for n in range(len(names))]
     if 0 < min(counts) * 10 < max(counts):  # a class without images is an error of its own
         balance = ", ".join(f"{count} {name}" for name, count in zip(names, counts, strict=True))

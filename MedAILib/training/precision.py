@@ -1,4 +1,4 @@
-"""In which numbers a network computes while it is trained: half precision only where the hardware has it."""
+"""In which numbers a network computes while it is trained: for "auto" half precision only where the hardware has it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from monai.inferers import SimpleInferer
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def training_type(precision: str, device: torch.device) -> torch.dtype:
@@ -13,6 +16,11 @@ def training_type(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         return torch.bfloat16 if computes_bfloat16(device) else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def type_told(precision: str, device: torch.device) -> str:
+    """The number type as a model card names it."""
+    return str(training_type(precision, device)).removeprefix("torch.")
 
 
 def computes_bfloat16(device: torch.device) -> bool:
@@ -30,6 +38,30 @@ class AutocastInferer(SimpleInferer):
         self.kind = kind
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        with torch.autocast(inputs.device.type, self.kind, enabled=self.kind != torch.float32):
+        if self.kind == torch.float32:
+            return network(inputs, *args, **kwargs).float()
+        with torch.autocast(inputs.device.type, self.kind), _WithRightGradients():
             output = network(inputs, *args, **kwargs)
         return output.float()
+
+
+class _WithRightGradients(TorchFunctionMode):
+    """Has the processor convolve volumes in float32 that have fewer slices along their first axis than the kernel.
+
+    In bfloat16 oneDNN (PyTorch 2.10 to 2.13) takes memory that nobody has written to into the gradients of such
+    weights, and writes beyond its own, on processors with AVX-512 BF16: they are off, or no numbers.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (torch.conv3d, torch.conv_transpose3d) and len(args) > 1 and args[0].device.type == "cpu":
+            image, weights = args[:2]
+            kernel = weights.shape[-3]
+            if image.shape[-3] < kernel or (image.shape[-3] == 2 and kernel == 2):
+                with torch.autocast("cpu", enabled=False):
+                    return func(*(_in_float32(x) for x in args), **{k: _in_float32(x) for k, x in kwargs.items()})
+        return func(*args, **kwargs)
+
+
+def _in_float32(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) else value
