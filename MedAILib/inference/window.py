@@ -233,7 +233,7 @@ def _finish(sums: Tensor, counts: Tensor, start: int, stop: int) -> Iterator[tup
         plane = torch.div(sums[z % depth], counts[z % depth])
         if not all_finite(plane):
             raise ModelError(
-                "The sums of the network's output are not finite; its outputs are too large to be added up."
+                "The sums of the network's output are not finite; its outputs are not, or too large to be added up."
             )
         yield z, plane
         sums[z % depth].zero_()
