@@ -169,20 +169,22 @@ def check_images(
             continue
         first = images[other]
         if first.split != image.split:
-            raise InputError(
+            text = (
                 f"{first.name} and {image.name} are the same image, one for {first.split}, the other for "
                 f"{image.split}; keep one, since figures on images that were learnt from mean nothing."
             )
-        if numbers[other] != numbers[number]:
-            raise InputError(
+            faults.append(Fault(image.name, text))
+        elif numbers[other] != numbers[number]:
+            text = (
                 f"{first.name} and {image.name} are the same image under two labels, {first.label} and {image.label}; "
                 "correct one."
             )
-        twice.append(image.name)
+            faults.append(Fault(image.name, text))
+        else:
+            twice.append(image.name)
     progress.step(len(images), len(images), "Checking")
-    require_faultless(faults)
+    require_faultless([*faults, *_patient_faults(images)])
     _check_channels(images, channels)
-    _check_patients(images)
     if twice:
         progress.warn(
             f"{len(twice)} images are there twice: {_listed(twice)}; they count twice, and stay in one fold together."
@@ -246,14 +248,18 @@ def _check_channels(images: Sequence[LabelledImage], channels: Sequence[int]) ->
         raise InputError(f"{_listed(others)} have not {usual} channels as the others; convert or take them out.")
 
 
-def _check_patients(images: Sequence[LabelledImage]) -> None:
+def _patient_faults(images: Sequence[LabelledImage]) -> list[Fault]:
+    """Patients in two parts of the data, each told once."""
     parts: dict[str, LabelledImage] = {}
+    faults: dict[str, Fault] = {}
     for image in images:
         if image.patient and (first := parts.setdefault(image.patient, image)).split != image.split:
-            raise InputError(
+            text = (
                 f"Images of the patient {image.patient} are in two parts of the data: {first.name} is for "
                 f"{first.split}, {image.name} for {image.split}; keep each patient in one."
             )
+            faults.setdefault(image.patient, Fault(image.name, text))
+    return list(faults.values())
 
 
 def _of_npz(path: Path) -> tuple[LabelledImage, ...]:
