@@ -7,12 +7,16 @@ SUITABLE := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.10; do \
 	if $$python -c '$(SUITABLE)' >/dev/null 2>&1; then echo $$python; break; fi; done)
 
-.PHONY: help demo test cmake-lists checksums clean
+# As many processes as cores and memory allow, each with whole files, whose tests share what was made once.
+PARALLEL := -n auto --dist loadfile
+
+.PHONY: help demo test coverage cmake-lists checksums clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo         segment both hippocampi of the ICBM 152 template; results in demo/"
 	@echo "make test         every check and test"
+	@echo "make coverage     every test, and which lines none of them comes to; twice as slow"
 	@echo "make cmake-lists  write the files that exist into the CMake lists"
 	@echo "make checksums    write the built-in models' SHA-256 into Resources/Models/checksums.json"
 	@echo "make clean        remove what demo and test made, the environment too"
@@ -27,9 +31,12 @@ test: $(VENV)/installed-dev
 	check ruff format --check .; \
 	check mypy; \
 	check lint-imports; \
-	check pytest --cov --cov-report=term:skip-covered --durations=25; \
+	check pytest $(PARALLEL) --durations=25; \
 	if [ -n "$$failed" ]; then printf '\nFAILED:%b\n' "$$failed"; exit 1; fi; \
 	printf '\nAll checks passed.\n'
+
+coverage: $(VENV)/installed-dev
+	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term:skip-covered
 
 cmake-lists: $(BIN)/python
 	$(BIN)/python Tools/cmake_lists.py

@@ -4,16 +4,13 @@ The work is done in MedAILib; this process never imports PyTorch.
 """
 
 import sys
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import qt
 import slicer
 import slicer.util
-import vtk
 from slicer import (
     vtkMRMLMarkupsROINode,
     vtkMRMLScalarVolumeNode,
@@ -23,25 +20,27 @@ from slicer import (
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
-from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
+from slicer.ScriptedLoadableModule import ScriptedLoadableModule
 
 # Installed, MedAILib stands beside this file; in a source tree one folder up, where Slicer does not look.
 SOURCE_TREE = Path(__file__).resolve().parents[1]
 if (SOURCE_TREE / "MedAILib").is_dir() and str(SOURCE_TREE) not in sys.path:
     sys.path.append(str(SOURCE_TREE))
 
-from MedAILib.detections import Detections
 from MedAILib.errors import InputError, MedAIError
 from MedAILib.files.reports import REPORT_ENDINGS, write_report
 from MedAILib.gui.ask import choose, nobody_waits
+from MedAILib.gui.combo import offer
 from MedAILib.gui.covariates import covariates_of
 from MedAILib.gui.dicom_files import dicom_files, require_highdicom
-from MedAILib.gui.follow import Arrival, FollowedRun
-from MedAILib.gui.logic import ModelLogic, listening, node_of, nodes_of
-from MedAILib.gui.panel import ModelPanel, is_there
+from MedAILib.gui.follow import FollowedRun
+from MedAILib.gui.linked_views import LinkedViews
+from MedAILib.gui.logic import ModelLogic
+from MedAILib.gui.module_test import ModuleTest
+from MedAILib.gui.nodes import id_of, is_there, node_of
+from MedAILib.gui.panel import ModelPanel
+from MedAILib.gui.place_list import PlaceList
 from MedAILib.gui.show import (
-    jump_to,
-    plot_views,
     set_overlay_opacity,
     show_image,
     show_overlay,
@@ -50,20 +49,14 @@ from MedAILib.gui.show import (
     show_table,
     write_at_edge,
 )
-from MedAILib.models.store import find_model
-from MedAILib.read_spec import read_spec
-from MedAILib.request import EXPLANATIONS, ClassifyOptions, DetectOptions, Explain, RunRequest, Slices
-from MedAILib.results import Classification
-from MedAILib.scene.classification import ClassificationOutputs, is_saliency, write_classification
-from MedAILib.scene.classification_inputs import box_of_segment, covariates_from_table, frames_from_sequence
-from MedAILib.scene.detections import write_detections
-from MedAILib.scene.origin import find_origin, origin_of
+from MedAILib.request import EXPLANATIONS
+from MedAILib.runs.classify import ClassifyRun, ExplainRun
+from MedAILib.runs.detect import DetectRun
+from MedAILib.scene.classification import is_saliency
 from MedAILib.scene.position import VIEWS, follow_views, place_on_plot, shown_slice, spots_of, voxel_axis
-from MedAILib.scene.read import geometry_of, require_image, roi_from_node, volume_from_nodes
+from MedAILib.scene.read import geometry_of, require_image, volume_from_nodes
 from MedAILib.scene.results import has_result, image_of, result_of
-from MedAILib.scene.sequences import SequenceRun, sequence_shown_in
-from MedAILib.volume import Volume
-from MedAILib.worker.client import Job, JobState, WorkerClient
+from MedAILib.scene.sequences import sequence_shown_in, shown_in
 
 WHOLE, ONE_SLICE, EACH_SLICE, REGION, SEGMENT, EACH_FRAME = PARTS = (
     "the whole image",
@@ -76,7 +69,6 @@ WHOLE, ONE_SLICE, EACH_SLICE, REGION, SEGMENT, EACH_FRAME = PARTS = (
 NO_EXPLANATION = "none"
 # The attribute of a text node that says what stands at the lower edge of the slice views.
 CORNER_ATTRIBUTE = "MedAI.corner"
-PLOT_SIGNAL = "dataSelected(vtkStringArray*,vtkCollection*)"
 
 
 class MedAIClassify(ScriptedLoadableModule):
@@ -145,23 +137,19 @@ class MedAIClassifyWidget(ModelPanel):
     UI = "UI/MedAIClassify.ui"
 
     def __init__(self, parent=None):
-        self._shownClasses: tuple[str, ...] | None = None
-        self._shownSegments: Any = None
-        self._shownResult: Any = None
-        self._spots: list[Any] = []
-        self._plotViews: list[Any] = []
         self._cornerText = ""
+        self._views = LinkedViews(lambda: follow_views(slicer.mrmlScene), place_on_plot)
         super().__init__(parent)
 
     def makeLogic(self):
         return MedAIClassifyLogic()
 
     def connectOwn(self):
+        self._places = PlaceList(self.ui.resultList)
         self.ui.explainButton.connect("clicked(bool)", self.onExplainButton)
         self.ui.segmentComboBox.connect("currentIndexChanged(int)", self._onSegmentPicked)
         self.ui.classComboBox.connect("currentIndexChanged(int)", self._onClassPicked)
         self.ui.opacitySlider.connect("valueChanged(int)", self._onOpacityChanged)
-        self.ui.resultList.connect("currentRowChanged(int)", self._onSpotPicked)
         self.ui.saveReportButton.connect("clicked(bool)", self.onSaveReportButton)
 
     def initializeParameterNode(self):
@@ -170,21 +158,17 @@ class MedAIClassifyWidget(ModelPanel):
             first = next((model for model in self.logic.models() if model.spec and model.spec.classes), None)
             if first is not None:
                 self._parameterNode.model = first.name
-        self._followSlices()
-        self._connectPlots()
+        self._views.follow()
         self._restoreCorner()
 
     def onSceneStartClose(self, caller, event):
-        self._unfollowSlices()
+        self._views.leaveSlices()
         super().onSceneStartClose(caller, event)
         self._writeInCorner("")
 
     def cleanup(self):
-        views, self._plotViews = self._plotViews, []
         super().cleanup()
-        for view in views:
-            with suppress(ValueError):  # destroyed already: when Slicer quits, its window goes first
-                view.disconnect(PLOT_SIGNAL, self._onPlotPicked)
+        self._views.leave()
 
     # What the user does
 
@@ -195,18 +179,18 @@ class MedAIClassifyWidget(ModelPanel):
     def onSaveReportButton(self):
         """Write the result that is listed into a file that the user names."""
         node = self._parameterNode.result
-        try:
-            result_of(node)
-            kinds = ";;".join(f"{text} (*{end})" for text, end in zip(_reportNames(), REPORT_ENDINGS, strict=True))
-            chosen = qt.QFileDialog.getSaveFileName(
-                self.parent, _("Report of {name}").format(name=node.GetName()), f"{node.GetName()}.json", kinds
-            )
-            if chosen:
-                self.logic.saveReport(node, chosen)
-                self._say(_("Saved {path}.").format(path=chosen))
-                self._log(_("Saved {path}.").format(path=chosen))
-        except MedAIError as error:
-            self._show(error)
+        with slicer.util.tryWithErrorDisplay(_("The report could not be saved.")):
+            try:
+                result_of(node)
+                kinds = ";;".join(f"{text} (*{end})" for text, end in zip(_reportNames(), REPORT_ENDINGS, strict=True))
+                chosen = qt.QFileDialog.getSaveFileName(
+                    self.parent, _("Report of {name}").format(name=node.GetName()), f"{node.GetName()}.json", kinds
+                )
+                if chosen:
+                    self.logic.saveReport(node, chosen)
+                    self._messages.tell(_("Saved {path}.").format(path=chosen))
+            except MedAIError as error:
+                self._messages.show(error)
 
     def _onSegmentPicked(self, index):
         if self._parameterNode and index >= 0:
@@ -219,24 +203,6 @@ class MedAIClassifyWidget(ModelPanel):
     def _onOpacityChanged(self, percent):
         set_overlay_opacity(is_saliency, percent / 100)
 
-    def _onSpotPicked(self, row):
-        """Go to the place of a finding or a slice."""
-        if 0 <= row < len(self._spots) and self._spots[row].place_ras is not None:
-            jump_to(self._spots[row].place_ras)
-
-    def _onPlotPicked(self, seriesIDs, selections):
-        """Go to the slice of the point that was clicked in a plot."""
-        with slicer.util.tryWithErrorDisplay(_("The slice could not be shown.")):
-            for number in range(seriesIDs.GetNumberOfValues()):
-                seriesNode = slicer.mrmlScene.GetNodeByID(seriesIDs.GetValue(number))
-                points = selections.GetItemAsObject(number)
-                if seriesNode is None or points is None or not points.GetNumberOfValues():
-                    continue
-                place = place_on_plot(seriesNode, points.GetValue(0))
-                if place is not None:
-                    jump_to(place)
-                    return
-
     # A run
 
     def arguments(self) -> "dict[str, Any]":
@@ -248,7 +214,7 @@ class MedAIClassifyWidget(ModelPanel):
             "device": parameters.device,
         }
         if parameters.part == REGION:
-            found["roiNode"] = parameters.roi.GetID() if is_there(parameters.roi) else None
+            found["roiNode"] = id_of(parameters.roi)
         classes = self._classes()
         if classes is None:
             least = parameters.leastScorePercent
@@ -302,34 +268,40 @@ class MedAIClassifyWidget(ModelPanel):
         return self.logic.classifyAsync(**options, **listeners)
 
     def showResults(self, nodes):
+        parameters = self.logic.getParameterNode()  # also where the user has left the panel meanwhile
         byClass: dict[str, list[Any]] = {}
         for node in nodes:
             byClass.setdefault(node.GetClassName(), []).append(node)
-        volumeNode = self._inputNodes()[0]
+        volumeNode = self._imageOfRun()
         saliencyNode = next((node for node in nodes if is_saliency(node)), None)
         if saliencyNode is not None:
-            show_overlay(volumeNode, saliencyNode, self._parameterNode.opacityPercent / 100)
+            show_overlay(volumeNode, saliencyNode, parameters.opacityPercent / 100)
         else:
             show_image(volumeNode)
         tableNode = next((node for node in byClass.get("vtkMRMLTableNode", []) if spots_of(node)), None)
         charts = byClass.get("vtkMRMLPlotChartNode", [])
         if tableNode is not None:
-            self._parameterNode.result = tableNode
+            parameters.result = tableNode
         if charts and tableNode is not None:
             show_plot_and_table(charts[0], tableNode)
         elif charts:
             show_plot(charts[0])
         elif tableNode is not None:
             show_table(tableNode)
-        self._followSlices()
-        self._connectPlots()
-        self._say(self._summary(nodes, tableNode, saliencyNode))
-        self._log(_("Done: {names}").format(names=", ".join(node.GetName() for node in nodes)))
+        self._views.follow()
+        self._messages.say(self._summary(nodes, tableNode, saliencyNode))
+        self._messages.log(_("Done: {names}").format(names=", ".join(node.GetName() for node in nodes)))
         for textNode in byClass.get("vtkMRMLTextNode", []):
-            self._log(textNode.GetText())
-            if self._parameterNode.corner:
+            self._messages.log(textNode.GetText())
+            if parameters.corner:
                 textNode.SetAttribute(CORNER_ATTRIBUTE, textNode.GetText().split("\n")[1])
         self._restoreCorner()
+
+    def _imageOfRun(self):
+        """The image that the last run was on; another one may be chosen by now."""
+        ids = (self._lastArguments or {})["volumeNode"]
+        node = slicer.mrmlScene.GetNodeByID(ids if isinstance(ids, str) else ids[0])
+        return shown_in(node) if node.IsA("vtkMRMLSequenceNode") else node
 
     def _summary(self, nodes, tableNode, saliencyNode) -> str:
         if tableNode is not None:
@@ -395,15 +367,15 @@ class MedAIClassifyWidget(ModelPanel):
             return
         self._fillClasses()
         self._fillSegments()
-        self._fillSpots()
+        self._showSpots()
         result = self._parameterNode.result
         self.ui.saveReportButton.enabled = is_there(result) and has_result(result)
         self.ui.explainButton.enabled = bool(self.ui.applyButton.enabled) and self._classes() is not None
 
     def _classes(self):
         """What the chosen model decides between; None for one that finds things."""
-        model = self._picker.current()
-        return model.spec.classes if model is not None and model.spec is not None else None
+        spec = self._spec()
+        return spec.classes if spec is not None else None
 
     def _pictures(self) -> bool:
         classes = self._classes()
@@ -436,17 +408,9 @@ class MedAIClassifyWidget(ModelPanel):
         return classes.dimensions == 2 and not classes.sequence and 1 not in geometry_of(node).shape_kji
 
     def _fillClasses(self):
-        classes = self._classes()
+        classes, combo = self._classes(), self.ui.classComboBox
         names = classes.names if classes is not None else ()
-        combo = self.ui.classComboBox
-        if names != self._shownClasses:
-            self._shownClasses = names
-            combo.blockSignals(True)
-            combo.clear()
-            combo.addItem(_("The one decided for"), "")
-            for name in names:
-                combo.addItem(name, name)
-            combo.blockSignals(False)
+        offer(combo, [(_("The one decided for"), ""), *((name, name) for name in names)])
         if self._parameterNode.className not in ("", *names):
             self._parameterNode.className = ""
         combo.currentIndex = max(combo.findData(self._parameterNode.className), 0)
@@ -455,58 +419,21 @@ class MedAIClassifyWidget(ModelPanel):
         node, combo = self._parameterNode.segmentation, self.ui.segmentComboBox
         segmentation = node.GetSegmentation() if is_there(node) else None
         ids = [] if segmentation is None else list(segmentation.GetSegmentIDs())
-        segments = [] if segmentation is None else [(x, segmentation.GetSegment(x).GetName()) for x in ids]
-        if segments != self._shownSegments:
-            self._shownSegments = segments
-            combo.blockSignals(True)
-            combo.clear()
-            for segmentID, name in segments:
-                combo.addItem(name, segmentID)
-            combo.blockSignals(False)
-        if segments and self._parameterNode.segment not in ids:
+        offer(combo, [] if segmentation is None else [(segmentation.GetSegment(x).GetName(), x) for x in ids])
+        if ids and self._parameterNode.segment not in ids:
             self._parameterNode.segment = ids[0]
         combo.currentIndex = combo.findData(self._parameterNode.segment)
 
-    def _fillSpots(self):
-        """The rows of the chosen result; choosing one goes to its place."""
+    def _showSpots(self):
+        """The rows of the chosen result."""
         node = self._parameterNode.result
-        spots = spots_of(node) if is_there(node) and node.GetTable() is not None else []
-        if spots == self._shownResult:
-            return
-        self._shownResult = self._spots = spots
-        self.ui.resultList.blockSignals(True)
-        self.ui.resultList.clear()
-        for spot in spots:
-            self.ui.resultList.addItem(spot.text)
-        self.ui.resultList.blockSignals(False)
-
-    def _followSlices(self):
-        """Keep the lines of plots where the slice views are."""
-        for sliceNode in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
-            if not self.hasObserver(sliceNode, vtk.vtkCommand.ModifiedEvent, self._onSliceMoved):
-                self.addObserver(sliceNode, vtk.vtkCommand.ModifiedEvent, self._onSliceMoved)
-        follow_views(slicer.mrmlScene)
-
-    def _unfollowSlices(self):
-        for sliceNode in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
-            if self.hasObserver(sliceNode, vtk.vtkCommand.ModifiedEvent, self._onSliceMoved):
-                self.removeObserver(sliceNode, vtk.vtkCommand.ModifiedEvent, self._onSliceMoved)
-
-    def _onSliceMoved(self, caller, event):
-        follow_views(slicer.mrmlScene)
-
-    def _connectPlots(self):
-        """Hear clicks in the plot views, of which a new layout may have more."""
-        for view in plot_views():
-            if view not in self._plotViews:
-                view.connect(PLOT_SIGNAL, self._onPlotPicked)
-                self._plotViews.append(view)
+        self._places.show(spots_of(node) if is_there(node) and node.GetTable() is not None else [])
 
     def _restoreCorner(self):
         """What the last result with a note for the slice views says, while the panel asks for it."""
         notes = [node.GetAttribute(CORNER_ATTRIBUTE) for node in slicer.util.getNodesByClass("vtkMRMLTextNode")]
         known = [note for note in notes if note]
-        self._writeInCorner(known[-1] if known and self._parameterNode.corner else "")
+        self._writeInCorner(known[-1] if known and self.logic.getParameterNode().corner else "")
 
     def _writeInCorner(self, text):
         """Write into the slice views, and take back no more than what was written here."""
@@ -562,32 +489,19 @@ class MedAIClassifyLogic(ModelLogic):
             MedAIError: the input, an option or the model is at fault, or the worker was lost; or the image was
                 removed in the meantime. Nothing has been added to the scene then.
         """
-        return self._runToEnd(_ClassifyRun(volumeNode, model, device, **options))
+        return self._runToEnd(ClassifyRun(volumeNode, model, device, **options))
 
-    def classifyAsync(
-        self,
-        volumeNode,
-        model,
-        device="auto",
-        *,
-        onDone=print,
-        onError=None,
-        onProgress=None,
-        onWarnings=None,
-        **options,
-    ) -> FollowedRun | None:
+    def classifyAsync(self, volumeNode, model, device="auto", **options) -> FollowedRun | None:
         """Begin to classify, and return at once.
 
         Args:
             volumeNode: as for `classify`.
             model: as for `classify`.
             device: as for `classify`.
-            onDone: called with the new nodes once they are in the scene.
-            onError: called with what went wrong; None writes it to the log.
-            onProgress: called with each new state.
-            onWarnings: called before the run with what speaks against it, if anything does; returns whether to run
-                all the same. None writes it to the log, and runs.
-            options: as for `classify`.
+            options: as for `classify`, and who is told. `onDone` (print) is called with the new nodes once they are in
+                the scene; `onError` with what went wrong, None writes it to the log; `onProgress` with each new state;
+                `onWarnings` before the run with what speaks against it, if anything does: it returns whether to run
+                all the same, and None writes it to the log, and runs.
 
         Returns:
             The run: `poll()` says how it stands, `cancel()` stops it. None where `onWarnings` was against it.
@@ -595,8 +509,7 @@ class MedAIClassifyLogic(ModelLogic):
         Raises:
             MedAIError: the input or an option is at fault.
         """
-        run = _ClassifyRun(volumeNode, model, device, **options)
-        return self._begin(run, listening(onDone, onError, onProgress), onWarnings)
+        return self._begin(ClassifyRun, volumeNode, model, device, **options)
 
     def explain(self, volumeNode, model, className=None, method="grad-cam", device="auto", **options):
         """Show which voxels speak for a class, and wait for it; nothing but the map is added.
@@ -615,25 +528,13 @@ class MedAIClassifyLogic(ModelLogic):
         Raises:
             MedAIError: as `classify`.
         """
-        return self._runToEnd(_ExplainRun(volumeNode, model, device, className=className, method=method, **options))
+        return self._runToEnd(ExplainRun(volumeNode, model, device, className=className, method=method, **options))
 
     def explainAsync(
-        self,
-        volumeNode,
-        model,
-        className=None,
-        method="grad-cam",
-        device="auto",
-        *,
-        onDone=print,
-        onError=None,
-        onProgress=None,
-        onWarnings=None,
-        **options,
+        self, volumeNode, model, className=None, method="grad-cam", device="auto", **options
     ) -> FollowedRun | None:
-        """Begin to explain, and return at once; arguments as for `explain`, listeners as for `classifyAsync`."""
-        run = _ExplainRun(volumeNode, model, device, className=className, method=method, **options)
-        return self._begin(run, listening(onDone, onError, onProgress), onWarnings)
+        """Begin to explain, and return at once; arguments as for `explain`, who is told as for `classifyAsync`."""
+        return self._begin(ExplainRun, volumeNode, model, device, className=className, method=method, **options)
 
     def detect(self, volumeNode, model, device="auto", **options):
         """Put boxes around findings, and wait for them; the model detects, or it segments.
@@ -651,23 +552,11 @@ class MedAIClassifyLogic(ModelLogic):
         Raises:
             MedAIError: as `classify`.
         """
-        return self._runToEnd(_DetectRun(volumeNode, model, device, **options))
+        return self._runToEnd(DetectRun(volumeNode, model, device, **options))
 
-    def detectAsync(
-        self,
-        volumeNode,
-        model,
-        device="auto",
-        *,
-        onDone=print,
-        onError=None,
-        onProgress=None,
-        onWarnings=None,
-        **options,
-    ) -> FollowedRun | None:
-        """Begin to look for findings, and return at once; arguments as for `detect` and `classifyAsync`."""
-        run = _DetectRun(volumeNode, model, device, **options)
-        return self._begin(run, listening(onDone, onError, onProgress), onWarnings)
+    def detectAsync(self, volumeNode, model, device="auto", **options) -> FollowedRun | None:
+        """Begin to look for findings, and return at once; arguments as for `detect`, who is told as `classifyAsync`."""
+        return self._begin(DetectRun, volumeNode, model, device, **options)
 
     def saveReport(self, tableNode, path):
         """Write a result as a file: `.json`, `.csv`, or `.dcm` for a DICOM structured report (TID 1500).
@@ -700,193 +589,20 @@ class MedAIClassifyLogic(ModelLogic):
         return path
 
 
-class _ImageRun:
-    """What one run needs of the scene: read at its beginning, found again at its end, never kept by pointer."""
-
-    request: RunRequest
-
-    def __init__(self, volumeNode):
-        nodes = nodes_of(volumeNode, _("image"))
-        self._frames = SequenceRun(nodes[0]) if len(nodes) == 1 and _is_sequence(nodes[0]) else None
-        if self._frames is not None:
-            self._source = self._frames.shown_volume()
-            self._volume: Volume | None = frames_from_sequence(sequence_shown_in(self._source))
-        else:
-            self._source = nodes[0]
-            self._volume = volume_from_nodes(nodes)
-            self._origin = origin_of(nodes[0])
-        self._scene = self._source.GetScene()
-
-    @property
-    def volume(self) -> Volume:
-        """The image, until it is submitted."""
-        assert self._volume is not None
-        return self._volume
-
-    def submit(self, client: WorkerClient) -> Job:
-        """Hand the image over; the job lets it go when it ends."""
-        self._source = None
-        volume, self._volume = self.volume, None
-        return client.submit(self.request, volume)
-
-    def obstacle(self) -> MedAIError | None:
-        """Why the result has no place any more."""
-        try:
-            self._place()
-        except MedAIError as error:
-            return error
-        return None
-
-    def _place(self):
-        """The node that the result belongs to."""
-        if self._frames is None:
-            return find_origin(self._scene, self._origin)
-        self._frames.check()
-        return self._frames.shown_volume()
-
-
-class _ClassifyRun(_ImageRun):
-    """A classification, from its options to its nodes."""
-
-    def __init__(
-        self,
-        volumeNode,
-        model,
-        device,
-        *,
-        slices=None,
-        roiNode=None,
-        segmentationNode=None,
-        segmentID=None,
-        eachFrame=False,
-        covariates=None,
-        covariatesTable=None,
-        covariatesRow=0,
-        method=None,
-        className=None,
-        table=True,
-        text=True,
-        plot=True,
-        note=True,
-        trustCode="",
-    ):
-        super().__init__(volumeNode)
-        numbers = dict(covariates or {})
-        if covariatesTable is not None:
-            wanted = [x for x in _covariates_of_model(model) if x not in numbers]
-            numbers |= covariates_from_table(node_of(covariatesTable, _("table")), wanted, covariatesRow)
-        box = None
-        if segmentationNode is not None:
-            if not segmentID:
-                raise InputError("A segmentation was given, but not which of its segments; give segmentID too.")
-            box = box_of_segment(node_of(segmentationNode, _("segmentation")), segmentID, self._source)
-        options = ClassifyOptions(
-            roi=None if roiNode is None else roi_from_node(node_of(roiNode, _("region of interest")), self._source),
-            box_kji=box,
-            slices=_slices_of(slices),
-            each_frame=eachFrame,
-            covariates=numbers,
-            explain=Explain(method, className) if method else None,
-        )
-        self.request = RunRequest(model, device, options, trustCode)
-        self._outputs = ClassificationOutputs(table, text, plot, note)
-
-    def arrive(self, result: Classification) -> Arrival:
-        """Put the answer into the scene; returns the new nodes.
-
-        Raises:
-            InputError: there is no place for it any more.
-        """
-        yield JobState("running", _("Placing the results"))
-        return write_classification(result, self._place(), outputs=self._outputs)
-
-
-class _ExplainRun(_ClassifyRun):
-    """The map of a classification alone."""
-
-    def __init__(self, volumeNode, model, device, **options):
-        super().__init__(volumeNode, model, device, table=False, text=False, plot=False, note=False, **options)
-
-    def arrive(self, result: Classification) -> Arrival:
-        nodes = yield from super().arrive(result)
-        return nodes[::-1]
-
-
-class _DetectRun(_ImageRun):
-    """A search for findings, from its options to its nodes."""
-
-    def __init__(
-        self,
-        volumeNode,
-        model,
-        device,
-        *,
-        roiNode=None,
-        smallestML=0.0,
-        scoreThreshold=None,
-        overlapLimit=None,
-        trustCode="",
-    ):
-        super().__init__(volumeNode)
-        if self._frames is not None:
-            raise InputError("Findings are looked for in single images; choose a frame of the sequence.")
-        roi = None if roiNode is None else roi_from_node(node_of(roiNode, _("region of interest")), self._source)
-        options = DetectOptions(roi, smallestML, scoreThreshold, overlapLimit)
-        self.request = RunRequest(model, device, options, trustCode)
-
-    def arrive(self, result: Detections) -> Arrival:
-        """Put the findings into the scene; returns the new nodes.
-
-        Raises:
-            InputError: there is no place for them any more.
-        """
-        yield JobState("running", _("Placing the results"))
-        return write_detections(result, self._place())
-
-
 def _reportNames() -> "tuple[str, ...]":
     """What the kinds of `REPORT_ENDINGS` are called."""
     return _("JSON"), _("Table for spreadsheets"), _("DICOM structured report")
 
 
-def _is_sequence(node) -> bool:
-    return node.IsA("vtkMRMLSequenceNode") or node.IsA("vtkMRMLSequenceBrowserNode")
-
-
-def _slices_of(slices) -> Slices | None:
-    """("K", 12) is one slice, "K" each of them."""
-    if slices is None:
-        return None
-    return Slices(slices) if isinstance(slices, str) else Slices(*slices)
-
-
-def _covariates_of_model(model) -> "list[str]":
-    classes = read_spec(find_model(model)).classes
-    return [covariate.name for covariate in classes.covariates] if classes is not None else []
-
-
-class MedAIClassifyTest(ScriptedLoadableModuleTest):
+class MedAIClassifyTest(ModuleTest):
     """Runs inside of Slicer: Reload and Test in developer mode, or ctest after a build."""
-
-    def setUp(self):
-        slicer.mrmlScene.Clear()
-        self.logic = MedAIClassifyLogic()
-        self.addCleanup(self.logic.close)
-
-    def runTest(self):
-        self.setUp()
-        try:
-            self.test_findingsLieOnTheirVolume()
-        finally:
-            self.doCleanups()
 
     def test_findingsLieOnTheirVolume(self):
         """The built-in segmentation model gives boxes, a region node for each row of their table."""
         self.delayDisplay("Looking for findings with the built-in model")
-        volumeNode = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Ramp")
-        ramp = np.arange(36 * 48 * 40, dtype=np.float32).reshape(36, 48, 40)  # K, J, I
-        slicer.util.updateVolumeFromArray(volumeNode, ramp)
-        tableNode, *roiNodes = self.logic.detect(volumeNode, model="hippocampus", device="cpu")
+        volumeNode, logic = self.addRamp(), MedAIClassifyLogic()
+        self.addCleanup(logic.close)
+        tableNode, *roiNodes = logic.detect(volumeNode, model="hippocampus", device="cpu")
         self.assertEqual(tableNode.GetTable().GetNumberOfRows(), len(roiNodes))
         self.assertIsNotNone(tableNode.GetAttribute("MedAI.sha256"))
         self.delayDisplay("Test passed")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedAILib.errors import InputError
-from MedAILib.request import ClassifyOptions, Options
+from MedAILib.request import ClassifyOptions, GenerateOptions, Options
 from MedAILib.spec import ModelSpec
 from MedAILib.volume import Geometry, Roi, Volume, closest_axes, not_finite
 
@@ -87,17 +87,17 @@ def concerns_before_run(
     found = list(
         _classified(volume, spec, options) if isinstance(options, ClassifyOptions) else _channels(volume, spec)
     )
-    region = volume
-    if options.roi is not None:
-        found += _roi(volume, options.roi)
+    region, roi = volume, None if isinstance(options, GenerateOptions) else options.roi
+    if roi is not None:
+        found += _roi(volume, roi)
         try:
-            region = volume.cropped(volume.geometry.box_of_roi(options.roi))
+            region = volume.cropped(volume.geometry.box_of_roi(roi))
         except InputError as error:
             return (*found, Concern(str(error), "stop"))
     found += _values(region, spec)
     if spec.task == "segmentation":
         found += _spacing(region, spec)
-        found += _extent(region, spec, options.roi is not None)
+        found += _extent(region, spec, roi is not None)
     if memory is not None and memory.needed > memory.free:
         found.append(
             Concern(

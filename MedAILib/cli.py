@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from MedAILib.errors import MedAIError
+from MedAILib.errors import MedAIError, ToldError
 from MedAILib.progress import Cancelled, Progress
 from MedAILib.system_memory import keep_freed_memory
 from MedAILib.terminal import TerminalProgress, WarningsOnly
@@ -61,6 +61,9 @@ def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> i
     progress = WarningsOnly(sys.stderr) if options.quiet else TerminalProgress(sys.stderr)
     try:
         _run(options, progress)
+    except ToldError:
+        _end(progress)
+        return 2
     except MedAIError as error:
         _end(progress)
         print(f"medai: {error}", file=sys.stderr)
@@ -213,7 +216,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
 
 
 def _add_batch(commands: "argparse._SubParsersAction[_Parser]") -> None:
-    command = _command(commands, "batch", "segment or classify every case of a folder or list")
+    command = _command(commands, "batch", "segment, classify or find things in every case of a folder or list")
     command.add_argument("source", type=_path, metavar="DIR_OR_LIST", help="folder of images, or .txt or .csv list")
     _add_model(command)
     command.add_argument("-o", "--output", required=True, type=_path, metavar="DIR", help="folder for the results")
@@ -221,7 +224,7 @@ def _add_batch(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--kind",
         action="append",
         choices=(".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".seg.nrrd", ".mrb", ".dcm", ".json", ".csv"),
-        help="what to write of each case; may be given several times (default: .nii.gz, of classifications .json)",
+        help="what to write of each case; may be given several times (default: .nii.gz, or .json)",
     )
     command.add_argument("--slice", nargs=2, metavar=("AXIS", "N"), help="classification: one slice across I, J or K")
     command.add_argument("--each-slice", metavar="AXIS", help="classification: each slice across I, J or K by itself")

@@ -35,3 +35,7 @@ class DeviceError(MedAIError):
 
 class OutputError(MedAIError):
     """A result can't be written where it was asked for."""
+
+
+class ToldError(MedAIError):
+    """What another process of the same command has told the user already; this one ends without a word."""

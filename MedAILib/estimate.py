@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from MedAILib.config import Component
-from MedAILib.request import ClassifyOptions, DetectOptions, Options, RunOptions
+from MedAILib.request import ClassifyOptions, DetectOptions, GenerateOptions, Options, RunOptions
 from MedAILib.spec import ModelSpec
 from MedAILib.volume import Geometry, Volume, closest_axes
 
@@ -25,6 +25,8 @@ OVERHEAD_BYTES = 30 * 2**20
 KEPT = 1.3
 # Numbers for each voxel of the window that a network of unknown build is taken to hold.
 USUAL_VALUES = 250.0
+# Planes that are decided on a GPU are there in float64, and several at a time, while the network is idle.
+WIDE_PLANES = 4
 # Seconds for each of these numbers on one core, measured for the built-in model's U-Net.
 CORE_S = 3.5e-8
 # What a network that sees images whole is taken to hold for each voxel where its build is unknown (`feature_memory`
@@ -69,12 +71,14 @@ class Demand:
 
     def beside_gpu(self, sums_on_gpu: bool) -> int:
         """Main memory, where the network is on a GPU."""
-        running = self.image + self.planes + self.result + (0 if sums_on_gpu else self.sums)
+        running = self.image + self.result + (0 if sums_on_gpu else self.sums + self.planes)
         return self.input + max(self.prepared, running)
 
     def on_gpu(self, sums_on_gpu: bool) -> int:
         """The GPU's memory."""
-        return self.weights + self.network + (self.sums if sums_on_gpu else 0)
+        if not sums_on_gpu:
+            return self.weights + self.network
+        return self.weights + self.image + self.sums + max(self.network, WIDE_PLANES * self.planes)
 
 
 def estimate_memory(spec: ModelSpec, geometry: Geometry, dtype: Any, options: RunOptions | None = None) -> int:
@@ -146,6 +150,8 @@ def demand_of(spec: ModelSpec, volume: Volume, options: Options) -> Demand | Non
         if spec.task == "detection":
             return _detector_demand(spec, volume, options)
         options = RunOptions(roi=options.roi, probabilities=True)
+    if isinstance(options, GenerateOptions):  # an image of an image is made as probabilities are
+        options = RunOptions(probabilities=True)
     return demand(spec, volume.geometry, volume.data.dtype, options)
 
 
@@ -265,8 +271,9 @@ def network_values(network: Component, classes: int) -> float | None:
             full = 4.75 * classes if classes >= 16 else 29.0 * classes + 32
             first = _first(arguments["channels"], 9.0) / _step(arguments)
             return max(full if arguments.get("num_res_units", 0) else 10.0 * classes, first)
-        if network.name == "BasicUNet":
-            return max(_first(arguments.get("features", (32,)), 8.7), 3.0 * classes)
+        if network.name in ("BasicUNet", "FCN"):
+            key, each = ("features", 8.7) if network.name == "BasicUNet" else ("channels", 4.5)
+            return max(_first(arguments.get(key, (32,)), each), 3.0 * classes)
         if network.name == "SegResNet":
             return max(_first((arguments.get("init_filters", 8),), 8.1), 3.0 * classes)
     except (KeyError, IndexError, TypeError, ValueError, ArithmeticError):

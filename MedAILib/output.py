@@ -10,6 +10,8 @@ from pathlib import Path
 
 from MedAILib.errors import OutputError
 
+# Folders of files that are being written begin so; one that stays behind is of a process that was killed.
+UNFINISHED = ".medai-"
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space or write to another disk",
     errno.EFBIG: "the file would be larger than allowed here; raise the limit or write to another disk",
@@ -75,7 +77,7 @@ class WholeFiles:
         """A path to write `target`'s content to; as `whole_file`, but `target` is not touched before all are whole."""
         place = _writable_place(target)
         try:
-            folder = Path(tempfile.mkdtemp(prefix=".medai-", dir=place.parent))
+            folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=place.parent))
         except OSError as error:
             raise cannot_write(target, error) from error
         self._folders.callback(shutil.rmtree, folder, ignore_errors=True)

@@ -123,7 +123,7 @@ MOST_IMAGES = 10_000
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """Which images are to be made of noise.
+    """Which images are to be made: of noise, or one of an image.
 
     Args:
         count: how many.
@@ -171,8 +171,9 @@ class DetectOptions:
                 raise InputError(f"The limit of the {what} is 0 to 1, not {value}.")
 
 
-# What a run may be asked to do, each for models of its own task; boxes also from models that segment.
-Options = RunOptions | ClassifyOptions | DetectOptions
+# What a run may be asked to do, each for models of its own task; boxes also from models that segment, and images of
+# an image or, without one, of noise.
+Options = RunOptions | ClassifyOptions | DetectOptions | GenerateOptions
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ class RunRequest:
     Args:
         model: its name or path.
         device: "auto", "cpu", "cuda", "cuda:1".
-        options: those of the task: segmentation, classification or detection.
+        options: those of the task: segmentation, classification, detection or the making of images.
         trust_code: the SHA-256 of a model that the user allows, for this run, to execute code of its own; it comes from
             the user alone, never from a scene or a file.
         statistics: also count the segments of a segmentation and sum up the image in them, where the run is done.

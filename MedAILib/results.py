@@ -295,4 +295,4 @@ class Classification:
 
 
 # What a run may give, by its task.
-Result = Segmentation | Classification | Detections
+Result = Segmentation | Classification | Detections | Generated

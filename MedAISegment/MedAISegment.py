@@ -7,45 +7,35 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import slicer
 import slicer.util
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLSequenceNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
-from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
+from slicer.ScriptedLoadableModule import ScriptedLoadableModule
 
 # Installed, MedAILib stands beside this file; in a source tree one folder up, where Slicer does not look.
 SOURCE_TREE = Path(__file__).resolve().parents[1]
 if (SOURCE_TREE / "MedAILib").is_dir() and str(SOURCE_TREE) not in sys.path:
     sys.path.append(str(SOURCE_TREE))
 
-from MedAILib.errors import InputError, MedAIError
-from MedAILib.gui.fine_tuning import FineTuning, TrainingRequest
-from MedAILib.gui.follow import Arrival, FollowedRun
-from MedAILib.gui.frames import FrameJobs
-from MedAILib.gui.logic import ModelLogic, as_it_is, listening, log_all, node_of, nodes_of
-from MedAILib.gui.packages import NEEDED_TO_TRAIN, ensure_packages, slicer_tools
-from MedAILib.gui.panel import ModelPanel, is_there
+from MedAILib.errors import InputError
+from MedAILib.gui.fine_tuning import FineTuning, training_request
+from MedAILib.gui.follow import FollowedRun
+from MedAILib.gui.logic import ModelLogic, as_it_is, listening, log_all
+from MedAILib.gui.module_test import ModuleTest
+from MedAILib.gui.nodes import id_of, is_there, node_of, nodes_of
+from MedAILib.gui.panel import ModelPanel
 from MedAILib.gui.show import center_3d_views, edit_segmentation, show_image, show_plot, show_table
 from MedAILib.gui.training_section import TrainingSection
 from MedAILib.progress import Progress
 from MedAILib.read_spec import read_spec
-from MedAILib.request import RunOptions, RunRequest
-from MedAILib.results import Segmentation
-from MedAILib.scene.into import require_segmentation
-from MedAILib.scene.origin import find_origin, origin_of
-from MedAILib.scene.read import roi_from_node, volume_from_nodes
-from MedAILib.scene.sequence_results import SequenceOutputs
-from MedAILib.scene.sequences import SequenceRun, holds_volumes, sequence_shown_in, shown_in
-from MedAILib.scene.surfaces import add_surfaces
+from MedAILib.runs.generate import generate_run
+from MedAILib.runs.segment import FramesRun, SegmentRun
+from MedAILib.scene.sequences import holds_volumes, sequence_shown_in, shown_in
 from MedAILib.scene.training_set import AddedCase, add_training_case
-from MedAILib.scene.write import Outputs, write_result
-from MedAILib.store.adding import require_free_name
 from MedAILib.store.find import find_model
-from MedAILib.volume import Volume
-from MedAILib.worker.client import Job, JobState, WorkerClient
 
 
 class MedAISegment(ScriptedLoadableModule):
@@ -130,78 +120,29 @@ class MedAISegmentWidget(ModelPanel):
 
     def connectOwn(self):
         self.ui.editButton.connect("clicked(bool)", self.onEditButton)
-        self.ui.trainingFolderButton.connect("clicked(bool)", self.onTrainingFolderButton)
-        self.ui.addToTrainingSetButton.connect("clicked(bool)", self.onAddToTrainingSetButton)
-        self.ui.fineTuneButton.connect("clicked(bool)", self.onFineTuneButton)
-        self._training = TrainingSection(self.ui)
+        self._training = TrainingSection(
+            self.ui, self.logic, self._current, self._messages, self._models.here, self._trainingInputs
+        )
 
-    def onTrainingFolderButton(self):
-        with slicer.util.tryWithErrorDisplay(_("The folder could not be chosen.")):
-            folder = self._training.askForFolder(self._uiWidget)
-            if folder and self._parameterNode:
-                self._parameterNode.trainingFolder = folder
-
-    def onAddToTrainingSetButton(self):
-        with slicer.util.tryWithErrorDisplay(_("The image could not be added to the training set."), waitCursor=True):
-            parameters = self._parameterNode
-            try:
-                added = self.logic.addToTrainingSet(
-                    self._inputNodes(), parameters.trainingSegmentation, parameters.trainingFolder, parameters.model
-                )
-            except MedAIError as error:
-                self._show(error)
-                return
-            said = _("{name} has its new labels; the training set has {count} images.")
-            if not added.replaced:
-                said = _("{name} was added; the training set has {count} images.")
-            text = said.format(name=added.name, count=added.cases)
-            self._say(text)
-            self._log(text)
-            self._update()
-
-    def onFineTuneButton(self):
-        if self._busy():
-            return
-        with slicer.util.tryWithErrorDisplay(_("The training could not be started."), waitCursor=True):
-            parameters = self._parameterNode
-            try:
-                if ensure_packages(slicer_tools(), NEEDED_TO_TRAIN):
-                    self._log(_("Packages were installed."))
-                self._run = self.logic.fineTuneAsync(
-                    parameters.trainingFolder,
-                    parameters.trainedName.strip(),
-                    parameters.model,
-                    epochs=parameters.trainingEpochs,
-                    device=parameters.device,
-                    onDone=self._onModelHere,
-                    onError=self._onError,
-                    onProgress=self._onProgress,
-                )
-            except MedAIError as error:
-                self._show(error)
-                return
-            said = _("Training {name} from {model} on {folder}")
-            self._log(
-                said.format(name=parameters.trainedName, model=parameters.model, folder=parameters.trainingFolder)
-            )
-        self._update()
+    def _trainingInputs(self):
+        return self._parameterNode, [] if self._parameterNode is None else self._inputNodes()
 
     def onEditButton(self):
         with slicer.util.tryWithErrorDisplay(_("The Segment Editor could not be opened.")):
             segmentationNode, volumeNode = (slicer.mrmlScene.GetNodeByID(x) for x in self._resultIDs or ("", ""))
             if segmentationNode is None:
-                self._say(_("The last result is no longer in the scene."))
+                self._messages.say(_("The last result is no longer in the scene."))
                 return
             edit_segmentation(segmentationNode, volumeNode)
 
     def arguments(self) -> "dict[str, Any]":
         """What the panel says, as arguments of the logic; nodes by their ID."""
         parameters = self._parameterNode
-        percent, output = parameters.overlapPercent, parameters.outputSegmentation
+        percent = parameters.overlapPercent
         both = {
             "model": parameters.model,
             "device": parameters.device,
-            "roiNode": parameters.roi.GetID() if is_there(parameters.roi) else None,
+            "roiNode": id_of(parameters.roi),
             "labelMap": parameters.labelMap,
             "table": parameters.table,
             "probabilities": parameters.probabilities,
@@ -217,7 +158,7 @@ class MedAISegmentWidget(ModelPanel):
             return {"sequenceNode": sequenceNode.GetID(), **both}
         return {
             "volumeNode": [node.GetID() for node in self._inputNodes()],
-            "segmentationNode": output.GetID() if is_there(output) else None,
+            "segmentationNode": id_of(parameters.outputSegmentation),
             **both,
         }
 
@@ -234,12 +175,14 @@ class MedAISegmentWidget(ModelPanel):
         self._resultIDs = segmentationNode.GetID(), volumeNode.GetID()
         self._parameterNode.trainingSegmentation = segmentationNode
         names = ", ".join(node.GetName() for node in nodes)
-        self._log(_("Done: {names}").format(names=names))
+        self._messages.log(_("Done: {names}").format(names=names))
         count = segmentationNode.GetSegmentation().GetNumberOfSegments()
         if count:
-            self._say(_("Done: {count} segments in {name}.").format(count=count, name=segmentationNode.GetName()))
+            self._messages.say(
+                _("Done: {count} segments in {name}.").format(count=count, name=segmentationNode.GetName())
+            )
         else:
-            self._say(_("Done, but the model found nothing. Does the image show what the model is for?"))
+            self._messages.say(_("Done, but the model found nothing. Does the image show what the model is for?"))
         show_image(volumeNode)
         if segmentationNode.GetSegmentation().ContainsRepresentation("Closed surface"):
             center_3d_views()
@@ -254,9 +197,9 @@ class MedAISegmentWidget(ModelPanel):
         if segmentationNode is not None and volumeNode is not None:
             self._resultIDs = segmentationNode.GetID(), volumeNode.GetID()
             show_image(volumeNode)
-        self._log(_("Done: {names}").format(names=", ".join(node.GetName() for node in nodes)))
+        self._messages.log(_("Done: {names}").format(names=", ".join(node.GetName() for node in nodes)))
         count = sequenceNode.GetNumberOfDataNodes()
-        self._say(_("Done: {count} frames in {name}.").format(count=count, name=nodes[0].GetName()))
+        self._messages.say(_("Done: {count} frames in {name}.").format(count=count, name=nodes[0].GetName()))
         if segmentationNode is not None and segmentationNode.GetSegmentation().ContainsRepresentation("Closed surface"):
             center_3d_views()
         for chartNode in [node for node in nodes if node.IsA("vtkMRMLPlotChartNode")]:
@@ -264,9 +207,7 @@ class MedAISegmentWidget(ModelPanel):
 
     def updateOwn(self, running):
         self.ui.editButton.enabled = self._resultIDs is not None and not running
-        parameters = self._parameterNode
-        images = parameters is not None and all(is_there(node) for node in self._inputNodes())
-        self._training.update(parameters, images, running)
+        self._training.update(running)
         inputsUsed = self._chosenSequence() is None
         self.ui.inputVolumeSelector.enabled = self.ui.allFramesCheckBox.enabled = inputsUsed
         self.ui.outputSegmentationSelector.enabled = inputsUsed and not self._allFrames()
@@ -347,7 +288,7 @@ class MedAISegmentLogic(ModelLogic):
             MedAIError: the input, an option or the model is at fault, or the worker was lost; or the image was
                 removed in the meantime. Nothing has been added to the scene then.
         """
-        return self._runToEnd(_Run(volumeNode, model, device, **options))
+        return self._runToEnd(SegmentRun(volumeNode, model, device, **options))
 
     def segmentSequence(
         self,
@@ -381,72 +322,25 @@ class MedAISegmentLogic(ModelLogic):
                 removed in the meantime. Nothing has been added to the scene then.
             Cancelled: by `progress`, likewise.
         """
-        run = _FramesRun(sequenceNode, model, device, roiNode=roiNode, outputs=outputs, mirror=mirror)
-        log_all(self._warnings(run))
+        run = FramesRun(sequenceNode, model, device, roiNode=roiNode, outputs=outputs, mirror=mirror)
+        log_all(self._outlook(run, run.volume).warnings)
         worker = self._worker()
         return run.frames.run(
             lambda volume: self._wait(worker.submit(run.request, volume)),
             progress or Progress(),
         )
 
-    def segmentSequenceAsync(
-        self,
-        sequenceNode,
-        model="hippocampus",
-        device="auto",
-        *,
-        onDone=print,
-        onError=None,
-        onProgress=None,
-        onWarnings=None,
-        **options,
-    ) -> FollowedRun | None:
-        """Begin to segment every frame of a sequence of volumes, and return at once; playback is not touched.
-
-        Args:
-            sequenceNode: a sequence node of scalar volumes, a sequence browser node of one, or an ID of these.
-            model: as for `segment`.
-            device: as for `segment`.
-            onDone: called with the new nodes, the sequence of segmentations first, once they are in the scene.
-            onError: as for `segmentAsync`.
-            onProgress: called with each new state; its text is "Frame 3 of 20" and the like.
-            onWarnings: as for `segmentAsync`, of the first frame.
-            options: `roiNode`, `labelMap`, `probabilities`, `uncertainty`, `surfaces`, `table` (with a plot), `mirror`,
-                `overlap`, `precision` and `postprocess`, as for `segment`.
-
-        Returns:
-            As `segmentAsync`. Until the last frame is done nothing is in the scene.
-
-        Raises:
-            MedAIError: the input or an option is at fault.
-        """
-        run = _FramesRun(sequenceNode, model, device, **options)
-        return self._begin(run, listening(onDone, onError, onProgress), onWarnings)
-
-    def segmentAsync(
-        self,
-        volumeNode,
-        model="hippocampus",
-        device="auto",
-        *,
-        onDone=print,
-        onError=None,
-        onProgress=None,
-        onWarnings=None,
-        **options,
-    ) -> FollowedRun | None:
+    def segmentAsync(self, volumeNode, model="hippocampus", device="auto", **options) -> FollowedRun | None:
         """Begin to segment an image, and return at once.
 
         Args:
             volumeNode: as for `segment`.
             model: as for `segment`.
             device: as for `segment`.
-            onDone: called with the new nodes, the segmentation node first, once they are in the scene.
-            onError: called with what went wrong; None writes it to the log.
-            onProgress: called with each new state.
-            onWarnings: called before the run with what speaks against it, if anything does; returns whether to run
-                all the same. None writes it to the log, and runs.
-            options: as for `segment`.
+            options: as for `segment`, and who is told. `onDone` (print) is called with the new nodes, the segmentation
+                node first, once they are in the scene; `onError` with what went wrong, None writes it to the log;
+                `onProgress` with each new state; `onWarnings` before the run with what speaks against it, if anything
+                does: it returns whether to run all the same, and None writes it to the log, and runs.
 
         Returns:
             The run: `poll()` says how it stands, `cancel()` stops it. None where `onWarnings` was against it.
@@ -454,8 +348,54 @@ class MedAISegmentLogic(ModelLogic):
         Raises:
             MedAIError: the input or an option is at fault.
         """
-        run = _Run(volumeNode, model, device, **options)
-        return self._begin(run, listening(onDone, onError, onProgress), onWarnings)
+        return self._begin(SegmentRun, volumeNode, model, device, **options)
+
+    def segmentSequenceAsync(self, sequenceNode, model="hippocampus", device="auto", **options) -> FollowedRun | None:
+        """Begin to segment every frame of a sequence of volumes, and return at once; playback is not touched.
+
+        Args:
+            sequenceNode: a sequence node of scalar volumes, a sequence browser node of one, or an ID of these.
+            model: as for `segment`.
+            device: as for `segment`.
+            options: `roiNode`, `labelMap`, `probabilities`, `uncertainty`, `surfaces`, `table` (with a plot), `mirror`,
+                `overlap`, `precision` and `postprocess`, as for `segment`, and who is told, as for `segmentAsync`: the
+                sequence of segmentations is the first node, the text of a state is "Frame 3 of 20" and the like, and
+                warnings are of the first frame.
+
+        Returns:
+            As `segmentAsync`. Until the last frame is done nothing is in the scene.
+
+        Raises:
+            MedAIError: the input or an option is at fault.
+        """
+        return self._begin(FramesRun, sequenceNode, model, device, **options)
+
+    def generate(self, model, count=1, seed=0, device="auto", *, volumeNode=None):
+        """Make images by a model, and wait for them. They show no patient.
+
+        Args:
+            model: a model's name, or the path of a bundle, that makes images of noise, or an image of an image.
+            count: how many images of noise.
+            seed: of the first one's noise; the next ones have the next seeds. The same seed gives the same image.
+            device: "auto", "cpu", "cuda" or "cuda:1".
+            volumeNode: what an image is made of, for a model that takes one: as for `segment`. It makes one image, on
+                the same grid.
+
+        Returns:
+            The new volume nodes, one for each image and channel; of noise each has its seed as attribute "MedAI.seed".
+
+        Raises:
+            MedAIError: an argument or the model is at fault, the worker was lost, or `volumeNode` was removed in the
+                meantime. Nothing has been added to the scene then.
+        """
+        return self._runToEnd(generate_run(model, count, seed, device, volumeNode=volumeNode))
+
+    def generateAsync(self, model, count=1, seed=0, device="auto", **options) -> FollowedRun | None:
+        """Begin to make images, and return at once; arguments as for `generate`, who is told as for `segmentAsync`.
+
+        Images of noise are dropped where the scene is closed before they come.
+        """
+        return self._begin(generate_run, model, count, seed, device, **options)
 
     def addToTrainingSet(self, volumeNode, segmentationNode, folder, model="") -> AddedCase:
         """Add an image and its corrected segmentation to a folder of labelled images, which `fineTune` learns from.
@@ -491,7 +431,7 @@ class MedAISegmentLogic(ModelLogic):
         Raises:
             MedAIError: the name is taken, or the data or an option is at fault.
         """
-        return self._wait(FineTuning(_request(folder, name, model, **options)))
+        return self._wait(FineTuning(training_request(folder, name, model, **options)))
 
     def fineTuneAsync(
         self, folder, name, model="", *, onDone=print, onError=None, onProgress=None, **options
@@ -514,192 +454,19 @@ class MedAISegmentLogic(ModelLogic):
         Raises:
             InputError: no folder or no name was given, the name is taken, or there is no such model.
         """
-        job = FineTuning(_request(folder, name, model, **options))
+        job = FineTuning(training_request(folder, name, model, **options))
         return self._shared.follow(FollowedRun(job, lambda: None, as_it_is, listening(onDone, onError, onProgress)))
 
 
-def _request(folder, name, model, *, epochs=0, device="auto", resume=False, settings=()) -> TrainingRequest:
-    if not str(folder) or not name:
-        raise InputError("A folder with a training set and a name for the new model are wanted; give both.")
-    require_free_name(name)
-    initial = str(find_model(model)) if model else ""
-    return TrainingRequest(str(folder), name, initial, epochs, device, resume, tuple(settings))
-
-
-class _Run:
-    """What one run needs of the scene: read at its beginning, found again at its end, never kept by pointer."""
-
-    def __init__(
-        self,
-        volumeNode,
-        model,
-        device,
-        *,
-        roiNode=None,
-        probabilities=False,
-        labelMap=False,
-        surfaces=False,
-        table=True,
-        segmentationNode=None,
-        mirror=False,
-        overlap=None,
-        precision="auto",
-        postprocess=True,
-        uncertainty=False,
-        trustCode="",
-    ):
-        nodes = nodes_of(volumeNode, _("image"))
-        self._volume: Volume | None = volume_from_nodes(nodes)
-        roi = None if roiNode is None else roi_from_node(node_of(roiNode, _("region of interest")), nodes[0])
-        self.request = RunRequest(
-            model,
-            device,
-            RunOptions(roi, probabilities, mirror, postprocess, overlap, uncertainty, precision),
-            trustCode,
-            statistics=True,
-        )
-        self._job: Job | None = None
-        into = None if segmentationNode is None else node_of(segmentationNode, _("segmentation")).GetID()
-        self._outputs = Outputs(
-            label_map=labelMap, probabilities=probabilities, table=table, into=into, uncertainty=uncertainty
-        )
-        self._surfaces = surfaces
-        self._scene, self._origin = nodes[0].GetScene(), origin_of(nodes[0])
-        if into is not None:
-            require_segmentation(self._scene, into, nodes[0])
-
-    @property
-    def volume(self) -> Volume:
-        """The image, until it is submitted."""
-        assert self._volume is not None
-        return self._volume
-
-    def submit(self, client: WorkerClient) -> Job:
-        """Hand the image over; the job lets it go when it ends."""
-        volume, self._volume = self.volume, None
-        self._job = client.submit(self.request, volume)
-        return self._job
-
-    def obstacle(self) -> InputError | None:
-        """Why the result has no place any more."""
-        try:
-            source = find_origin(self._scene, self._origin)
-            if self._outputs.into is not None:
-                require_segmentation(self._scene, self._outputs.into, source)
-        except InputError as error:
-            return error
-        return None
-
-    def arrive(self, result: Segmentation) -> Arrival:
-        """Put the result into the scene, in steps; returns the new nodes.
-
-        Raises:
-            InputError: there is no place for it any more.
-        """
-        obstacle = self.obstacle()
-        if obstacle is not None:
-            raise obstacle
-        nodes = write_result(
-            result,
-            find_origin(self._scene, self._origin),
-            self._outputs,
-            statistics=None if self._job is None else self._job.statistics,
-        )
-        ids = [node.GetID() for node in nodes]
-        if self._surfaces:
-            for done, total in add_surfaces(nodes[0]):
-                yield JobState("running", _("Surfaces"), done, total)
-                if self._scene.GetNodeByID(ids[0]) is None:
-                    raise InputError("The segmentation was removed from the scene before it was complete.")
-        return [node for node in map(self._scene.GetNodeByID, ids) if node is not None]
-
-
-class _FramesRun:
-    """What a run over all frames of a sequence needs of the scene; stands where `_Run` does."""
-
-    def __init__(
-        self,
-        sequenceNode,
-        model,
-        device,
-        *,
-        roiNode=None,
-        labelMap=False,
-        probabilities=False,
-        uncertainty=False,
-        surfaces=False,
-        table=True,
-        mirror=False,
-        overlap=None,
-        precision="auto",
-        postprocess=True,
-        trustCode="",
-        outputs=None,
-    ):
-        outputs = outputs or SequenceOutputs(
-            label_maps=labelMap,
-            table=table,
-            plot=table,
-            probabilities=probabilities,
-            uncertainty=uncertainty,
-            surfaces=surfaces,
-        )
-        self.frames = SequenceRun(node_of(sequenceNode, _("sequence")), outputs)
-        regionNode = None if roiNode is None else node_of(roiNode, _("region of interest"))
-        roi = None if regionNode is None else roi_from_node(regionNode, self.frames.shown_volume())
-        options = RunOptions(roi, outputs.probabilities, mirror, postprocess, overlap, outputs.uncertainty, precision)
-        self.request = RunRequest(model, device, options, trustCode)
-
-    @property
-    def volume(self) -> Volume:
-        """The image of the next frame."""
-        with self.frames.naming():
-            return self.frames.volume()
-
-    def submit(self, client: WorkerClient) -> FrameJobs:
-        """Hand the first frame over, and the others as their turn comes."""
-        return FrameJobs(self.frames, lambda volume: client.submit(self.request, volume))
-
-    def obstacle(self) -> InputError | None:
-        """Why the results have no place any more."""
-        try:
-            self.frames.check()
-        except InputError as error:
-            return error
-        return None
-
-    def arrive(self, frames: SequenceRun) -> Arrival:
-        """Put all results into the scene at once; returns the new nodes.
-
-        Raises:
-            InputError: there is no place for them any more.
-        """
-        yield JobState("running", _("Placing the results"))
-        return frames.finish()
-
-
-class MedAISegmentTest(ScriptedLoadableModuleTest):
+class MedAISegmentTest(ModuleTest):
     """Runs inside of Slicer: Reload and Test in developer mode, or ctest after a build."""
-
-    def setUp(self):
-        slicer.mrmlScene.Clear()
-        self.logic = MedAISegmentLogic()
-        self.addCleanup(self.logic.close)
-
-    def runTest(self):
-        self.setUp()
-        try:
-            self.test_segmentationLiesOnItsVolume()
-        finally:
-            self.doCleanups()
 
     def test_segmentationLiesOnItsVolume(self):
         """The built-in model gives a segmentation that has the volume as its reference geometry."""
         self.delayDisplay("Segmenting with the built-in model")
-        volumeNode = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Ramp")
-        ramp = np.arange(36 * 48 * 40, dtype=np.float32).reshape(36, 48, 40)  # K, J, I
-        slicer.util.updateVolumeFromArray(volumeNode, ramp)
-        nodes = self.logic.segment(volumeNode, model="hippocampus", device="cpu", labelMap=True)
+        volumeNode, logic = self.addRamp(), MedAISegmentLogic()
+        self.addCleanup(logic.close)
+        nodes = logic.segment(volumeNode, model="hippocampus", device="cpu", labelMap=True)
         segmentationNode = nodes[0]
         self.assertTrue(segmentationNode.IsA("vtkMRMLSegmentationNode"))
         self.assertIsNotNone(segmentationNode.GetAttribute("MedAI.sha256"))

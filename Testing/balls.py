@@ -14,7 +14,8 @@ from MedAILib.training.cases import split_cases
 from MedAILib.training.data_folder import open_folder
 from MedAILib.training.examine import examine_cases
 from MedAILib.training.overrides import read_settings, with_settings
-from MedAILib.training.plan import CPU, Wishes, plan_task
+from MedAILib.training.plan import plan_task
+from MedAILib.training.plan_grid import CPU, Wishes
 from MedAILib.training.task import SegmentationTask
 
 SILENT = Progress()

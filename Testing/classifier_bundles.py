@@ -19,6 +19,9 @@ DENSENET = {
     "block_config": [2, 2],
 }
 
+# What the classifiers that several test files use decide between.
+CLASSES = ["square", "disc", "none"]
+
 
 def classifier_configs(
     network: dict[str, Any],

@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from standin import i18n
 
+from MedAILib.system_memory import total_memory
 from MedAILib.worker.client import WorkerClient
 
 if TYPE_CHECKING:
@@ -26,11 +28,24 @@ settings.register_profile("medai", settings.get_profile("explore"), derandomize=
 settings.load_profile("medai")
 
 
-def pytest_configure() -> None:
+# What one process of tests may occupy, with the commands and workers that it starts.
+PROCESS_BYTES = 4 * 2**30
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes `-n auto` means: one for each core, as far as there is memory for them."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, min(cores, (total_memory() or PROCESS_BYTES) // PROCESS_BYTES))
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Let commands that tests start hear an interrupt, also where a shell runs the tests in its background.
 
     Such a shell has its children ignore it, theirs with them, and Python leaves that as it finds it.
     """
+    if getattr(config.option, "numprocesses", None):  # the cores are theirs; before they start, as they load PyTorch
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -68,25 +83,77 @@ def behaving_client() -> Iterator[WorkerClient]:
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """A Slicer session on the stand-in for its window; tests that need it skip where Qt can't be loaded."""
-    pytest.importorskip("PySide6.QtUiTools", reason="PySide6 or a library of its is not here", exc_type=ImportError)
-    from standin import session as sessions
-
-    session = sessions.Session(monkeypatch, tmp_path)
-    yield session
-    session.close()
-    assert sessions.slot_errors() == []
+    yield from _session(monkeypatch, tmp_path, "MedAISegment")
 
 
 @pytest.fixture
 def classify_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """The same with the module MedAIClassify."""
+    yield from _session(monkeypatch, tmp_path, "MedAIClassify")
+
+
+def _session(monkeypatch: pytest.MonkeyPatch, folder: Path, module: str) -> Iterator[Any]:
     pytest.importorskip("PySide6.QtUiTools", reason="PySide6 or a library of its is not here", exc_type=ImportError)
     from standin import session as sessions
 
-    session = sessions.Session(monkeypatch, tmp_path, ROOT / "MedAIClassify" / "MedAIClassify.py")
+    session = sessions.Session(monkeypatch, folder, ROOT / module / f"{module}.py")
     yield session
     session.close()
     assert sessions.slot_errors() == []
+
+
+@pytest.fixture(scope="session")
+def made_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the models lie that several test files use; nobody changes them."""
+    return tmp_path_factory.mktemp("made_models")
+
+
+@pytest.fixture(scope="session")
+def segmenter(made_models: Path) -> str:
+    """A small real network with random weights: one channel, two structures."""
+    from bundles import network_entry, random_bundle
+
+    return str(random_bundle(made_models / "segmenter", network_entry("UNet", classes=3)))
+
+
+@pytest.fixture(scope="session")
+def bright_segmenter(made_models: Path) -> str:
+    """Says 1 where the image is above 2.5, on the image's own voxels."""
+    from bundles import threshold_bundle
+
+    return str(threshold_bundle(made_models / "bright", 2.5, None))
+
+
+@pytest.fixture(scope="session")
+def picture_classifier(made_models: Path) -> str:
+    """A classifier of single pictures with random weights."""
+    from classifier_bundles import CLASSES, DENSENET, classifier_bundle
+
+    return str(classifier_bundle(made_models / "pictures", DENSENET, CLASSES))
+
+
+@pytest.fixture(scope="session")
+def volume_classifier(made_models: Path) -> str:
+    """A classifier of volumes with random weights."""
+    from classifier_bundles import CLASSES, DENSENET, classifier_bundle
+
+    return str(classifier_bundle(made_models / "volumes", DENSENET | {"spatial_dims": 3}, CLASSES, seed=1))
+
+
+@pytest.fixture(scope="session")
+def with_numbers(made_models: Path) -> str:
+    """A classifier of single pictures that also wants an age and a sex."""
+    from classifier_bundles import CLASSES, DENSENET, classifier_bundle
+
+    network = {
+        "_target_": "CovariateClassifier",
+        "backbone": DENSENET | {"out_channels": 6},
+        "features": 6,
+        "covariates": 2,
+        "out_channels": 3,
+    }
+    own = {"covariates": [{"name": "age", "mean": 50, "sd": 10}, {"name": "sex"}]}
+    return str(classifier_bundle(made_models / "numbers", network, CLASSES, own=own))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from scipy import ndimage
 from MedAILib.inference.boundary import largest_classes
 from MedAILib.inference.frame import Frame, input_frame
 from MedAILib.inference.interpolate import linear_taps, spanned_taps
-from MedAILib.inference.restore import Decision, restore
+from MedAILib.inference.restore import Decision, _slices, by_odd, first_largest, restore
 from MedAILib.inference.spline import spline_zoom
 from MedAILib.inference.window import Planes
 
@@ -115,3 +115,34 @@ def test_splines_as_matrices_are_scipys(old: tuple[int, ...], new: tuple[int, ..
     plain = ndimage.zoom(image.astype(float), factors, order=order, mode="nearest", grid_mode=True)
     wanted = np.clip(plain, image.min(), image.max()).astype(np.float32)
     np.testing.assert_allclose(spline_zoom(image, new, order), wanted, rtol=3e-7, atol=1e-4)
+
+
+def test_rounding_by_way_of_the_odd_one_is_rounding_once() -> None:
+    rng = np.random.default_rng(0)
+    halves = rng.normal(scale=30, size=4000).astype(np.float16)
+    between = (halves.astype(np.float64) + np.nextafter(halves, np.float16(np.inf)).astype(np.float64)) / 2
+    near = np.concatenate([between, between * (1 + 1e-12), between * (1 - 1e-12), rng.normal(size=4000) * 1e-6])
+    values = torch.from_numpy(np.concatenate([near, -near]))
+    assert np.array_equal(by_odd(values).half().numpy(), values.numpy().astype(np.float16))
+    assert not torch.equal(values.float().half(), by_odd(values).half())  # what it is for
+
+
+def test_all_classes_at_once_are_decided_as_one_by_one() -> None:
+    values = outputs(300).round()
+    assert np.array_equal(first_largest(values).numpy(), values.numpy().argmax(axis=0))
+
+
+@pytest.mark.parametrize("decision", DECISIONS.values(), ids=DECISIONS.keys())
+def test_labels_of_planes_on_a_gpu_are_made_there(decision: Decision) -> None:
+    taps = [spanned_taps(n, m) for n, m in zip(IMAGE, GRID, strict=True)]
+    # Stands in for a GPU: a device that is not the CPU, and from which nothing can be brought.
+    planes = (torch.empty((6, *GRID[1:]), device="meta") for _ in range(GRID[0]))
+    found = [blend.decide(decision) for _, blend, _ in _slices(planes, taps, decision, False)]
+    assert {(one.device.type, tuple(one.shape)) for one in found} == {("meta", (1, *IMAGE[1:]))}
+
+
+def test_planes_of_another_device_give_the_same_labels() -> None:
+    values = outputs(6)
+    planes = Planes(0, iter(values.movedim(1, 0)), "x", torch.device("cuda"))
+    found = restore(planes, frame_of(values.shape[1:], IMAGE), IMAGE, Decision(), False).layers
+    assert np.array_equal(found, labels(values, Decision(), False))

@@ -27,9 +27,9 @@ from MedAILib.request import ClassifyOptions
 from MedAILib.training.augment import fixed_steps
 from MedAILib.training.classification_export import inference
 from MedAILib.training.classification_task import ClassificationTask
-from MedAILib.training.export import inference as segmentation_inference
 from MedAILib.training.intensities import WORDS, intensity_entries
 from MedAILib.training.labelled_images import find_labelled_images, read_labelled
+from MedAILib.training.segmentation_export import inference as segmentation_inference
 from MedAILib.training.task import read_task
 from MedAILib.volume import Geometry, Volume
 

@@ -14,6 +14,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "AHNet": {"layers": [3, 4, 6, 3], "spatial_dims": 3, "psp_block_num": 0},
     "AttentionUnet": {"spatial_dims": 3, "channels": [4, 8], "strides": [2]},
     "BasicUNetPlusPlus": {"features": [4, 4, 8, 8, 16, 4]},
+    "FCN": {"spatial_dims": 3, "channels": [4, 8, 8, 8, 8], "strides": [2, 2, 2, [2, 2, 1]]},
     "HighResNet": {},
     "MedNeXt": {"init_filters": 8, "kernel_size": 3, "blocks_down": [1], "blocks_up": [1]},
     "SegResNetDS": {"init_filters": 8, "blocks_down": [1, 1]},
@@ -88,3 +89,43 @@ def test_a_mean_of_classifiers_says_what_its_members_say_on_average_over_mirrore
 def test_a_mean_of_what_is_no_network_is_refused() -> None:
     with pytest.raises(SpecError, match="no networks"):
         build_network("MeanClassifier", {"members": ["resnet10"]})
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_an_fcn_scores_every_voxel_of_images_of_any_size(axes: int) -> None:
+    arguments = {"spatial_dims": axes, "in_channels": 2, "out_channels": 3, "channels": [4] * 6, "strides": [2] * 5}
+    network = build_network("FCN", arguments).eval()
+    image = torch.rand(1, 2, *(33, 40, 47)[:axes])
+    with torch.no_grad():
+        scores = network(image)
+    assert scores.shape == (1, 3, *image.shape[2:])
+
+
+def test_an_fcn_sums_the_scores_of_three_depths() -> None:
+    arguments = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "channels": [4] * 5, "strides": [2] * 4}
+    network = build_network("MedAILib.models.fcn.FCN", arguments).eval()
+    image = torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        whole = network(image)
+        for scored in network.scores:
+            before = scored.weight.clone()
+            scored.weight.zero_()
+            assert not torch.allclose(network(image), whole)
+            scored.weight.copy_(before)
+        assert torch.equal(network(image), whole)
+
+
+def test_a_doubling_layer_of_an_fcn_begins_as_linear_interpolation() -> None:
+    network = build_network(
+        "FCN", {"spatial_dims": 2, "in_channels": 1, "out_channels": 1, "channels": [2, 2], "strides": [[2, 1]]}
+    )
+    ramp = torch.arange(5.0)[None, None, :, None].expand(1, 1, 5, 3)
+    inner = network.upsampling[0](ramp)[0, 0, 1:-1]
+    assert torch.allclose(inner, torch.arange(0.25, 4, 0.5)[:, None].expand(8, 3))
+
+
+def test_monais_own_fcn_is_not_taken_for_ours() -> None:
+    with pytest.raises(SpecError):
+        build_network("monai.networks.nets.FCN", {"out_channels": 2})
+    with pytest.raises(ModelError):
+        build_network("FCN", {"out_channels": 2, "pretrained": False})

@@ -10,7 +10,7 @@ from bundles import configs, network_entry, write_configs
 
 from MedAILib.checks import MemoryNeed
 from MedAILib.estimate import network_voxels, usual_seconds
-from MedAILib.gui.words import estimate_text
+from MedAILib.gui.words import estimate_text, time_text
 from MedAILib.read_spec import read_spec
 from MedAILib.request import RunOptions, RunRequest
 from MedAILib.scene.read import geometry_of
@@ -19,7 +19,6 @@ from MedAILib.volume import Geometry, Roi
 pytest.importorskip("PySide6.QtUiTools", reason="PySide6 or a library of its is not here", exc_type=ImportError)
 
 from standin import ctk
-from standin.session import run_to_end
 
 GRID = Geometry((96, 96, 96), np.eye(4))
 WINDOW = 40 * 56 * 40
@@ -56,22 +55,28 @@ def test_estimate_says_what_is_known() -> None:
     assert estimate_text(None, None) == ""
 
 
-def behaving(session, client, folder: Path):
+def behaving(session, client, folder: Path, name: str = "slow:40"):
     """A panel whose model takes a while."""
     session.add_volume()
     widget = session.open(client)
-    widget._parameterNode.model = str(write_configs(folder / "slow:40", *configs(network_entry("UNet", classes=2))))
+    widget._parameterNode.model = str(write_configs(folder / name, *configs(network_entry("UNet", classes=2))))
     widget._parameterNode.device = "cpu"
     return widget
 
 
 def test_second_run_is_foretold_by_the_first(session, behaving_client, tmp_path) -> None:
-    widget = behaving(session, behaving_client, tmp_path)
-    run_to_end(widget)
+    widget = behaving(session, behaving_client, tmp_path, "gated")
+    widget.ui.applyButton.click()
+    session.until(lambda: widget._run.poll().total > 1)  # it computes
+    first = widget._run.poll().done
+    session.until(lambda: widget._run.poll().done > first + 20)  # long enough to be remembered
+    (tmp_path / "go").touch()
+    session.until(lambda: widget._run.finished)
     took = widget._run.computed_s
+    assert took is not None
     widget.ui.runAgainButton.click()
     assert widget._run.expected_s == pytest.approx(took, rel=1e-6)
-    assert "about 1 s" in widget.ui.logText.toPlainText().splitlines()[-1]
+    assert f"about {time_text(took)}" in widget.ui.logText.toPlainText().splitlines()[-1]
     session.until(lambda: widget._run.finished)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import pytest
 import slicer
+from patience import until
 
 pytest.importorskip("PySide6.QtUiTools", reason="PySide6 or a library of its is not here", exc_type=ImportError)
 
@@ -85,27 +86,31 @@ def test_ui_file_with_unknown_names_is_refused(tmp_path: Path, cls: str, name: s
 def test_threads_run_only_where_the_main_thread_lets_them() -> None:
     if not qt.keeps_the_lock:
         pytest.skip("Qt's own function can't be called directly here")
-    steps = []
+    steps, over = [], threading.Event()
 
     def work() -> None:
-        while len(steps) < 1000:
+        while not over.is_set():
             steps.append(time.monotonic())
             time.sleep(0.001)
+
+    def steps_while_it_waits() -> int:
+        before = len(steps)
+        qt.QTimer.singleShot(150, lambda: None)
+        qt.wait_for_events()
+        return len(steps) - before
 
     let = qt.QTimer()
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    time.sleep(0.02)
+    until(lambda: steps)
+    assert min(steps_while_it_waits() for _ in range(3)) <= 2
     before = len(steps)
-    qt.QTimer.singleShot(150, lambda: None)
-    qt.wait_for_events()
-    assert len(steps) - before <= 2
     let.setInterval(5)
     let.connect("timeout()", lambda: time.sleep(0.01))
     let.start()
-    qt.process_until(lambda: len(steps) > before + 20, seconds=10)
+    qt.process_until(lambda: len(steps) > before + 20)
     let.stop()
-    steps.extend([0.0] * 1000)
+    over.set()
 
 
 def test_node_selector_follows_the_scene(session) -> None:

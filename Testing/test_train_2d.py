@@ -115,7 +115,7 @@ def test_each_augmentation_changes_pictures(name: str, grey: Path) -> None:
 @pytest.mark.parametrize("kind", ["grey", "nifti"])
 @pytest.mark.parametrize("intensity", ["zscore", "denoise,smooth,zscore"])
 def test_training_sees_what_the_finished_model_sees(kind: str, intensity: str, tmp_path: Path) -> None:
-    from MedAILib.training.export import Bundle, write_bundle
+    from MedAILib.training.segmentation_export import Bundle, write_bundle
 
     data = write_discs(tmp_path / "data", kind, 3, inside=1)
     words = [f"intensity={intensity}", *(["spacing=0.7,0.4"] if kind == "nifti" else [])]

@@ -380,7 +380,9 @@ def test_the_same_image_twice_is_told_of(task: ClassificationTask, tmp_path: Pat
     [
         ({"loss": "hinge"}, "'loss' = hinge"),
         ({"size": [28]}, "'size'"),
-        ({"augmentation": {"elastic": 1}}, "'augmentation'"),
+        ({"augmentation": {"shear": 1}}, "no augmentation 'shear' for classifiers; known are flip,"),
+        ({"augmentation": {"elastic": 1}}, "elastic = 1; it has to be a number from 0 to 0.5"),
+        ({"augmentation": {"flip": [2]}}, "a list of axes, among 0, 1"),
         ({"class_weights": [1.0]}, "'class_weights'"),
         ({"classes": [{"name": "a", "labels": ["0"]}, {"name": "b", "labels": ["0"]}]}, "'classes'"),
         ({"kind": "regression"}, "of no kind that MedAI trains"),

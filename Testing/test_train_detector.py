@@ -11,6 +11,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from blobs import blob_folder
@@ -214,6 +215,27 @@ def test_other_losses_initial_weights_and_a_comparison_of_both(task: DetectionTa
     assert open_model(tmp_path / "two", "cpu").spec.finding_labels == (("ball", "1"),)
 
 
+def test_all_folds_judge_every_image_and_the_model_learns_from_all(
+    task: DetectionTask, data: Path, tmp_path: Path
+) -> None:
+    words = ["train", written(task, tmp_path / "task.json"), "--data", data, "-o", tmp_path / "m", "--fold", "all"]
+    assert command(*words, "--epochs", 1) == 0
+    told = summed(tmp_path / "m.training" / "cross_validation")
+    cases = sorted(path.name.partition(".")[0] for path in (data / "images").iterdir())
+    assert sorted(case["case"] for case in told["metric_per_case"]) == cases
+    card = (tmp_path / "m" / "docs" / "README.md").read_text(encoding="utf-8")
+    assert f"learnt from all {len(cases)} images" in card and "2-fold cross-validation" in card
+
+
+def test_what_a_detector_learns_from_is_drawn_with_its_boxes(task: DetectionTask, data: Path, tmp_path: Path) -> None:
+    words = ["train", written(task, tmp_path / "task.json"), "--data", data, "-o", tmp_path / "m"]
+    assert command(*words, "--show-augmentation", tmp_path / "a.png") == 0
+    with PIL.Image.open(tmp_path / "a.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    orange = (abs(pixels - [230, 159, 0]) < 30).all(axis=2)  # of the first class's boxes
+    assert orange.sum() > 100 and not (tmp_path / "m").exists()
+
+
 def test_lists_and_label_maps_tell_the_same_boxes(tmp_path: Path) -> None:
     told = []
     for kind in ("labels", "boxes.csv", "boxes.json"):
@@ -369,14 +391,14 @@ def of_json(content: str) -> Callable[[Path], None]:
         (of_json("[]"), [], "no object with a list of boxes"),
         (of_json('{"case000": [{"center_ras": [0, 0, 0]}]}'), [], "'case000' box 1, has no label"),
         (None, ["--fold", "7"], "no fold 7"),
-        (None, ["--fold", "all"], "--fold all is none for a detector"),
+        (None, ["--fold", "some"], "--fold some is none"),
         (None, ["--set", "anchor=3"], "there is no such key"),
         (None, ["--set", "patch=20,20,20"], "20 is no multiple of its network's"),
         (None, ["--set", "batch=two"], "batch is 'two'"),
         (None, ["--set", "class_loss=hinge"], "'class_loss' = hinge"),
         (None, ["--set", 'backbone={"_target_": "UNet"}'], "backbone"),
         (None, ["--resume"], "nothing to resume"),
-        (None, ["--show-augmentation", "x.png"], "for segmentation"),
+        (None, ["--show-augmentation", "x.gif"], "has to end in .png"),
     ],
 )
 def test_what_is_wrong_is_told_before_the_training_starts(

@@ -32,6 +32,8 @@ def test_each_network_trains_and_runs_alike_here_and_in_stock_monai(network: str
     path.write_text(json.dumps({"kind": "segmentation", **task.__dict__}), encoding="utf-8")
     bundle = tmp_path / "model"
     assert train(path, "--data", data, "-o", bundle, "--epochs", 1) == 0
+    needs_medai = "stock MONAI runs this model where MedAI is installed" in (bundle / "docs" / "README.md").read_text()
+    assert needs_medai == (network == "FCN")
     images = tmp_path / "images"
     images.mkdir()
     (images / "a.nii.gz").write_bytes((data / "imagesTr" / "case_0.nii.gz").read_bytes())

@@ -20,7 +20,8 @@ from MedAILib.training.architectures import levels_for
 from MedAILib.training.cases import split_cases
 from MedAILib.training.data_folder import open_folder
 from MedAILib.training.examine import examine_cases, groups_of, require_sound
-from MedAILib.training.plan import GPU, Wishes, plan_task
+from MedAILib.training.plan import plan_task
+from MedAILib.training.plan_grid import GPU, Wishes
 from MedAILib.training.task import read_task
 
 

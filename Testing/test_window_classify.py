@@ -1,15 +1,12 @@
 """MedAIClassify's panel, driven by events: what it asks, runs, shows, and remembers."""
 
-from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import slicer
 import vtk
-from bundles import threshold_bundle
-from classifier_bundles import DENSENET, classifier_bundle
+from classifier_bundles import CLASSES, DENSENET, classifier_bundle
 
 pytest.importorskip("PySide6.QtUiTools", reason="PySide6 or a library of its is not here", exc_type=ImportError)
 
@@ -20,62 +17,16 @@ from MedAILib.errors import InputError
 from MedAILib.gui.covariates import covariates_of
 from MedAILib.scene.position import place_of_slice
 
-UI_FILE = Path(__file__).parents[1] / "MedAIClassify" / "Resources" / "UI" / "MedAIClassify.ui"
-CLASSES = ["square", "disc", "none"]
-
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(scope="module")
-def pictures(folder: Path) -> str:
-    return str(classifier_bundle(folder / "pictures", DENSENET, CLASSES))
-
-
-@pytest.fixture(scope="module")
-def volumes(folder: Path) -> str:
-    return str(classifier_bundle(folder / "volumes", DENSENET | {"spatial_dims": 3}, CLASSES, seed=1))
-
-
-@pytest.fixture(scope="module")
-def colour(folder: Path) -> str:
+def colour(tmp_path_factory: pytest.TempPathFactory) -> str:
     network = DENSENET | {"in_channels": 3}
-    return str(classifier_bundle(folder / "colour", network, CLASSES, channels=3))
-
-
-@pytest.fixture(scope="module")
-def with_numbers(folder: Path) -> str:
-    backbone = DENSENET | {"out_channels": 6}
-    network = {
-        "_target_": "CovariateClassifier",
-        "backbone": backbone,
-        "features": 6,
-        "covariates": 2,
-        "out_channels": 3,
-    }
-    own = {"covariates": [{"name": "age", "mean": 50, "sd": 10}, {"name": "sex"}]}
-    return str(classifier_bundle(folder / "numbers", network, CLASSES, own=own))
-
-
-@pytest.fixture(scope="module")
-def segmenter(folder: Path) -> str:
-    return str(threshold_bundle(folder / "bright", 2.5, None))
+    return str(classifier_bundle(tmp_path_factory.mktemp("colour"), network, CLASSES, channels=3))
 
 
 @pytest.fixture
 def session(classify_session):
     return classify_session
-
-
-def open_with(session, client, model: str, **parameters: Any) -> Any:
-    widget = session.open(client)
-    widget._parameterNode.model = model
-    widget._parameterNode.device = "cpu"
-    for name, value in parameters.items():
-        setattr(widget._parameterNode, name, value)
-    return widget
 
 
 def add_views(session) -> dict[str, Any]:
@@ -89,9 +40,9 @@ def add_views(session) -> dict[str, Any]:
     return views
 
 
-def test_apply_says_the_answer_and_shows_its_table(session, client, volumes) -> None:
+def test_apply_says_the_answer_and_shows_its_table(session, client, volume_classifier) -> None:
     volume = session.add_volume()
-    widget = open_with(session, client, volumes)
+    widget = session.open_on(client, volume_classifier)
     run_to_end(widget)
     (table,) = session.nodes("vtkMRMLTableNode")
     decision = volume.GetAttribute("MedAI.classification.volumes")
@@ -103,10 +54,10 @@ def test_apply_says_the_answer_and_shows_its_table(session, client, volumes) -> 
     assert session.messages() == []
 
 
-def test_volume_on_a_model_of_pictures_asks_and_takes_the_slice_shown(session, client, pictures) -> None:
+def test_volume_on_a_model_of_pictures_asks_and_takes_the_slice_shown(session, client, picture_classifier) -> None:
     volume = session.add_volume()
     views = add_views(session)
-    widget = open_with(session, client, pictures)
+    widget = session.open_on(client, picture_classifier)
     views["Red"].JumpSliceByCentering(*place_of_slice(volume, "K", 6))
     ctk.answers.append("The slice shown")
     run_to_end(widget)
@@ -114,9 +65,9 @@ def test_volume_on_a_model_of_pictures_asks_and_takes_the_slice_shown(session, c
     assert widget.ui.statusLabel.text.startswith("slice K 6: ")
 
 
-def test_volume_on_a_model_of_pictures_asks_and_takes_each_slice(session, client, pictures) -> None:
+def test_volume_on_a_model_of_pictures_asks_and_takes_each_slice(session, client, picture_classifier) -> None:
     session.add_volume()
-    widget = open_with(session, client, pictures)
+    widget = session.open_on(client, picture_classifier)
     ctk.answers.append("Each slice")
     run_to_end(widget)
     assert widget.ui.resultList.count == 20
@@ -124,9 +75,9 @@ def test_volume_on_a_model_of_pictures_asks_and_takes_each_slice(session, client
     assert set(session.app.applicationLogic().propagated) == {"plot", "table"}
 
 
-def test_volume_on_a_model_of_pictures_asks_and_does_not_run(session, client, pictures) -> None:
+def test_volume_on_a_model_of_pictures_asks_and_does_not_run(session, client, picture_classifier) -> None:
     session.add_volume()
-    widget = open_with(session, client, pictures)
+    widget = session.open_on(client, picture_classifier)
     before = session.node_ids()
     ctk.answers.append(False)
     widget.ui.applyButton.click()
@@ -134,10 +85,10 @@ def test_volume_on_a_model_of_pictures_asks_and_does_not_run(session, client, pi
     assert session.node_ids() == before
 
 
-def test_slices_of_a_view_follow_and_are_followed(session, client, pictures) -> None:
+def test_slices_of_a_view_follow_and_are_followed(session, client, picture_classifier) -> None:
     volume = session.add_volume()
     views = add_views(session)
-    widget = open_with(session, client, pictures, part="each slice", view="axial")
+    widget = session.open_on(client, picture_classifier, part="each slice", view="axial")
     run_to_end(widget)
     (chart,) = session.nodes("vtkMRMLPlotChartNode")
     line = chart.GetNthPlotSeriesNode(3).GetTableNode().GetTable()
@@ -155,9 +106,9 @@ def test_slices_of_a_view_follow_and_are_followed(session, client, pictures) -> 
     assert line.GetColumn(0).GetValue(0) == pytest.approx(18.0)
 
 
-def test_explain_shows_the_map_over_the_image_for_the_class_that_is_picked(session, client, volumes) -> None:
+def test_explain_shows_the_map_over_the_image_for_the_class_that_is_picked(session, client, volume_classifier) -> None:
     volume = session.add_volume()
-    widget = open_with(session, client, volumes)
+    widget = session.open_on(client, volume_classifier)
     assert [widget.ui.classComboBox.itemText(n) for n in range(4)] == ["The one decided for", *CLASSES]
     widget.ui.classComboBox.currentIndex = 2
     widget.ui.opacitySlider.value = 30
@@ -173,10 +124,34 @@ def test_explain_shows_the_map_over_the_image_for_the_class_that_is_picked(sessi
     assert session.nodes("vtkMRMLTableNode") == []
 
 
-def test_findings_of_a_model_that_segments_are_listed_and_jumped_to(session, client, segmenter) -> None:
+def test_answer_is_shown_over_its_own_image_though_another_is_chosen_meanwhile(
+    session, client, volume_classifier
+) -> None:
+    volume, other = session.add_volume("First"), session.add_volume("Other", seed=1)
+    widget = session.open_on(client, volume_classifier, inputVolume=volume, method="grad-cam")
+    widget.ui.applyButton.click()
+    widget.ui.inputVolumeSelector.setCurrentNode(other)
+    session.until(lambda: widget._run.finished)
+    assert session.view.GetBackgroundVolumeID() == volume.GetID()
+    foreground = session.scene.GetNodeByID(session.view.GetForegroundVolumeID())
+    assert foreground.GetAttribute("MedAI.saliency.class_name")
+
+
+def test_answer_comes_though_the_user_has_gone_to_another_module(session, client, volume_classifier) -> None:
+    session.add_volume()
+    widget = session.open_on(client, volume_classifier, corner=True)
+    widget.ui.applyButton.click()
+    widget.exit()
+    session.until(lambda: widget._run.finished)
+    widget.enter()
+    assert widget.ui.resultList.count == 1
+    assert session.messages() == []
+
+
+def test_findings_of_a_model_that_segments_are_listed_and_jumped_to(session, client, bright_segmenter) -> None:
     session.add_volume()
     views = add_views(session)
-    widget = open_with(session, client, segmenter, smallestML=0.003)
+    widget = session.open_on(client, bright_segmenter, smallestML=0.003)
     assert not widget.ui.explainButton.enabled
     assert widget.ui.explanationCollapsibleButton.isHidden()
     run_to_end(widget)
@@ -192,7 +167,7 @@ def test_picture_in_colour_is_one_image(session, client, colour) -> None:
     node = session.scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "Skin")
     values = np.random.default_rng(0).integers(0, 255, (1, 24, 28, 3)).astype(np.uint8)
     slicer.util.updateVolumeFromArray(node, values)
-    widget = open_with(session, client, colour)
+    widget = session.open_on(client, colour)
     widget.ui.inputVolumeSelector.setCurrentNode(node)
     assert widget.ui.inputVolumeLabel.text == "Picture:"
     assert widget.ui.inputVolume2Selector.isHidden()
@@ -200,9 +175,9 @@ def test_picture_in_colour_is_one_image(session, client, colour) -> None:
     assert widget.ui.resultList.count == 1
 
 
-def test_numbers_are_asked_for_where_the_model_wants_them(session, client, with_numbers, pictures) -> None:
+def test_numbers_are_asked_for_where_the_model_wants_them(session, client, with_numbers, picture_classifier) -> None:
     session.add_volume(shape_kji=(1, 24, 28))
-    widget = open_with(session, client, pictures)
+    widget = session.open_on(client, picture_classifier)
     assert widget.ui.covariatesLineEdit.isHidden()
     widget._parameterNode.model = with_numbers
     assert not widget.ui.covariatesLineEdit.isHidden()
@@ -216,24 +191,26 @@ def test_numbers_are_asked_for_where_the_model_wants_them(session, client, with_
     assert len(session.nodes("vtkMRMLTableNode")) == 1
 
 
-def test_what_is_missing_is_said_before_a_run(session, client, pictures, segmenter) -> None:
+def test_what_is_missing_is_said_before_a_run(session, client, picture_classifier, bright_segmenter) -> None:
     session.add_volume()
-    widget = open_with(session, client, pictures, part="a region of interest")
+    widget = session.open_on(client, picture_classifier, part="a region of interest")
     assert "region of interest" in widget.ui.applyButton.toolTip
     widget._parameterNode.part = "a segment's region"
     assert "segmentation" in widget.ui.applyButton.toolTip
     assert not widget.ui.segmentComboBox.isHidden()
     widget._parameterNode.part = "each frame of a sequence"
     assert "not shown from a sequence" in widget.ui.applyButton.toolTip
-    widget._parameterNode.model = segmenter
+    widget._parameterNode.model = bright_segmenter
     assert not widget.ui.applyButton.enabled
     widget._parameterNode.part = "the whole image"
     assert widget.ui.applyButton.enabled
 
 
-def test_answer_is_written_into_the_slice_views_where_that_is_asked_for_and_stays(session, client, volumes) -> None:
+def test_answer_is_written_into_the_slice_views_where_that_is_asked_for_and_stays(
+    session, client, volume_classifier
+) -> None:
     session.add_volume()
-    widget = open_with(session, client, volumes, corner=True)
+    widget = session.open_on(client, volume_classifier, corner=True)
     run_to_end(widget)
     view = session.app.layoutManager().sliceWidget("Red").sliceView()
     view.move()
@@ -243,9 +220,11 @@ def test_answer_is_written_into_the_slice_views_where_that_is_asked_for_and_stay
     assert not view.cornerAnnotation().GetText(vtk.vtkCornerAnnotation.LowerEdge)
 
 
-def test_a_panel_that_outlives_the_plot_views_still_leaves_the_worker(session, client, volumes, monkeypatch) -> None:
+def test_a_panel_that_outlives_the_plot_views_still_leaves_the_worker(
+    session, client, volume_classifier, monkeypatch
+) -> None:
     session.add_volume()
-    widget = open_with(session, client, volumes)
+    widget = session.open_on(client, volume_classifier)
     view = session.app.layoutManager().plotWidget(0).plotView()
 
     def destroyed(*arguments: object) -> None:
@@ -258,17 +237,13 @@ def test_a_panel_that_outlives_the_plot_views_still_leaves_the_worker(session, c
     assert left == [True]
 
 
-def test_saved_scene_restores_what_the_panel_showed(session, client, volumes) -> None:
+def test_saved_scene_restores_what_the_panel_showed(session, client, volume_classifier) -> None:
     session.add_volume("T1")
-    widget = open_with(session, client, volumes, method="shap", className="disc", part="each slice", opacityPercent=70)
-    session.scene.SetSaveToXMLString(1)
-    session.scene.Commit()
-    text = session.scene.GetSceneXMLString()
-    session.scene.Clear()
-    session.scene.SetLoadFromXMLString(1)
-    session.scene.SetSceneXMLString(text)
-    session.scene.Import()
-    assert widget._parameterNode.model == volumes
+    widget = session.open_on(
+        client, volume_classifier, method="shap", className="disc", part="each slice", opacityPercent=70
+    )
+    session.save_and_load()
+    assert widget._parameterNode.model == volume_classifier
     assert widget.ui.partComboBox.currentText == "each slice"
     assert widget.ui.inputVolumeSelector.currentNode().GetName() == "T1"
     assert widget.ui.methodComboBox.currentText == "shap"
@@ -276,9 +251,9 @@ def test_saved_scene_restores_what_the_panel_showed(session, client, volumes) ->
     assert widget.ui.opacitySlider.value == 70
 
 
-def test_cancelled_run_leaves_the_scene_as_it_was(session, client, volumes) -> None:
+def test_cancelled_run_leaves_the_scene_as_it_was(session, client, volume_classifier) -> None:
     session.add_volume()
-    widget = open_with(session, client, volumes, method="shap")
+    widget = session.open_on(client, volume_classifier, method="shap")
     before = session.node_ids()
     widget.ui.applyButton.click()
     session.until(lambda: widget._run.poll().state == "running")
@@ -300,22 +275,7 @@ def test_line_of_numbers_is_read() -> None:
     assert covariates_of(" age = 54; body mass=21.5,") == {"age": 54.0, "body mass": 21.5}
 
 
-def test_both_modules_use_one_worker(session, volumes) -> None:
+def test_both_modules_use_one_worker(session, volume_classifier) -> None:
     logic = session.logic()
     other = type(logic)()
     assert logic._shared is other._shared
-
-
-def test_every_control_has_a_tooltip_and_a_place_in_the_tab_order() -> None:
-    tree = ElementTree.parse(UI_FILE)
-    apart = ("QLabel", "qMRMLWidget", "ctkCollapsibleButton", "QProgressBar")
-    controls = [widget for widget in tree.iter("widget") if widget.get("class") not in apart]
-    names = [widget.get("name") for widget in controls]
-    without = [w.get("name") for w in controls if not any(p.get("name") == "toolTip" for p in w.findall("property"))]
-    assert without == []
-    assert [stop.text for stop in tree.iter("tabstop")] == names
-    free = ("researchUseLabel", "statusLabel", "workerStateLabel")
-    labels = [w for w in tree.iter("widget") if w.get("class") == "QLabel" and w.get("name") not in free]
-    buddies = {p.findtext("cstring") for w in labels for p in w.findall("property") if p.get("name") == "buddy"}
-    assert len(buddies) == len(labels)
-    assert buddies <= set(names)

@@ -140,6 +140,24 @@ def test_check_that_is_over_before_it_is_followed_is_told_all_the_same(session, 
     assert added.ui.verifyModelButton.enabled
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_defect_of_a_check_or_a_download_is_told(session, added, server, tmp_path, monkeypatch) -> None:
+    def verify(name: str, path: Path) -> None:
+        raise KeyError("a defect")
+
+    monkeypatch.setattr("MedAILib.gui.checking.verify_model", verify)
+    added.ui.verifyModelButton.click()
+    session.until(lambda: len(session.messages()) == 1)
+    assert "KeyError" in added.ui.logText.toPlainText() and added.ui.verifyModelButton.enabled
+    talker = tmp_path / "talker"
+    talker.write_text("#!/bin/sh\necho this is no JSON\n")
+    talker.chmod(0o755)
+    monkeypatch.setattr("MedAILib.gui.getting.worker_python", lambda: str(talker))
+    added._get(server.give("/mine.zip", b""))
+    session.until(lambda: len(session.messages()) == 2)
+    assert "JSONDecodeError" in added.ui.logText.toPlainText() and added.ui.addModelButton.enabled
+
+
 def test_added_model_is_removed_when_the_user_agrees_and_not_else(session, added) -> None:
     (name,) = installed_models()
     ctk.answers.append(False)
@@ -178,18 +196,18 @@ def test_model_at_an_address_comes_with_progress(session, server, archive) -> No
 def test_cancelled_download_leaves_the_models_as_they_were(session, server) -> None:
     def trickle(handler: Any) -> None:
         handler.send_response(200)
-        handler.send_header("Content-Length", str(1 << 24))
+        handler.send_header("Content-Length", str(1 << 28))
         handler.end_headers()
-        for _ in range(300):
+        for _ in range(4000):
             handler.wfile.write(bytes(1 << 16))
             time.sleep(0.05)
 
     widget = session.open()
-    widget._get(server.give("/slow.zip", act=trickle))
+    widget._models.get(server.give("/slow.zip", act=trickle))
     session.until(lambda: widget._run.poll().done > 0)
     assert widget.ui.cancelButton.enabled
     widget.ui.cancelButton.click()
-    session.until(lambda: widget._run.finished, seconds=4)
+    session.until(lambda: widget._run.finished)
     assert widget.ui.statusLabel.text == "Cancelled"
     assert installed_models() == {}
     assert widget.ui.addModelButton.enabled

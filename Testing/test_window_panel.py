@@ -14,9 +14,8 @@ from MedAILib.worker.status import Device
 pytest.importorskip("PySide6.QtUiTools", reason="PySide6 or a library of its is not here", exc_type=ImportError)
 
 from standin import qt
-from standin.session import MODULE_FILE, Session
 
-UI_FILE = MODULE_FILE.parent / "Resources" / "UI" / "MedAISegment.ui"
+ROOT = Path(__file__).parents[1]
 
 
 def model(folder: Path, name: str, channels: int = 1, **metadata: Any) -> str:
@@ -99,7 +98,7 @@ def test_apply_waits_for_an_image(session) -> None:
     widget.ui.inputVolumeSelector.setCurrentNode(volume)
     assert widget.ui.applyButton.enabled
     session.scene.RemoveNode(volume)
-    session.until(lambda: not widget.ui.applyButton.enabled, seconds=5)
+    session.until(lambda: not widget.ui.applyButton.enabled)
 
 
 def settings(widget: Any) -> dict[str, Any]:
@@ -126,10 +125,9 @@ def test_saved_scene_restores_what_the_panel_showed(session, tmp_path) -> None:
     assert (before["device"], before["overlap"], before["labelMap"]) == ("cpu", 0.7, True)
     assert before["precision"] == ui.precisionComboBox.currentText == "float32"
 
-    file = str(tmp_path / "scene.mrml")
-    parameters = widget.logic.getParameterNode().parameterNode
-    session.scene.SetURL(file)
-    text = save_and_load(session, file, parameters)
+    parameters = widget.logic.getParameterNode().parameterNode.GetID()
+    text = session.save_and_load()
+    assert parameters in text
     assert "overlapPercent" in text
     assert settings(widget) == before
     assert [ui.inputVolumeSelector.currentNode().GetName(), ui.inputVolume2Selector.currentNode().GetName()] == [
@@ -138,19 +136,6 @@ def test_saved_scene_restores_what_the_panel_showed(session, tmp_path) -> None:
     ]
     assert ui.roiSelector.currentNode().GetName() == "Box"
     assert (ui.overlapSpinBox.value, ui.labelMapCheckBox.checked, ui.tableCheckBox.checked) == (70, True, False)
-
-
-def save_and_load(session: Session, file: str, parameters: Any) -> str:
-    """Save the scene's description, close it and load it again; its text."""
-    session.scene.SetSaveToXMLString(1)
-    session.scene.Commit()
-    text = session.scene.GetSceneXMLString()
-    assert parameters.GetID() in text
-    session.scene.Clear()
-    session.scene.SetLoadFromXMLString(1)
-    session.scene.SetSceneXMLString(text)
-    session.scene.Import()
-    return text
 
 
 def test_closed_scene_leaves_the_panel_ready_for_the_next(session) -> None:
@@ -230,13 +215,15 @@ def test_devices_are_named_with_their_free_memory_once_the_worker_says_so() -> N
     assert device_choices(2, told)[-1] == ("cuda:0", "cuda:0: H200, 139.0 GB free")
 
 
-def test_every_control_has_a_tooltip_and_a_place_in_the_tab_order() -> None:
-    tree = ElementTree.parse(UI_FILE)
-    controls = [
-        widget
-        for widget in tree.iter("widget")
-        if widget.get("class") not in ("QLabel", "qMRMLWidget", "ctkCollapsibleButton", "QProgressBar")
-    ]
+# Labels that say something by themselves.
+FREE = ("researchUseLabel", "statusLabel", "workerStateLabel")
+
+
+@pytest.mark.parametrize("module", ["MedAISegment", "MedAIClassify"])
+def test_every_control_has_a_tooltip_and_a_place_in_the_tab_order(module: str) -> None:
+    tree = ElementTree.parse(ROOT / module / "Resources" / "UI" / f"{module}.ui")
+    apart = ("QLabel", "qMRMLWidget", "ctkCollapsibleButton", "QProgressBar")
+    controls = [widget for widget in tree.iter("widget") if widget.get("class") not in apart]
     names = [widget.get("name") for widget in controls]
     without = [w.get("name") for w in controls if not any(p.get("name") == "toolTip" for p in w.findall("property"))]
     assert without == []
@@ -247,14 +234,10 @@ def test_every_control_has_a_tooltip_and_a_place_in_the_tab_order() -> None:
     assert buddies <= set(names)
 
 
-# Labels that say something by themselves.
-FREE = ("researchUseLabel", "statusLabel", "workerStateLabel")
-
-
 def test_every_text_of_the_window_can_be_found_by_the_translators_tool() -> None:
     """Qt's lupdate reads the argument of `_` and `translate` where it stands, so it has to be a text itself."""
-    root = Path(__file__).parents[1]
-    files = [*(root / "MedAILib" / "gui").glob("*.py"), *root.glob("MedAI*/MedAI*.py")]
+    rooms = (ROOT / "MedAILib" / room for room in ("gui", "runs"))
+    files = [*(file for room in rooms for file in room.glob("*.py")), *ROOT.glob("MedAI*/MedAI*.py")]
     calls = [
         (file.name, call)
         for file in files

@@ -16,7 +16,6 @@ from MedAILib.gui.before import memory_need
 from MedAILib.read_spec import read_spec
 from MedAILib.request import RunRequest
 from MedAILib.volume import Geometry, Volume
-from MedAILib.worker.client import WorkerClient
 from MedAILib.worker.status import Device, WarmModel, WorkerStatus
 
 pytest.importorskip("PySide6.QtUiTools", reason="PySide6 or a library of its is not here", exc_type=ImportError)
@@ -25,22 +24,9 @@ from standin import ctk
 from standin.session import Session, run_to_end, slot_errors
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A small real network with random weights: one channel, two structures."""
-    return str(random_bundle(tmp_path_factory.mktemp("bundle"), network_entry("UNet", classes=3)))
-
-
 def behaviour(folder: Path, name: str) -> str:
     """A description in a folder of this name, for the worker whose models do what their name says."""
     return str(write_configs(folder / name, *configs(network_entry("UNet", classes=2))))
-
-
-def open_with(session: Session, client: WorkerClient, model: str) -> Any:
-    widget = session.open(client)
-    widget._parameterNode.model = model
-    widget._parameterNode.device = "cpu"
-    return widget
 
 
 def start(session: Session, widget: Any) -> None:
@@ -49,9 +35,9 @@ def start(session: Session, widget: Any) -> None:
     session.until(lambda: widget._run.poll().state == "running" and widget._run.poll().total > 1)
 
 
-def test_apply_brings_the_segmentation_into_the_scene_and_before_the_eyes(session, client, bundle) -> None:
+def test_apply_brings_the_segmentation_into_the_scene_and_before_the_eyes(session, client, segmenter) -> None:
     volume = session.add_volume()
-    widget = open_with(session, client, bundle)
+    widget = session.open_on(client, segmenter)
     run_to_end(widget)
     (segmentation,) = session.nodes("vtkMRMLSegmentationNode")
     (table,) = session.nodes("vtkMRMLTableNode")
@@ -73,7 +59,7 @@ def coarse(session) -> Any:
 
 
 def test_what_speaks_against_a_run_is_asked_once_and_declined(session, client, coarse) -> None:
-    widget = open_with(session, client, "hippocampus")
+    widget = session.open_on(client, "hippocampus")
     before = session.node_ids()
     ctk.answers.append(False)
     widget.ui.applyButton.click()
@@ -86,17 +72,17 @@ def test_what_speaks_against_a_run_is_asked_once_and_declined(session, client, c
 
 
 def test_run_goes_on_all_the_same_where_the_user_says_so(session, client, coarse) -> None:
-    widget = open_with(session, client, "hippocampus")
+    widget = session.open_on(client, "hippocampus")
     ctk.answers.append(True)
     run_to_end(widget)
     assert len(session.messages()) == 1
     assert len(session.nodes("vtkMRMLSegmentationNode")) == 1
 
 
-def test_image_that_would_be_refused_does_not_leave_for_the_worker(session, client, bundle) -> None:
+def test_image_that_would_be_refused_does_not_leave_for_the_worker(session, client, segmenter) -> None:
     volume = session.add_volume()
     slicer.util.updateVolumeFromArray(volume, np.full((20, 24, 28), 7, np.int16))
-    widget = open_with(session, client, bundle)
+    widget = session.open_on(client, segmenter)
     widget.ui.applyButton.click()
     session.until(session.messages)
     assert "has the value 7 in every voxel" in session.messages()[0]
@@ -121,9 +107,9 @@ def test_memory_is_compared_with_what_is_free_where_the_run_will_be(hippocampus)
     assert memory_need(request, spec, volume, WorkerStatus(), "gpu-box") is None
 
 
-def test_segments_are_counted_by_the_worker(session, client, bundle, monkeypatch) -> None:
+def test_segments_are_counted_by_the_worker(session, client, segmenter, monkeypatch) -> None:
     session.add_volume()
-    widget = open_with(session, client, bundle)
+    widget = session.open_on(client, segmenter)
     monkeypatch.setattr("MedAILib.scene.write.segment_statistics", lambda *_: 1 / 0)
     run_to_end(widget)
     (table,) = session.nodes("vtkMRMLTableNode")
@@ -131,9 +117,9 @@ def test_segments_are_counted_by_the_worker(session, client, bundle, monkeypatch
     assert sum(int(table.GetCellText(row, 2)) for row in range(2)) > 0
 
 
-def test_outputs_are_those_that_are_ticked(session, client, bundle) -> None:
+def test_outputs_are_those_that_are_ticked(session, client, segmenter) -> None:
     session.add_volume()
-    widget = open_with(session, client, bundle)
+    widget = session.open_on(client, segmenter)
     widget.ui.tableCheckBox.click()
     widget.ui.surfacesCheckBox.click()
     widget.ui.labelMapCheckBox.click()
@@ -153,7 +139,7 @@ def test_how_sure_a_model_is_comes_as_a_volume_and_how_agreed_its_members_are_in
         random_bundle(tmp_path / f"m{seed}", network_entry("UNet", classes=3), seed)
     (tmp_path / "medai.json").write_text('{"name": "Two", "members": ["m0", "m1"]}')
     volume = session.add_volume()
-    widget = open_with(session, client, str(tmp_path))
+    widget = session.open_on(client, str(tmp_path))
     widget.ui.uncertaintyCheckBox.click()
     run_to_end(widget)
     (unsure,) = [n for n in session.nodes("vtkMRMLScalarVolumeNode") if n.GetName().endswith("uncertainty")]
@@ -164,17 +150,17 @@ def test_how_sure_a_model_is_comes_as_a_volume_and_how_agreed_its_members_are_in
     assert all(0 <= float(table.GetCellText(row, column)) < 1 for row in range(table.GetNumberOfRows()))
 
 
-def test_one_model_has_no_agreement_and_makes_no_uncertainty_that_nobody_asked_for(session, client, bundle) -> None:
+def test_one_model_has_no_agreement_and_makes_no_uncertainty_that_nobody_asked_for(session, client, segmenter) -> None:
     session.add_volume()
-    run_to_end(open_with(session, client, bundle))
+    run_to_end(session.open_on(client, segmenter))
     (table,) = session.nodes("vtkMRMLTableNode")
     assert table.GetColumnIndex("Maximum") == table.GetNumberOfColumns() - 1
     assert len(session.nodes("vtkMRMLScalarVolumeNode")) == 1
 
 
-def test_result_can_be_edited_and_the_run_repeated(session, client, bundle) -> None:
+def test_result_can_be_edited_and_the_run_repeated(session, client, segmenter) -> None:
     volume = session.add_volume()
-    widget = open_with(session, client, bundle)
+    widget = session.open_on(client, segmenter)
     run_to_end(widget)
     widget.ui.editButton.click()
     editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
@@ -187,25 +173,26 @@ def test_result_can_be_edited_and_the_run_repeated(session, client, bundle) -> N
 
 def test_progress_is_shown_while_the_worker_computes(session, behaving_client, tmp_path) -> None:
     session.add_volume()
-    widget = open_with(session, behaving_client, behaviour(tmp_path, "slow:60"))
+    widget = session.open_on(behaving_client, behaviour(tmp_path, "gated"))
     seen = []
     widget.ui.progressBar.connect("valueChanged(int)", seen.append)
     start(session, widget)
-    assert widget.ui.progressBar.maximum == 60
+    assert widget.ui.progressBar.maximum == 100_000
     assert "Segmenting" in widget.ui.statusLabel.text
     assert (widget.ui.applyButton.enabled, widget.ui.cancelButton.enabled) == (False, True)
+    session.until(lambda: len(set(seen)) > 3)
+    (tmp_path / "go").touch()
     session.until(lambda: widget._run.finished)
-    assert len(set(seen)) > 3
     assert (widget.ui.applyButton.enabled, widget.ui.cancelButton.enabled) == (True, False)
 
 
 def test_cancel_ends_the_run_and_leaves_the_scene_as_it_was(session, behaving_client, tmp_path) -> None:
     session.add_volume()
-    widget = open_with(session, behaving_client, behaviour(tmp_path, "slow:5000"))
+    widget = session.open_on(behaving_client, behaviour(tmp_path, "slow:5000"))
     before = session.node_ids()
     start(session, widget)
     widget.ui.cancelButton.click()
-    session.until(lambda: widget._run.finished, seconds=4)
+    session.until(lambda: widget._run.finished)
     assert widget.ui.statusLabel.text == "Cancelled"
     assert session.node_ids() == before
     assert session.messages() == []
@@ -215,7 +202,7 @@ def test_worker_that_dies_is_reported_with_its_last_words_and_the_next_run_works
     session, behaving_client, tmp_path
 ) -> None:
     session.add_volume()
-    widget = open_with(session, behaving_client, behaviour(tmp_path, "leave:7"))
+    widget = session.open_on(behaving_client, behaviour(tmp_path, "leave:7"))
     before = session.node_ids()
     run_to_end(widget)
     session.until(session.messages)
@@ -229,17 +216,17 @@ def test_worker_that_dies_is_reported_with_its_last_words_and_the_next_run_works
 
 def test_worker_killed_in_the_middle_is_noticed(session, behaving_client, tmp_path) -> None:
     session.add_volume()
-    widget = open_with(session, behaving_client, behaviour(tmp_path, "slow:5000"))
+    widget = session.open_on(behaving_client, behaviour(tmp_path, "slow:5000"))
     start(session, widget)
     os.kill(behaving_client.versions["pid"], signal.SIGKILL)
-    session.until(lambda: widget._run.finished, seconds=4)
+    session.until(lambda: widget._run.finished)
     session.until(session.messages)
     assert "SIGKILL" in session.messages()[0]
 
 
 def test_defect_in_the_worker_is_told_apart_from_what_the_user_can_mend(session, behaving_client, tmp_path) -> None:
     session.add_volume()
-    widget = open_with(session, behaving_client, behaviour(tmp_path, "defect"))
+    widget = session.open_on(behaving_client, behaviour(tmp_path, "defect"))
     run_to_end(widget)
     session.until(session.messages)
     assert "defect" in session.messages()[0]
@@ -248,20 +235,21 @@ def test_defect_in_the_worker_is_told_apart_from_what_the_user_can_mend(session,
 
 def test_scene_closed_during_a_run_drops_the_result(session, behaving_client, tmp_path) -> None:
     session.add_volume()
-    widget = open_with(session, behaving_client, behaviour(tmp_path, "slow:5000"))
+    widget = session.open_on(behaving_client, behaviour(tmp_path, "slow:5000"))
     start(session, widget)
     session.scene.Clear()
-    session.until(lambda: widget._run.finished, seconds=4)
+    session.until(lambda: widget._run.finished)
     assert "Head was removed from the scene" in widget.ui.statusLabel.text
     assert session.nodes("vtkMRMLSegmentationNode") == []
 
 
 def test_image_of_another_scene_with_the_same_id_does_not_get_the_result(session, behaving_client, tmp_path) -> None:
     old = session.add_volume().GetID()
-    widget = open_with(session, behaving_client, behaviour(tmp_path, "slow:100"))
+    widget = session.open_on(behaving_client, behaviour(tmp_path, "gated"))
     start(session, widget)
     session.scene.Clear()
     assert session.add_volume("Other").GetID() == old
+    (tmp_path / "go").touch()
     session.until(lambda: widget._run.finished)
     assert session.nodes("vtkMRMLSegmentationNode") == []
     assert "its scene was closed" in widget.ui.statusLabel.text
@@ -269,17 +257,17 @@ def test_image_of_another_scene_with_the_same_id_does_not_get_the_result(session
 
 def test_image_deleted_during_a_run_drops_the_result(session, behaving_client, tmp_path) -> None:
     volume = session.add_volume()
-    widget = open_with(session, behaving_client, behaviour(tmp_path, "slow:5000"))
+    widget = session.open_on(behaving_client, behaviour(tmp_path, "slow:5000"))
     start(session, widget)
     session.scene.RemoveNode(volume)
-    session.until(lambda: widget._run.finished, seconds=4)
+    session.until(lambda: widget._run.finished)
     assert "Head was removed" in widget.ui.statusLabel.text
     assert session.nodes("vtkMRMLSegmentationNode") == []
 
 
 def test_image_renamed_and_moved_during_a_run_takes_its_segmentation_along(session, behaving_client, tmp_path) -> None:
     volume = session.add_volume()
-    widget = open_with(session, behaving_client, behaviour(tmp_path, "slow:100"))
+    widget = session.open_on(behaving_client, behaviour(tmp_path, "gated"))
     start(session, widget)
     volume.SetName("Renamed")
     transform = session.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
@@ -287,6 +275,7 @@ def test_image_renamed_and_moved_during_a_run_takes_its_segmentation_along(sessi
     matrix.SetElement(0, 3, 30.0)
     transform.SetMatrixTransformToParent(matrix)
     volume.SetAndObserveTransformNodeID(transform.GetID())
+    (tmp_path / "go").touch()
     session.until(lambda: widget._run.finished)
     (segmentation,) = session.nodes("vtkMRMLSegmentationNode")
     assert segmentation.GetName().startswith("Renamed")
@@ -295,9 +284,10 @@ def test_image_renamed_and_moved_during_a_run_takes_its_segmentation_along(sessi
 
 def test_image_with_another_grid_than_at_the_start_is_refused(session, behaving_client, tmp_path) -> None:
     volume = session.add_volume()
-    widget = open_with(session, behaving_client, behaviour(tmp_path, "slow:100"))
+    widget = session.open_on(behaving_client, behaviour(tmp_path, "gated"))
     start(session, widget)
     volume.SetSpacing(9, 9, 9)
+    (tmp_path / "go").touch()
     session.until(lambda: widget._run.finished)
     session.until(session.messages)
     assert "another grid" in session.messages()[0]
@@ -307,7 +297,7 @@ def test_image_with_another_grid_than_at_the_start_is_refused(session, behaving_
 def test_segments_go_into_the_segmentation_that_is_chosen(session, behaving_client, tmp_path) -> None:
     session.add_volume()
     mine = session.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
-    widget = open_with(session, behaving_client, behaviour(tmp_path, "threshold"))
+    widget = session.open_on(behaving_client, behaviour(tmp_path, "threshold"))
     widget.ui.outputSegmentationSelector.setCurrentNode(mine)
     run_to_end(widget)
     assert session.nodes("vtkMRMLSegmentationNode") == [mine]
@@ -319,18 +309,18 @@ def test_segments_go_into_the_segmentation_that_is_chosen(session, behaving_clie
 def test_chosen_segmentation_that_goes_during_a_run_drops_the_result(session, behaving_client, tmp_path) -> None:
     session.add_volume()
     mine = session.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
-    widget = open_with(session, behaving_client, behaviour(tmp_path, "slow:5000"))
+    widget = session.open_on(behaving_client, behaviour(tmp_path, "slow:5000"))
     widget.ui.outputSegmentationSelector.setCurrentNode(mine)
     start(session, widget)
     session.scene.RemoveNode(mine)
-    session.until(lambda: widget._run.finished, seconds=4)
+    session.until(lambda: widget._run.finished)
     assert "is not in the scene" in widget.ui.statusLabel.text
     assert session.nodes("vtkMRMLSegmentationNode") == []
 
 
 def test_node_that_can_not_be_segmented_is_said_in_one_sentence(session, behaving_client, tmp_path) -> None:
     session.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Empty")
-    widget = open_with(session, behaving_client, behaviour(tmp_path, "threshold"))
+    widget = session.open_on(behaving_client, behaviour(tmp_path, "threshold"))
     widget.ui.applyButton.click()
     session.until(session.messages)
     assert session.messages() == ["Empty has no voxels; load its image again."]
@@ -338,8 +328,8 @@ def test_node_that_can_not_be_segmented_is_said_in_one_sentence(session, behavin
 
 def test_defect_of_the_panel_is_shown_and_not_swallowed(session, behaving_client, tmp_path, monkeypatch) -> None:
     session.add_volume()
-    widget = open_with(session, behaving_client, behaviour(tmp_path, "threshold"))
-    monkeypatch.setattr(session.module, "volume_from_nodes", lambda nodes: 1 / 0)
+    widget = session.open_on(behaving_client, behaviour(tmp_path, "threshold"))
+    monkeypatch.setattr("MedAILib.runs.image.volume_from_nodes", lambda nodes: 1 / 0)
     widget.ui.applyButton.click()
     assert [type(error) for error in slot_errors()] == [ZeroDivisionError]
     assert "could not be started" in session.messages()[0]

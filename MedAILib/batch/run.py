@@ -1,4 +1,4 @@
-"""A batch at work: while one case is computed the next is read and the one before is written."""
+"""A batch at work: while one case is computed the next is read and prepared, and the one before is written."""
 
 import threading
 import time
@@ -6,27 +6,30 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from MedAILib.batch.cases import BatchCase
-from MedAILib.batch.records import Row, content_sha256, keep_record, kept_row
+from MedAILib.batch.records import Row, content_sha256, forget_record, keep_record, kept_row
 from MedAILib.batch.room import MemoryRoom
 from MedAILib.detections import Detections
-from MedAILib.errors import MedAIError
-from MedAILib.files.images import read_channels
+from MedAILib.errors import InputError, MedAIError
 from MedAILib.models.device import share_cores
 from MedAILib.models.open import OpenedModel
 from MedAILib.progress import Cancellable, Cancelled, Progress
-from MedAILib.request import ClassifyOptions, DetectOptions, RunOptions
+from MedAILib.request import Options
 from MedAILib.results import Classification, Segmentation
 from MedAILib.statistics import segment_statistics
 from MedAILib.system_memory import available_memory
 from MedAILib.volume import Volume
 
+Result = Segmentation | Classification | Detections
+# Reads one case's images.
+Read = Callable[[BatchCase, Progress], Volume]
 # Writes one case's files into the batch's folder and says which, relative to it.
-Write = Callable[[BatchCase, Volume, Segmentation | Classification | Detections], tuple[str, ...]]
+Write = Callable[[BatchCase, Volume, Result], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Batch:
         folder: where results and records go.
         model: the model, open.
         options: of a case; a classifier's covariates differ from case to case.
+        read: reads a case's images.
         write: writes a case's files.
         identity: what, beside image and options, decides a result (model's SHA-256, version, kinds of files); plain
             JSON values.
@@ -47,7 +51,8 @@ class Batch:
 
     folder: Path
     model: OpenedModel
-    options: Callable[[BatchCase], RunOptions | ClassifyOptions | DetectOptions]
+    options: Callable[[BatchCase], Options]
+    read: Read
     write: Write
     identity: Mapping[str, Any]
     resume: bool = False
@@ -100,7 +105,7 @@ class _Run:
         self._records = batch.folder / "records"
         self._records.mkdir(exist_ok=True)
         self._batch = batch
-        self._reading, self._writing = threading.Semaphore(), threading.Semaphore()
+        self._reading, self._preparing, self._writing = (threading.Semaphore() for _ in range(3))
         self._computing = threading.Semaphore(batch.workers)
         self._room = MemoryRoom(available_memory(), progress.warn)
 
@@ -123,6 +128,8 @@ class _Run:
 
     def _done(self, case: BatchCase) -> Row:
         batch, notes = self._batch, _Notes(self.stop)
+        if case.problem:
+            raise InputError(case.problem)
         place = self._records / f"{case.name}.json"
         with self._reading:
             self.stop.step(0, 1)
@@ -131,35 +138,56 @@ class _Run:
             key = dict(batch.identity) | {"options": asdict(options), "content": content_sha256(case.images)}
             if batch.resume and (row := kept_row(place, key, batch.folder)) is not None:
                 return row
-            volume = read_channels(case.images, None, notes)
+            volume = batch.read(case, notes)
             read = time.perf_counter() - start
         wanted = batch.demand(volume) if batch.demand is not None else 0
-        with self._computing, self._room.taken(wanted, self.stop):
+        with ExitStack() as turn:
+            with self._preparing:  # one case waits prepared
+                start = time.perf_counter()
+                ahead = self._ahead(volume, options, wanted, notes)
+                run = time.perf_counter() - start
+                turn.enter_context(self._computing)
+            turn.enter_context(self._room.taken(wanted, self.stop))
             share_cores(batch.workers)
             start = time.perf_counter()
-            result = batch.model.run(volume, options, notes)
-            run = time.perf_counter() - start
+            result = cast(Result, cast(Any, batch.model).run(volume, options, notes, **ahead))
+            run += time.perf_counter() - start
+        del ahead
         with self._writing:
             self.stop.step(0, 1)
             start = time.perf_counter()
+            # From here until its new record is there nothing is on record of the case, wherever the batch is stopped.
+            forget_record(place)
             files = batch.write(case, volume, result)
             row = Row(case.name, "done", "", read, run, files=files, warnings=tuple(notes.warnings))
             row = replace(row, **_figures(result, volume), write_s=time.perf_counter() - start)
             keep_record(place, key, row)
         return row
 
+    def _ahead(self, volume: Volume, options: Options, wanted: int, notes: Progress) -> dict[str, Any]:
+        """The prepared image for `run`, where the model prepares by itself and memory has room beside what runs."""
+        prepare, there = getattr(self._batch.model, "prepare_ahead", None), available_memory()
+        if prepare is None or not wanted or there is None or there < 2 * wanted:
+            return {}
+        return {"ahead": prepare(volume, options, notes)}
 
-def _figures(result: Segmentation | Classification | Detections, volume: Volume) -> dict[str, Any]:
+
+def _figures(result: Result, volume: Volume) -> dict[str, Any]:
     """What a case's row says of its result."""
     if isinstance(result, Segmentation):
         return {"volumes_ml": {row.name: row.volume_ml for row in segment_statistics(result, volume)}}
     if isinstance(result, Detections):
-        best: dict[str, float] = {}
-        for box in result.boxes:
-            best[box.label] = max(best.get(box.label, 0.0), box.score)
-        return {"probabilities": best, "decision": findings_told(result)}
+        return {"findings": dict(Counter(box.label for box in result.boxes)), "decision": findings_of(result)}
     means = result.probabilities.mean(axis=0).tolist()
     return {"probabilities": dict(zip(result.classes, means, strict=True)), "decision": decision_of(result)}
+
+
+def findings_of(result: Detections) -> str:
+    """What was found, for people."""
+    if not result.boxes:
+        return "no finding"
+    count = len(result.boxes)
+    return f"{count} finding{'s'[: count != 1]}, the surest {result.boxes[0].label}, {result.boxes[0].score:.0%}"
 
 
 def decision_of(result: Classification) -> str:
@@ -168,12 +196,6 @@ def decision_of(result: Classification) -> str:
     if len(result.places) == 1:
         return next(iter(verdicts))
     return ", ".join(f"{text} {count}x" for text, count in verdicts.most_common())
-
-
-def findings_told(result: Detections) -> str:
-    """How many findings there are, for people."""
-    count = len(result.boxes)
-    return f"{count} finding{'' if count == 1 else 's'}"
 
 
 class _Notes(Progress):

@@ -1,4 +1,4 @@
-"""A small picture of one result: an axial slice with the structures laid over it, or with what was decided."""
+"""A small picture of one result: an axial slice with the structures or boxes laid over it, or with what was decided."""
 
 import colorsys
 from pathlib import Path
@@ -8,7 +8,9 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 from numpy.typing import NDArray
+from scipy.spatial import ConvexHull
 
+from MedAILib.detections import Box, Detections
 from MedAILib.output import whole_file
 from MedAILib.results import Segmentation
 from MedAILib.scene.picture_slices import (
@@ -80,6 +82,54 @@ def decision_picture(volume: Volume, decision: str) -> NDArray[np.uint8]:
     font = PIL.ImageFont.load_default(16)
     PIL.ImageDraw.Draw(whole).text((PIXELS / 2, PIXELS - CAPTION / 2), decision, "white", font, anchor="mm")
     return np.asarray(whole, np.uint8)
+
+
+def write_findings(volume: Volume, detections: Detections, path: Path) -> None:
+    """Write a picture of 256 x 256 pixels as PNG: the slice through the surest finding, with all boxes that it cuts.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    with whole_file(path) as part:
+        PIL.Image.fromarray(findings_picture(volume, detections)).save(part)
+
+
+def findings_picture(volume: Volume, detections: Detections) -> NDArray[np.uint8]:
+    """The picture's pixels (rows, columns, red green blue)."""
+    shape = volume.geometry.shape_kji
+    if 1 in shape:
+        shown = _single_slice(volume, PIXELS)
+        picture = PIL.Image.new("RGB", (PIXELS, PIXELS))
+        corner = np.array([(PIXELS - shown.width) // 2, (PIXELS - shown.height) // 2])
+        picture.paste(shown, tuple(corner.tolist()))
+        across = 2 - shape.index(1)
+        columns, rows = (axis for axis in range(3) if axis != across)
+        scale = np.array([shown.width / shape[2 - columns], shown.height / shape[2 - rows]])
+        for box in detections.boxes:
+            ends = np.array([box.low_ijk, box.high_ijk])[:, [columns, rows]] + 0.5
+            (left, top), (right, bottom) = ends * scale + corner
+            around = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+            _outline(picture, around, box, detections)
+        return np.asarray(picture, np.uint8)
+    low, high = image_box(volume.geometry)
+    center = detections.center_ras(detections.boxes[0]) if detections.boxes else best_center((), volume.geometry)
+    middle, half = (low + high) / 2, float((high - low)[:2].max()) / 2
+    plane = Plane("Axial", (float(middle[0]), float(middle[1]), float(center[2])), half)
+    picture = PIL.Image.fromarray(np.rint(255 * _grey(volume, plane)).astype(np.uint8))
+    for box in detections.boxes:
+        corners = detections.corners_ras(box)
+        if corners[:, 2].min() <= plane.center_ras[2] <= corners[:, 2].max():
+            # As the axial plane is drawn: the patient's right at the left, the front above.
+            seen = (np.array(plane.center_ras[:2]) - corners[:, :2] + half) * (PIXELS / (2 * half))
+            _outline(picture, seen[ConvexHull(seen).vertices], box, detections)
+    return np.asarray(picture, np.uint8)
+
+
+def _outline(picture: PIL.Image.Image, points: NDArray[np.float64], box: Box, detections: Detections) -> None:
+    """Draw around a finding, in its class's colour."""
+    number = detections.classes.index(box.label) + 1
+    color = tuple(round(255 * part) for part in colorsys.hsv_to_rgb(number * _GOLDEN_RATIO % 1, 0.7, 0.95))
+    PIL.ImageDraw.Draw(picture).polygon([(float(x), float(y)) for x, y in points], outline=color, width=2)
 
 
 def _single_slice(volume: Volume, side: int) -> PIL.Image.Image:

@@ -1,13 +1,16 @@
 """`medai batch`: many cases through one model, in a way that can be stopped and gone on with."""
 
 import argparse
+import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
-from MedAILib.batch.cases import BatchCase, find_batch_cases
-from MedAILib.commands.classify import chosen_slices, covariates_for, write_classified
+from MedAILib.batch.cases import RECORDS, TABLE, BatchCase, find_batch_cases
+from MedAILib.commands.classify import chosen_slices, covariates_for, read_looked_at, write_classified
 from MedAILib.commands.detect import write_found
 from MedAILib.commands.outputs import Outcome, write_outcome
 from MedAILib.commands.targets import (
@@ -20,24 +23,26 @@ from MedAILib.commands.targets import (
     writable,
 )
 from MedAILib.detections import Detections
-from MedAILib.errors import InputError
+from MedAILib.errors import InputError, SpecError
 from MedAILib.estimate import demand_of
 from MedAILib.models.lean import import_monai_for_inference
 from MedAILib.models.store import find_model
 from MedAILib.models.trust import tree_sha256
+from MedAILib.output import UNFINISHED
 from MedAILib.progress import Progress
 from MedAILib.read_spec import read_spec
-from MedAILib.request import ClassifyOptions, DetectOptions, RunOptions
+from MedAILib.request import ClassifyOptions, DetectOptions, Options, RunOptions
 from MedAILib.results import Classification, Segmentation
 from MedAILib.spec import ModelSpec
+from MedAILib.store.lock import locked
 from MedAILib.version import VERSION
 from MedAILib.volume import Volume
 
-AnyOptions = RunOptions | ClassifyOptions | DetectOptions
-AnyResult = Segmentation | Classification | Detections
-SEGMENTATION, DETECTION = "segmentation", "detection"
-TABLE = "cases.csv"
-LOOKING_KINDS = (".json", ".csv", ".mrb", ".dcm")  # of models that classify or look for findings
+# What is written of classifications and of findings.
+SAID_KINDS = (".json", ".csv", ".mrb", ".dcm")
+TASKS = ("segmentation", "classification", "detection")
+PICTURES = "pictures"
+LOCK = ".batch.lock"
 
 
 def run_batch_command(options: argparse.Namespace, progress: Progress) -> None:
@@ -52,34 +57,57 @@ def run_batch_command(options: argparse.Namespace, progress: Progress) -> None:
     # Absolute, since saving a scene may change the process's working folder for a moment while others read.
     options.source, options.output = options.source.expanduser().absolute(), options.output.expanduser().absolute()
     spec = read_spec(find_model(options.model).absolute())
-    picture = (
-        spec.classes is not None and spec.classes.dimensions == 2 and len(spec.channels) == 3
-    )  # one file's colours
-    cases = find_batch_cases(options.source, 1 if picture else len(spec.channels))
+    if spec.task not in TASKS:
+        raise SpecError(
+            f"The model {spec.name} is for {spec.task}; a batch runs models for segmentation, classification and "
+            "detection."
+        )
+    cases = find_batch_cases(options.source, _images_of_a_case(spec), options.output)
     _require_other_folder(options.source, options.output)
     run = _options(options, spec)
-    own = Targets(table=options.output / TABLE, picture=options.output / "pictures" / "case.png")
-    with writable(own):
-        _run(options, progress, spec, cases, run)
+    own = Targets(table=options.output / TABLE, picture=options.output / PICTURES / "case.png")
+    busy = f"Another batch is writing into {options.output}; wait for its end, or choose another folder."
+    with writable(own), locked(options.output / LOCK, busy):
+        try:
+            _clear_away(options.output)
+            _run(options, progress, spec, cases, run)
+        finally:
+            with suppress(OSError):  # Windows keeps it while it is open
+                (options.output / LOCK).unlink()
 
 
-def _options(options: argparse.Namespace, spec: ModelSpec) -> Callable[[BatchCase], AnyOptions]:
+def _images_of_a_case(spec: ModelSpec) -> int | None:
+    """How many files a case has; None where it has as many as it has frames."""
+    if spec.classes is None:
+        return len(spec.channels)
+    if spec.classes.sequence:
+        return None
+    picture = spec.classes.dimensions == 2 and len(spec.channels) == 3  # one file's colours
+    return 1 if picture else len(spec.channels)
+
+
+def _clear_away(folder: Path) -> None:
+    """Remove what a killed batch has left half written; nobody else writes here now."""
+    for place in (folder, folder / PICTURES, folder / RECORDS):
+        for part in place.glob(f"{UNFINISHED}*"):
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+
+
+def _options(options: argparse.Namespace, spec: ModelSpec) -> Callable[[BatchCase], Options]:
     """The options of a case, by the model's task."""
     classes = spec.classes
-    if spec.task == DETECTION:
-        _require_looking_kinds(options)
-        if options.slice or options.each_slice or options.covariates or options.mirror or options.overlap is not None:
-            raise InputError(
-                f"The model {spec.name} is a detector, which takes no --slice, --each-slice, --covariates, --mirror or "
-                "--overlap; leave these out."
-            )
-        found = DetectOptions()
-        return lambda case: found
-    if classes is None:
+    if classes is None and (options.slice or options.each_slice or options.covariates):
+        what = "segments images" if spec.task == "segmentation" else "finds things"
+        raise InputError(
+            f"The model {spec.name} {what}; leave out --slice, --each-slice and --covariates, for models that classify."
+        )
+    if spec.task == "segmentation":
         wrong = sorted({".json", ".csv"} & set(options.kind or ()))
-        if wrong or options.slice or options.each_slice or options.covariates:
-            what = f"--kind {wrong[0]}" if wrong else "--slice, --each-slice and --covariates"
-            raise InputError(f"The model {spec.name} segments images; leave out {what}, for models that classify.")
+        if wrong:
+            raise InputError(
+                f"The model {spec.name} segments images; leave out --kind {wrong[0]}, for models that classify."
+            )
         run = RunOptions(
             mirror=options.mirror,
             postprocess=not options.no_postprocess,
@@ -88,15 +116,18 @@ def _options(options: argparse.Namespace, spec: ModelSpec) -> Callable[[BatchCas
             engine=options.engine,
         )
         return lambda case: run
-    _require_looking_kinds(options)
+    if options.kind and set(options.kind) - set(SAID_KINDS):
+        what = "A classification is" if classes else "Findings are"
+        raise InputError(f"{what} written as {', '.join(SAID_KINDS)}; choose these with --kind.")
+    if classes is None:
+        if options.mirror or options.no_postprocess or options.overlap is not None:
+            raise InputError(
+                f"The model {spec.name} is a detector, which takes no --mirror, --overlap or --no-postprocess; leave "
+                "these out."
+            )
+        return lambda case: DetectOptions()
     look = ClassifyOptions(slices=chosen_slices(options))
     return lambda case: replace(look, covariates=covariates_for(options.covariates, classes, case.name))
-
-
-def _require_looking_kinds(options: argparse.Namespace) -> None:
-    if options.kind and set(options.kind) - set(LOOKING_KINDS):
-        known = ", ".join(LOOKING_KINDS)
-        raise InputError(f"A classification, or findings, are written as {known}; choose these with --kind.")
 
 
 def _run(
@@ -104,7 +135,7 @@ def _run(
     progress: Progress,
     spec: ModelSpec,
     cases: Sequence[BatchCase],
-    run: Callable[[BatchCase], AnyOptions],
+    run: Callable[[BatchCase], Options],
 ) -> None:
     if options.own_process:
         import_monai_for_inference()
@@ -115,9 +146,10 @@ def _run(
     from MedAILib.models.open import open_model  # PyTorch and MONAI: seconds that a wrong call need not wait for
 
     model = open_model(spec.source, options.device, options.trust_code)
-    kinds = tuple(options.kind or [".nii.gz" if spec.task == SEGMENTATION else ".json"])
+    kinds = tuple(options.kind or [".nii.gz" if spec.task == "segmentation" else ".json"])
     identity = {"model": tree_sha256(spec.source), "kinds": kinds, "medai": VERSION}
     writer = _CaseWriter(options.output, kinds, spec)
+    reader = partial(_read, spec)
     on_gpu = find_device(options.device).type != "cpu"
 
     def wanted(volume: Volume) -> int:
@@ -126,16 +158,15 @@ def _run(
             return 0
         return (parts.beside_gpu(False) if on_gpu else parts.on_cpu() - parts.weights) - parts.input
 
-    batch = Batch(options.output, model, run, writer.write, identity, options.resume, options.workers, wanted)
+    batch = Batch(options.output, model, run, reader, writer.write, identity, options.resume, options.workers, wanted)
     facts = {"Model": f"{spec.title} {spec.version}", "Started": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"}
     done: dict[str, Row] = {}
 
     def told(row: Row) -> None:
         done[row.case] = row
-        pictures = {name: f"pictures/{name}.png" for name, row in done.items() if row.state != "failed"}
-        names = [label.name for label in spec.labels] if spec.classes is None else list(spec.classes.names)
-        names = list(spec.findings) if spec.task == DETECTION else names
-        write_overview([done[case.name] for case in cases if case.name in done], pictures, facts, names, options.output)
+        pictures = {name: f"{PICTURES}/{name}.png" for name, row in done.items() if row.state != "failed"}
+        rows = [done[case.name] for case in cases if case.name in done]
+        write_overview(rows, pictures, facts, (spec.task, _columns(spec)), options.output)
 
     rows = run_batch(batch, cases, progress, told)
     failed = [row.case for row in rows if row.state == "failed"]
@@ -149,13 +180,26 @@ def _run(
         )
 
 
+def _columns(spec: ModelSpec) -> list[str]:
+    """What a case's figures are of: structures or classes."""
+    if spec.classes is not None:
+        return list(spec.classes.names)
+    return list(spec.findings) if spec.task == "detection" else [label.name for label in spec.labels]
+
+
+def _read(spec: ModelSpec, case: BatchCase, progress: Progress) -> Volume:
+    return read_looked_at(case.images, None, spec, progress)
+
+
 class _CaseWriter:
     """Writes one case's results under the case's name into the batch's folder."""
 
     def __init__(self, folder: Path, kinds: tuple[str, ...], spec: ModelSpec) -> None:
         self._folder, self._kinds, self._spec = folder, kinds, spec
 
-    def write(self, case: BatchCase, volume: Volume, result: AnyResult) -> tuple[str, ...]:
+    def write(
+        self, case: BatchCase, volume: Volume, result: Segmentation | Classification | Detections
+    ) -> tuple[str, ...]:
         """Write every kind of file that was asked for, and the case's picture.
 
         Returns:
@@ -164,11 +208,11 @@ class _CaseWriter:
         Raises:
             OutputError: one can't be written, or does not suit the image.
         """
-        from MedAILib.batch.run import decision_of, findings_told
-        from MedAILib.batch.thumbnail import write_decision, write_thumbnail
+        from MedAILib.batch.run import decision_of
+        from MedAILib.batch.thumbnail import write_decision, write_findings, write_thumbnail
 
         wanted: dict[str, Path] = {}
-        picture = self._folder / "pictures" / f"{case.name}.png"
+        picture = self._folder / PICTURES / f"{case.name}.png"
         places = [self._folder / f"{case.name}{kind}" for kind in self._kinds]
         if isinstance(result, Classification):
             for place in places:
@@ -179,7 +223,7 @@ class _CaseWriter:
             for place in places:
                 wanted |= detection_targets(place, volume).named()
             write_found(result, volume, DetectionTargets(**wanted))
-            write_decision(volume, findings_told(result), picture)
+            write_findings(volume, result, picture)
         else:
             for place in places:
                 wanted |= targets_for(place, volume).named()

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def run_classify(options: argparse.Namespace, progress: Progress) -> None:
     spec = read_spec(find_model(options.model))
     if spec.classes is None:
         raise SpecError(f"The model {spec.name} is for {spec.task}, it does not classify; use another command.")
-    volume = _read(options, spec.classes, spec, progress)
+    volume = read_looked_at(options.inputs, options.series, spec, progress)
     run = replace(run, covariates=covariates_for(options.covariates, spec.classes, options.inputs[0].name))
     targets = _targets(options, volume, run)
     with writable(targets, files_of(options.inputs, volume)):
@@ -72,13 +73,14 @@ def _explain(options: argparse.Namespace) -> Explain | None:
     return Explain(options.method or "grad-cam", options.explain_class)
 
 
-def _read(options: argparse.Namespace, classes: Classes, spec: ModelSpec, progress: Progress) -> Volume:
+def read_looked_at(inputs: Sequence[Path], series: str | None, spec: ModelSpec, progress: Progress) -> Volume:
     """The image; for a model of sequences one input is a clip and several are its frames, for others its channels."""
-    if classes.sequence and len(options.inputs) == 1:
-        return read_clip(options.inputs[0], options.series, progress)
-    if classes.sequence and len(spec.channels) == 1:
-        return read_frames(options.inputs, progress)
-    return read_channels(options.inputs, options.series, progress)
+    sequence = spec.classes is not None and spec.classes.sequence
+    if sequence and len(inputs) == 1:
+        return read_clip(inputs[0], series, progress)
+    if sequence and len(spec.channels) == 1:
+        return read_frames(inputs, progress)
+    return read_channels(inputs, series, progress)
 
 
 def covariates_for(path: Path | None, classes: Classes, case: str) -> dict[str, float]:

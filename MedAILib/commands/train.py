@@ -13,7 +13,6 @@ from MedAILib.commands.train_generator import planned_generator, run_train_gener
 from MedAILib.commands.train_options import stops_early
 from MedAILib.commands.train_segmentation import run_train_segmentation
 from MedAILib.errors import InputError
-from MedAILib.models.device import find_device
 from MedAILib.progress import Progress
 from MedAILib.training.classification_samples import require_png
 from MedAILib.training.classification_task import ClassificationTask
@@ -21,6 +20,7 @@ from MedAILib.training.detection_task import DetectionTask
 from MedAILib.training.export import require_place
 from MedAILib.training.generation_task import GenerationTask
 from MedAILib.training.plan_classifier import has_classes, is_labelled
+from MedAILib.training.processes import is_first, own_device, process_count, together
 from MedAILib.training.task import is_task, read_task
 
 # Kinds by which a task may be called that is to be planned; it has the output folder's name then.
@@ -30,17 +30,28 @@ SEGMENTATION, CLASSIFICATION, GENERATION = "segmentation", "classification", "ge
 def run_train(options: argparse.Namespace, progress: Progress) -> None:
     """Train a task, write the model as a bundle, and validate what was written (a classifier: while it is trained).
 
+    In several processes (`torchrun`) the first alone writes and tells; each takes its part of every batch.
     Checkpoints stand in a folder beside the bundle (`<bundle>.training`), for `--resume`.
 
     Raises:
         MedAIError: the task, the data or the output folder is at fault.
         Cancelled: by `progress`; `--resume` goes on from the last whole epoch.
     """
-    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # what goes wrong is told once, by the command line
+    engines = logging.getLogger("ignite")
+    engines.addHandler(logging.NullHandler())
+    engines.propagate = False  # an error is told once, by the command line
+    device = own_device(options.device)
+    with together(device):
+        if not is_first():
+            options.quiet, progress = True, Progress()
+        _run_task(options, device, progress)
+
+
+def _run_task(options: argparse.Namespace, device: torch.device, progress: Progress) -> None:
+    """Train the task that is named or planned, on this process's device."""
     _require_together(options)
     if options.fold != "all" or not (options.output / "medai.json").is_file():  # an ensemble takes its own place
         require_place(options.output)
-    device = find_device(options.device)
     task = read_task(options.task) if is_task(options.task) else None
     if isinstance(task, ClassificationTask):
         run_train_classifier(options, task, device, _machine(device), progress)
@@ -77,6 +88,7 @@ def _require_together(options: argparse.Namespace) -> None:
 
 
 def _machine(device: torch.device) -> str:
+    one = f"{os.cpu_count()} CPU cores ({platform.machine()})"
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+        one = torch.cuda.get_device_name(device)
+    return one if process_count() == 1 else f"{process_count()} processes, {one}"

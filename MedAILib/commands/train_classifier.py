@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from MedAILib.bundle_plan import plan_of
-from MedAILib.commands.train_options import stops_early, tell_choices, write_task
+from MedAILib.commands.train_options import program, stops_early, tell_choices, write_task
 from MedAILib.config import Config
 from MedAILib.errors import InputError
 from MedAILib.models.store import find_model
 from MedAILib.progress import Progress
 from MedAILib.training.checkpoint import require_room
+from MedAILib.training.choices import ASKED
 from MedAILib.training.classification import Bench, new_network
 from MedAILib.training.classification_card import ClassifierRecord, write_classifier_card
 from MedAILib.training.classification_choices import class_choices
@@ -25,9 +26,10 @@ from MedAILib.training.cross_validation import Calibration, ClassData, split_fol
 from MedAILib.training.export import Contents, licence_text, write_model
 from MedAILib.training.initial import freeze_stages, load_initial
 from MedAILib.training.labelled_images import check_images, find_labelled_images, numbered, part_of, require_classes
-from MedAILib.training.plan import ASKED
 from MedAILib.training.plan_classifier import plan_classifier
+from MedAILib.training.precision import type_told
 from MedAILib.training.prepared_images import prepare_images
+from MedAILib.training.processes import is_first
 from MedAILib.training.synthetic import made_images
 from MedAILib.training.task import is_task
 from MedAILib.training.task_settings import with_words
@@ -62,19 +64,24 @@ def run_train_classifier(
         write_task(task, place / "task.json")
     if options.plan_only and is_task(options.task):  # one that was planned is told already
         tell_choices(f"The task '{task.name}'", class_choices(task, data, _asked(options)), options.quiet)
-    if options.show_augmentation is not None:
+    if options.show_augmentation is not None and is_first():
         write_class_samples(task, data, options.show_augmentation)
     if stops_early(options):
         return
     bench = Bench(place, str(device), options.resume, "", initial)
     trained = train_classifier(task, data, bench, progress)
-    command = f"medai train {options.task} --data {shlex.quote(options.data.name)} -o {shlex.quote(folder.name)}"
+    if not is_first():
+        return
+    command = (
+        f"{shlex.join(program())} {options.task} --data {shlex.quote(options.data.name)} -o {shlex.quote(folder.name)}"
+    )
     command += f" --epochs {options.epochs}" if options.epochs else ""
     command += "".join(f" --set {shlex.quote(word)}" for word in options.set)
     configs = {"metadata": metadata(task, trained.calibration), "inference": inference(task)}
     command += f" --initial {shlex.quote(options.initial.name)}" if options.initial else ""
     start = initial.name if initial else ""
-    card = write_classifier_card(ClassifierRecord(task, data, trained, command, machine, start))
+    numbers = type_told(task.precision, device)
+    card = write_classifier_card(ClassifierRecord(task, data, trained, command, machine, start, numbers))
     weights = {key: value.half() if value.is_floating_point() else value for key, value in trained.weights.items()}
     write_model(Contents(configs, card, licence_text(task), weights), folder)
 

@@ -1,19 +1,18 @@
 """`medai train` for a task of the kind "detection": look at the data, plan or complete the task, train, validate."""
 
 import argparse
-import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from MedAILib.commands.train_options import program, stops_early, write_task
 from MedAILib.errors import InputError
 from MedAILib.models.open import open_model
 from MedAILib.models.store import find_model
-from MedAILib.output import whole_file
 from MedAILib.progress import Progress
 from MedAILib.training.boxed_images import (
     LISTS,
@@ -25,21 +24,25 @@ from MedAILib.training.boxed_images import (
     read_boxed,
 )
 from MedAILib.training.cases import Fault, split_cases
+from MedAILib.training.choices import Choice, told_choices
 from MedAILib.training.data_folder import patients_of, splits_of
 from MedAILib.training.detection import train_detector
 from MedAILib.training.detection_card import DetectorRecord, write_detector_card
-from MedAILib.training.detection_data import prepare_image
+from MedAILib.training.detection_data import Sample, prepare_image
 from MedAILib.training.detection_export import inference, metadata
+from MedAILib.training.detection_folds import merged_detections
 from MedAILib.training.detection_report import write_detector_evaluation
+from MedAILib.training.detection_samples import ROWS, write_boxed_samples
 from MedAILib.training.detection_task import DetectionTask
-from MedAILib.training.evaluate_detector import evaluate_detector
+from MedAILib.training.evaluate_detector import DetectorEvaluation, evaluate_detector
 from MedAILib.training.examine import digest_of, groups_of, require_sound
 from MedAILib.training.examine_boxes import BoxedFacts, examine_boxed
 from MedAILib.training.export import Contents, licence_text, write_model
 from MedAILib.training.intensities import intensity_entries
 from MedAILib.training.overrides import read_settings, require_kinds
-from MedAILib.training.plan import CPU, GPU, Choice, told_choices
 from MedAILib.training.plan_detection import plan_detector, plan_left, require_boxes
+from MedAILib.training.plan_grid import CPU, GPU
+from MedAILib.training.processes import is_first
 from MedAILib.training.segmentation import TrainingRun
 
 PLANNED = "detection"
@@ -78,7 +81,8 @@ def run_train_detector(
 ) -> None:
     """Train a detector, write it as a bundle, and validate what was written.
 
-    The task that was trained stands in `<bundle>.training/task.json`, to be edited and given back.
+    The task that was trained stands in `<bundle>.training/task.json`, to be edited and given back. `--fold all` judges
+    a network for each fold, with a report over all images, and writes one that has learnt from all of them.
 
     Raises:
         MedAIError: the task, the data, an option or the output folder is at fault, or a checkpoint is of another
@@ -91,34 +95,114 @@ def run_train_detector(
     task = _whole_task(options, task, settings, data, device)
     if data.splits:
         task = replace(task, folds=len(data.splits))
-    sides = _split(data, task, int(options.fold or 0))
-    require_boxes(data.facts, [case.name for case in sides.training], "training")
-    require_boxes(data.facts, [case.name for case in sides.validation], "validation")
-    configs = {"metadata": metadata(task), "inference": inference(task)}  # also says what is wrong with the network
-    folder: Path = options.output
-    place = folder.with_name(folder.name + ".training")
+    bench = _Bench(options, task, data, device, machine)
+    folds = range(task.folds) if options.fold == "all" else [int(options.fold or 0)]
+    every = [_split(data, task, fold) for fold in folds]
+    for sides in every:  # what a fold lacks is told before anything is written
+        require_boxes(data.facts, [case.name for case in sides.training], "training")
+        require_boxes(data.facts, [case.name for case in sides.validation], "validation")
+    inference(task)  # also says what is wrong with the network
+    place = _training_folder(options.output)
     if not options.resume:
-        _write_task(task, place / "task.json")
-    if options.plan_only:
+        write_task(task, place / "task.json")
+    if options.show_augmentation is not None and is_first():
+        shown = every[0].training[:ROWS]
+        names = [case.name for case in shown]
+        write_boxed_samples(task, _prepared(shown, bench, progress), names, options.show_augmentation)
+    if stops_early(options):
         return
+    if options.fold == "all":
+        _train_all(bench, every, progress)
+    else:
+        _train_fold(bench, (folds[0], every[0]), (place, options.output), progress)
+
+
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """What all folds of one training share."""
+
+    options: argparse.Namespace
+    task: DetectionTask
+    data: _Data
+    device: torch.device
+    machine: str
+
+
+def _training_folder(bundle: Path) -> Path:
+    return bundle.with_name(bundle.name + ".training")
+
+
+def _prepared(cases: Sequence[BoxedCase], bench: _Bench, progress: Progress) -> list[Sample]:
     samples = []
-    for number, case in enumerate(sides.training):
-        progress.step(number, len(sides.training), f"Preparing {case.name}")
-        samples.append(prepare_image(read_boxed(case, data.names), task))
+    for number, case in enumerate(cases):
+        progress.step(number, len(cases), f"Preparing {case.name}")
+        samples.append(prepare_image(read_boxed(case, bench.data.names), bench.task))
+    return samples
+
+
+def _learnt(
+    bench: _Bench, sides: _Sides, fold: int | None, place: Path, progress: Progress
+) -> tuple[Contents, DetectorRecord] | None:
+    """Train one network; of several processes the first alone has what is to be written."""
+    options, task = bench.options, bench.task
     initial = None if options.initial is None else find_model(str(options.initial))
-    run = TrainingRun(place, task.epochs, str(device), options.resume, initial, data.digest, data.groups)
-    weights = train_detector(task, samples, run, progress)
+    resume = options.resume and (options.fold != "all" or (place / "started.json").is_file())
+    run = TrainingRun(place, task.epochs, str(bench.device), resume, initial, bench.data.digest, bench.data.groups)
+    weights = train_detector(task, _prepared(sides.training, bench, progress), run, progress)
+    if not is_first():
+        return None
     halves = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
-    command = _command(options)
     names = [[case.name for case in part] for part in (sides.training, sides.validation)]
-    record = DetectorRecord(
-        task, names[0], names[1], int(options.fold or 0), command, machine, initial.name if initial else ""
-    )
-    contents = Contents(configs, write_detector_card(record, None), licence_text(task), halves)
+    start = initial.name if initial else ""
+    record = DetectorRecord(task, names[0], names[1], fold, _command(options), bench.machine, start)
+    configs = {"metadata": metadata(task), "inference": inference(task)}
+    return Contents(configs, write_detector_card(record, None), licence_text(task), halves), record
+
+
+def _train_fold(
+    bench: _Bench, fold: tuple[int, _Sides], places: tuple[Path, Path], progress: Progress
+) -> DetectorEvaluation | None:
+    """Train a fold, write its bundle, and validate that on the images kept aside.
+
+    Args:
+        bench: shared.
+        fold: its number and its images.
+        places: the folder of its checkpoints, and that of its bundle.
+        progress: hears of every step.
+
+    Returns:
+        None where another process is the first.
+    """
+    number, sides = fold
+    place, folder = places
+    learnt = _learnt(bench, sides, number, place, progress)
+    if learnt is None:
+        return None
+    contents, record = learnt
     write_model(contents, folder)
-    evaluation = evaluate_detector(open_model(folder, str(device)), sides.validation, data.names, progress)
+    model = open_model(folder, str(bench.device))
+    evaluation = evaluate_detector(model, sides.validation, bench.data.names, progress)
     write_model(replace(contents, card=write_detector_card(record, evaluation)), folder)
-    write_detector_evaluation(evaluation, place / "validation", command)
+    write_detector_evaluation(evaluation, place / "validation", record.command)
+    return evaluation
+
+
+def _train_all(bench: _Bench, every: Sequence[_Sides], progress: Progress) -> None:
+    """Train and judge a network for each fold; the model learns from all images, and its card has those figures."""
+    folder: Path = bench.options.output
+    place = _training_folder(folder)
+    evaluations = []
+    for number, sides in enumerate(every):
+        inside = place / f"fold_{number}"
+        found = _train_fold(bench, (number, sides), (inside, inside / "bundle"), progress)
+        evaluations += [] if found is None else [found]
+    learnt = _learnt(bench, _Sides(bench.data.cases, ()), None, place / "all", progress)
+    if learnt is None:
+        return
+    contents, record = learnt
+    whole = merged_detections(evaluations)
+    write_detector_evaluation(whole, place / "cross_validation", record.command)
+    write_model(replace(contents, card=write_detector_card(record, whole)), folder)
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -127,10 +211,8 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         InputError: an option that detectors do not have, or a value of a wrong kind.
     """
-    if options.fold is not None and not options.fold.isdecimal():
-        raise InputError(f"--fold {options.fold} is none for a detector; give a number from 0.")
-    if options.show_augmentation is not None:
-        raise InputError("--show-augmentation is for segmentation; leave it out.")
+    if options.fold not in (None, "all") and not options.fold.isdecimal():
+        raise InputError(f"--fold {options.fold} is none; give a number from 0, or all.")
     words = [*options.set, *([f"epochs={options.epochs}"] if options.epochs is not None else [])]
     settings = read_settings(words, DetectionTask)
     if "intensity" in settings:
@@ -230,16 +312,9 @@ def _split(data: _Data, task: DetectionTask, fold: int) -> _Sides:
     )
 
 
-def _write_task(task: DetectionTask, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as part:
-        text = json.dumps({"kind": "detection", **asdict(task)}, indent=2, ensure_ascii=False)
-        part.write_text(text + "\n", encoding="utf-8")
-
-
 def _command(options: argparse.Namespace) -> str:
     """The command line that repeats this training."""
-    words = ["medai", "train", str(options.task), "--data", options.data.name, "-o", options.output.name]
+    words = [*program(), str(options.task), "--data", options.data.name, "-o", options.output.name]
     words += ["--fold", options.fold or "0"] + (["--epochs", str(options.epochs)] if options.epochs else [])
     words += [word for pair in options.set for word in ("--set", pair)]
     return shlex.join(words + (["--initial", options.initial.name] if options.initial else []))

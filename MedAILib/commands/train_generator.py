@@ -7,18 +7,20 @@ from pathlib import Path
 
 import torch
 
-from MedAILib.commands.train_options import tell_choices, write_task
+from MedAILib.commands.train_options import program, tell_choices, write_task
 from MedAILib.errors import InputError
 from MedAILib.output import whole_file
 from MedAILib.progress import Progress
+from MedAILib.training.choices import ASKED
 from MedAILib.training.export import Contents, licence_text, write_model
 from MedAILib.training.generation import make_pictures, train_generator
 from MedAILib.training.generation_card import SHEET, GeneratorRecord, sample_sheet, write_generator_card
 from MedAILib.training.generation_export import inference, metadata
 from MedAILib.training.generation_task import GenerationTask
 from MedAILib.training.pictures import digest_of_pictures, read_pictures
-from MedAILib.training.plan import ASKED
 from MedAILib.training.plan_generator import plan_generator
+from MedAILib.training.precision import type_told
+from MedAILib.training.processes import is_first
 from MedAILib.training.segmentation import TrainingRun
 from MedAILib.training.task_settings import with_words
 
@@ -45,15 +47,16 @@ def run_train_generator(
     place = folder.with_name(folder.name + ".training")
     run = TrainingRun(place, task.epochs, str(device), options.resume, data_sha256=digest_of_pictures(pictures))
     weights = train_generator(task, pictures, run, progress)
+    if not is_first():
+        return
     write_task(task, place / "task.json")
-
     halves = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
     # As many as there are to compare with, by the very weights that are shipped.
     latents = torch.randn(
         min(max(len(pictures), 40), JUDGED_AT_MOST), task.latent, generator=torch.Generator().manual_seed(0)
     )
     made = make_pictures(task, halves, latents)
-    record = GeneratorRecord(task, pictures, made, _command(options), machine, part)
+    record = GeneratorRecord(task, pictures, made, _command(options), machine, part, type_told(task.precision, device))
     sheet = sample_sheet(made.numpy(), pictures.numpy())
     with whole_file(place / SHEET) as partial:
         partial.write_bytes(sheet)
@@ -79,6 +82,6 @@ def planned_generator(options: argparse.Namespace, progress: Progress) -> Genera
 
 def _command(options: argparse.Namespace) -> str:
     """The command line that repeats this training."""
-    words = ["medai", "train", str(options.task), "--data", options.data.name, "-o", options.output.name]
+    words = [*program(), str(options.task), "--data", options.data.name, "-o", options.output.name]
     words += [] if options.epochs is None else ["--epochs", str(options.epochs)]
     return shlex.join(words + [word for pair in options.set for word in ("--set", pair)])

@@ -7,16 +7,19 @@ from dataclasses import asdict
 from pathlib import Path
 
 from MedAILib.output import whole_file
-from MedAILib.training.plan import Choice, told_choices
+from MedAILib.training.choices import Choice, told_choices
+from MedAILib.training.processes import is_first, process_count
 from MedAILib.training.task import KINDS, Task
 
 
 def write_task(task: Task, path: Path) -> None:
-    """Write a task to be edited and given back.
+    """Write a task to be edited and given back; of several processes the first does.
 
     Raises:
         OutputError: the file can't be written.
     """
+    if not is_first():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = next(name for name, one in KINDS.items() if isinstance(task, one))
     with whole_file(path) as part:
@@ -28,6 +31,13 @@ def tell_choices(title: str, choices: Sequence[Choice], quiet: bool) -> None:
     """Print every choice with its reason on standard output, unless the user asked for silence."""
     if not quiet:
         print(f"{title}:\n{told_choices(choices)}", flush=True)
+
+
+def program() -> list[str]:
+    """The words that start this training: `medai train`, or several processes of it."""
+    if process_count() == 1:
+        return ["medai", "train"]
+    return ["torchrun", "--nproc-per-node", str(process_count()), "-m", "MedAILib", "train"]
 
 
 def stops_early(options: argparse.Namespace) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from MedAILib.commands.train_options import stops_early, tell_choices, write_task
+from MedAILib.commands.train_options import program, stops_early, tell_choices, write_task
 from MedAILib.errors import InputError
 from MedAILib.models.bundle import BundleModel
 from MedAILib.models.store import find_model
@@ -16,19 +16,22 @@ from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.training.card import TrainingRecord, write_card
 from MedAILib.training.cases import Split, split_cases
+from MedAILib.training.choices import ASKED
 from MedAILib.training.continued import like_model
 from MedAILib.training.data_folder import DataFolder, open_folder, prescribed_split, split_faults
 from MedAILib.training.evaluate import Evaluation, evaluate_segmentation
 from MedAILib.training.examine import CaseFacts, Examined, digest_of, examine_cases, groups_of, require_sound
-from MedAILib.training.export import Bundle, write_bundle
 from MedAILib.training.folds import merged, write_ensemble
 from MedAILib.training.initial import Quiet, require_start
 from MedAILib.training.overrides import read_settings, require_sense, wishes_of, with_settings
-from MedAILib.training.plan import ASKED, CPU, GPU, balanced_weights, plan_task, task_choices
+from MedAILib.training.plan import balanced_weights, plan_task, task_choices
+from MedAILib.training.plan_grid import CPU, GPU
 from MedAILib.training.precision import training_type
+from MedAILib.training.processes import is_first
 from MedAILib.training.report import write_evaluation
 from MedAILib.training.samples_picture import write_samples
 from MedAILib.training.segmentation import TrainingRun, train_segmentation
+from MedAILib.training.segmentation_export import Bundle, write_bundle
 from MedAILib.training.task import TASKS, SegmentationTask, read_task
 
 
@@ -90,7 +93,7 @@ def run_train_segmentation(options: argparse.Namespace, device: torch.device, ma
         write_task(task, _training_folder(options.output) / "task.json")
     if options.plan_only and given:
         tell_choices(f"The task '{task.name}'", task_choices(task, settings), options.quiet)
-    if options.show_augmentation is not None:
+    if options.show_augmentation is not None and is_first():
         write_samples(task, data.cases, options.show_augmentation, progress)
     if stops_early(options):
         return
@@ -164,8 +167,11 @@ def _split(bench: Bench, fold: int) -> Split:
     return split_cases(bench.data.cases, bench.task.folds, fold, bench.task.seed, bench.groups)
 
 
-def _train_fold(bench: Bench, fold: int, folder: Path, progress: Progress) -> Evaluation:
-    """Train one fold, write its bundle, and validate that on the cases kept aside."""
+def _train_fold(bench: Bench, fold: int, folder: Path, progress: Progress) -> Evaluation | None:
+    """Train one fold, write its bundle, and validate that on the cases kept aside.
+
+    Of several processes the first alone writes and validates; the others have None.
+    """
     options, task = bench.options, bench.task
     split = _split(bench, fold)
     initial = bench.initial
@@ -174,6 +180,8 @@ def _train_fold(bench: Bench, fold: int, folder: Path, progress: Progress) -> Ev
     resume = options.resume and (options.fold != "all" or (place / "started.json").is_file())
     run = TrainingRun(place, task.epochs, str(bench.device), resume, initial, digest_of(bench.facts), bench.groups)
     weights = train_segmentation(task, split, run, progress)
+    if not is_first():
+        return None
     half = training_type(task.precision, bench.device) != torch.float32
     record = TrainingRecord(
         task, split, _command(options, task), task.epochs, fold, bench.machine, half, initial.name if initial else ""
@@ -196,7 +204,10 @@ def _train_all(bench: Bench, progress: Progress) -> None:
     evaluations, members = [], []
     for fold in range(bench.task.folds):
         members.append(place / f"fold_{fold}" / "bundle")
-        evaluations.append(_train_fold(bench, fold, members[-1], progress))
+        evaluation = _train_fold(bench, fold, members[-1], progress)
+        evaluations += [] if evaluation is None else [evaluation]
+    if not is_first():
+        return
     whole = merged(evaluations)
     write_evaluation(whole, place / "cross_validation", _command(bench.options, bench.task))
     write_ensemble(bench.task, members, whole, folder)
@@ -204,7 +215,7 @@ def _train_all(bench: Bench, progress: Progress) -> None:
 
 def _command(options: argparse.Namespace, task: SegmentationTask) -> str:
     """The command line that repeats this training."""
-    words = ["medai", "train", str(options.task), "--data", options.data.name, "-o", options.output.name]
+    words = [*program(), str(options.task), "--data", options.data.name, "-o", options.output.name]
     words += ["--fold", options.fold or "0", "--epochs", str(task.epochs)]
     words += [word for pair in options.set for word in ("--set", pair)]
     return shlex.join(words + (["--initial", options.initial.name] if options.initial else []))

@@ -38,12 +38,14 @@ class Outlook:
     place: str = "cpu"
 
 
-def outlook(request: RunRequest, volume: Volume, status: WorkerStatus, destination: str, frames: int = 1) -> Outlook:
+def outlook(
+    request: RunRequest, volume: Volume | None, status: WorkerStatus, destination: str, frames: int = 1
+) -> Outlook:
     """What is to be expected of a run.
 
     Args:
         request: the run.
-        volume: its image, or the first of a sequence's.
+        volume: its image, or the first of a sequence's; None for a run that takes none.
         status: what the worker last said of itself.
         destination: the other computer that the worker runs on; empty for this one.
         frames: how many such images there are.
@@ -56,6 +58,8 @@ def outlook(request: RunRequest, volume: Volume, status: WorkerStatus, destinati
         spec = read_spec(find_model(request.model))
     except MedAIError:
         return Outlook(place=place)
+    if volume is None:
+        return Outlook(spec=spec, place=place)
     memory = memory_need(request, spec, volume, status, destination)
     found = concerns_before_run(volume, spec, request.options, memory)
     stops = [concern.text for concern in found if concern.severity == "stop"]

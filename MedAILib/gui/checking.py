@@ -1,12 +1,13 @@
 """A model compared with what is on record of it, by a thread; nothing here waits."""
 
 import threading
+import traceback
 from pathlib import Path
 
 from MedAILib.errors import MedAIError, ModelError
 from MedAILib.progress import Cancelled
 from MedAILib.store.adding import Verified, verify_model
-from MedAILib.worker.client import JobState
+from MedAILib.worker.client import JobState, WorkerDefect
 
 
 class Checking:
@@ -23,7 +24,7 @@ class Checking:
         # Guarded by the lock:
         self._state = JobState("running", f"Verifying {name}")
         self._found: Verified | None = None
-        self._error: MedAIError | None = None
+        self._error: Exception | None = None
         threading.Thread(target=self._live, name="MedAI verification", daemon=True).start()
 
     def poll(self) -> JobState:
@@ -42,6 +43,7 @@ class Checking:
 
         Raises:
             ModelError: the model is not as it came; says what to do.
+            WorkerDefect: by a defect.
             Cancelled: it was cancelled.
         """
         with self._lock:
@@ -53,13 +55,19 @@ class Checking:
 
     def _live(self) -> None:
         found: Verified | None = None
-        error: MedAIError | None = None
+        error: Exception | None = None
         try:
             found = verify_model(self._name, self._path)
         except MedAIError as fault:
             error = fault
         except OSError as fault:
             error = ModelError(f"The model '{self._name}' can't be read: {fault}.")
+        except BaseException:
+            self._end(None, WorkerDefect(traceback.format_exc()))
+            raise
+        self._end(found, error)
+
+    def _end(self, found: Verified | None, error: Exception | None) -> None:
         with self._lock:
             if self._state.state == "cancelled":
                 return

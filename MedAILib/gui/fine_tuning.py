@@ -4,7 +4,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from MedAILib.errors import InputError
 from MedAILib.gui.getting import Apart
+from MedAILib.store.adding import require_free_name
+from MedAILib.store.find import find_model
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,19 @@ class TrainingRequest:
     device: str = "auto"
     resume: bool = False
     settings: Sequence[str] = ()
+
+
+def training_request(folder, name, model="", *, epochs=0, device="auto", resume=False, settings=()) -> TrainingRequest:
+    """What is to be trained, from arguments as a user gives them.
+
+    Raises:
+        InputError: no folder or no name was given, the name is taken, or there is no such model.
+    """
+    if not str(folder) or not name:
+        raise InputError("A folder with a training set and a name for the new model are wanted; give both.")
+    require_free_name(name)
+    initial = str(find_model(model)) if model else ""
+    return TrainingRequest(str(folder), name, initial, epochs, device, resume, tuple(settings))
 
 
 class FineTuning(Apart):

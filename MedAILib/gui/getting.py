@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -93,6 +94,9 @@ class Apart:
             with self._lock:
                 self._error = ModelError(self._failed.format(error=error))
             self._end("")
+        except BaseException:
+            self._end(traceback.format_exc())
+            raise
 
     def _hear(self, lines: Iterable[str]) -> None:
         for line in lines:

@@ -7,11 +7,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import slicer
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
-from MedAILib.errors import InputError, MedAIError
+from MedAILib.errors import MedAIError
 from MedAILib.gui.before import Outlook, outlook
 from MedAILib.gui.checking import Checking
 from MedAILib.gui.diagnostics import diagnostics
@@ -33,8 +32,12 @@ class SceneRun(Protocol):
     request: RunRequest
 
     @property
-    def volume(self) -> Volume:
-        """The image, until it is submitted."""
+    def images(self) -> int:
+        """How many images it has: the frames of a sequence, else one."""
+
+    @property
+    def volume(self) -> Volume | None:
+        """The image, until it is submitted; None for a run that takes none."""
 
     def submit(self, client: WorkerClient) -> Followed:
         """Hand the image over."""
@@ -176,28 +179,56 @@ class ModelLogic(ScriptedLoadableModuleLogic):
 
     # For the modules' own logics
 
-    def _begin(self, run: SceneRun, listener: Listener, onWarnings) -> FollowedRun | None:
-        """Follow a run, if nothing speaks against it."""
+    def _begin(
+        self,
+        makeRun: Callable[..., SceneRun],
+        *arguments,
+        onDone=print,
+        onError=None,
+        onProgress=None,
+        onWarnings=None,
+        **options,
+    ) -> FollowedRun | None:
+        """Make a run of these arguments and options, and follow it, if nothing speaks against it.
+
+        Args:
+            makeRun: reads the scene.
+            arguments: of `makeRun`.
+            onDone: called with the new nodes once they are in the scene.
+            onError: called with what went wrong; None writes it to the log.
+            onProgress: called with each new state.
+            onWarnings: called before the run with what speaks against it, if anything does; returns whether to run
+                all the same. None writes it to the log, and runs.
+            options: of `makeRun`.
+
+        Returns:
+            The run; None where `onWarnings` was against it.
+
+        Raises:
+            MedAIError: the input or an option is at fault.
+        """
+        run = makeRun(*arguments, **options)
         volume = run.volume
-        before, grid, frames = self._outlook(run, volume), volume.geometry, _frames(run)
+        before, grid = self._outlook(run, volume), None if volume is None else volume.geometry
         del volume  # the run lets it go when it is done
         if before.warnings and not (onWarnings or log_all)(before.warnings):
             return None
         self._shared.join(self)
 
         def arrive(result) -> Arrival:
-            if before.spec is not None and followed.computed_s is not None:
-                seconds = followed.computed_s / frames
+            if before.spec is not None and grid is not None and followed.computed_s is not None:
+                seconds = followed.computed_s / run.images
                 keep_pace(run.request, before.spec, grid, before.place, self.destination(), seconds)
             return run.arrive(result)
 
-        followed = FollowedRun(run.submit(self._shared.worker()), run.obstacle, arrive, listener)
+        job = run.submit(self._shared.worker())
+        followed = FollowedRun(job, run.obstacle, arrive, listening(onDone, onError, onProgress))
         followed.expected_s = before.seconds
         return self._shared.follow(followed)
 
     def _runToEnd(self, run: SceneRun):
         """Run and wait; returns the new nodes."""
-        log_all(self._warnings(run))
+        log_all(self._outlook(run, run.volume).warnings)
         arrival = run.arrive(self._wait(run.submit(self._worker())))
         while True:
             try:
@@ -205,13 +236,9 @@ class ModelLogic(ScriptedLoadableModuleLogic):
             except StopIteration as stop:
                 return stop.value
 
-    def _outlook(self, run: SceneRun, volume: Volume) -> Outlook:
+    def _outlook(self, run: SceneRun, volume: Volume | None) -> Outlook:
         """What is to be expected of a run; raises InputError where it would be refused."""
-        return outlook(run.request, volume, self.workerStatus(), self.destination(), _frames(run))
-
-    def _warnings(self, run: SceneRun) -> "tuple[str, ...]":
-        """What speaks against a run; raises InputError where it would be refused."""
-        return self._outlook(run, run.volume).warnings
+        return outlook(run.request, volume, self.workerStatus(), self.destination(), run.images)
 
     def _worker(self) -> WorkerClient:
         self._shared.join(self)
@@ -243,32 +270,6 @@ def log_all(texts: Sequence[str]) -> bool:
     for text in texts:
         logging.warning(text)
     return True
-
-
-def node_of(nodeOrID: Any, what: str) -> Any:
-    """The node of an ID in Slicer's scene; a node as it is.
-
-    Raises:
-        InputError: the ID is no node's any more.
-    """
-    if not isinstance(nodeOrID, str):
-        return nodeOrID
-    node = slicer.mrmlScene.GetNodeByID(nodeOrID)
-    if node is None:
-        raise InputError(f"The {what} {nodeOrID} is not in the scene any more; choose another.")
-    return node
-
-
-def nodes_of(nodesOrIDs: Any, what: str) -> list[Any]:
-    """The nodes of one node or ID, or of a list of them; see `node_of`."""
-    several = isinstance(nodesOrIDs, Sequence) and not isinstance(nodesOrIDs, str)
-    return [node_of(item, what) for item in (nodesOrIDs if several else [nodesOrIDs])]
-
-
-def _frames(run: SceneRun) -> int:
-    """How many images a run has: those of a sequence, else one."""
-    frames = getattr(run, "frames", None)
-    return 1 if frames is None else int(frames.count)
 
 
 def _logError(error: Exception):

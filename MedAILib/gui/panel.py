@@ -1,16 +1,13 @@
-"""What the panels of all of MedAI's modules share: models, images, device, worker, one run at a time, its log.
+"""What the panels of all of MedAI's modules share: the parameters, the inputs of the model, and its runs.
 
 A module's widget says what is its own: `class MedAISegmentWidget(ModelPanel)`. Its `.ui` file has the widgets named
-here, by these names, beside its own.
+here and in the parts that a panel is put together from, by these names, beside its own.
 """
 
-import logging
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import qt
 import slicer
 import slicer.util
 import vtk
@@ -20,32 +17,28 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
 from MedAILib.errors import MedAIError
-from MedAILib.gui.ask import ask, nobody_waits
-from MedAILib.gui.devices import device_choices, nvidia_cards
+from MedAILib.gui.consent import is_allowed, runs_all_the_same
+from MedAILib.gui.current_run import CurrentRun
 from MedAILib.gui.follow import FollowedRun
+from MedAILib.gui.image_selectors import CHANNELS, MAX_CHANNELS, name_selectors
 from MedAILib.gui.logic import ModelLogic
-from MedAILib.gui.models import ModelEntry, ModelPicker, licence_question
+from MedAILib.gui.messages import Messages
+from MedAILib.gui.model_buttons import ModelButtons
+from MedAILib.gui.model_picker import ModelPicker
+from MedAILib.gui.nodes import is_there
 from MedAILib.gui.packages import ensure_packages, slicer_tools, slow_torch
-from MedAILib.gui.trust import allow, trust_code, untrusted_scripts
-from MedAILib.gui.words import progress_text, size_text, time_text, worker_text
+from MedAILib.gui.trust import trust_code
+from MedAILib.gui.words import time_text
+from MedAILib.gui.worker_controls import WorkerControls
 from MedAILib.spec import ModelSpec
-from MedAILib.worker.client import JobState, WorkerDefect
-
-# How many input channels the panel has a selector for; the Python console has no such limit.
-MAX_CHANNELS = 8
-# States of models (`ModelEntry.state`) of which there is something on record.
-KEPT = ("built in", "installed")
-# The parameters and selectors of the images, in the order of a model's channels.
-CHANNELS = ("inputVolume", *(f"inputVolume{number}" for number in range(2, MAX_CHANNELS + 1)))
 
 
 class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """Shows the parameters, starts and follows a run, and says how it stands.
+    """Shows the parameters, starts a run of them, and brings all parts in line with both.
 
     A module's own widget gives the name of its `.ui` file, makes its logic, and overrides `connectOwn`, `arguments`,
     `begin`, `showResults`, and where it has more to say `ownHindrance`, `imagesNeeded`, `updateOwn`, `inputNames`,
-    `inputsDependOn`,
-    `showInputs`.
+    `inputsDependOn`, `showInputs`.
     """
 
     UI = ""
@@ -54,7 +47,7 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic: Any = None  # first, since the base class may call setup
         self._parameterNode: Any = None
         self._parameterNodeGuiTag = None
-        self._run: FollowedRun | None = None
+        self._current: Any = None
         self._lastArguments: dict[str, Any] | None = None
         self._inputsShown: Any = None
         VTKObservationMixin.__init__(self)
@@ -107,45 +100,34 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self):
         super().setup()
-        uiWidget = slicer.util.loadUI(self.resourcePath(self.UI))
-        self.layout.addWidget(uiWidget)
-        self.ui = slicer.util.childWidgetVariables(uiWidget)
-        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self._uiWidget = slicer.util.loadUI(self.resourcePath(self.UI))
+        self.layout.addWidget(self._uiWidget)
+        self.ui = ui = slicer.util.childWidgetVariables(self._uiWidget)
+        self._uiWidget.setMRMLScene(slicer.mrmlScene)
 
         self.logic = self.makeLogic()
-        self._uiWidget = uiWidget
-        self._picker = ModelPicker(self.ui.modelSearchBox, self.ui.modelList, self.ui.modelDetails, self._onModelPicked)
+        self._messages = Messages(ui, lambda log: self.logic.diagnostics(self._modelName(), log))
+        self._current = CurrentRun(ui, self._messages, self._update)
+        self._picker = ModelPicker(ui.modelSearchBox, ui.modelList, ui.modelDetails, self._onModelPicked)
         self._picker.fill(self.logic.models())
-        self._fillDevices()
-        self.ui.workerCommandLineEdit.text = self.logic.workerCommand()
-        self._sayDestination()
+        self._models = ModelButtons(ui, self._picker, self.logic, self._current, self._messages, self._chooseModel)
+        self._worker = WorkerControls(ui, self.logic, self._messages, self._onDevicePicked)
 
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneEndClose)
 
-        self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
-        self.ui.cancelButton.connect("clicked(bool)", self.onCancelButton)
-        self.ui.runAgainButton.connect("clicked(bool)", self.onRunAgainButton)
-        self.ui.getModelButton.connect("clicked(bool)", self.onGetModelButton)
-        self.ui.addModelButton.connect("clicked(bool)", self.onAddModelButton)
-        self.ui.verifyModelButton.connect("clicked(bool)", self.onVerifyModelButton)
-        self.ui.removeModelButton.connect("clicked(bool)", self.onRemoveModelButton)
-        self.ui.modelFolderButton.connect("clicked(bool)", self.onModelFolderButton)
-        self.ui.deviceComboBox.connect("currentIndexChanged(int)", self._onDevicePicked)
-        self.ui.freeMemoryButton.connect("clicked(bool)", self.onFreeMemoryButton)
-        self.ui.restartWorkerButton.connect("clicked(bool)", self.onRestartWorkerButton)
-        self.ui.workerCommandLineEdit.connect("editingFinished()", self.onWorkerCommandEdited)
-        self.ui.copyDiagnosticsButton.connect("clicked(bool)", self.onCopyDiagnosticsButton)
+        ui.applyButton.connect("clicked(bool)", self.onApplyButton)
+        ui.runAgainButton.connect("clicked(bool)", self.onRunAgainButton)
         self.connectOwn()
         self.initializeParameterNode()
 
     def cleanup(self):
         """Leave the worker when the panel goes: Slicer closes, or the module is reloaded."""
         self.removeObservers()
-        if self._run is not None:
-            self._run.cancel()
+        if self._current is not None:
+            self._current.cancel()
         if self.logic is not None:
             self.logic.close()
 
@@ -162,6 +144,8 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for name in [name for name in sys.modules if name.split(".")[0] == "MedAILib"]:
             del sys.modules[name]
         super().onReload()
+
+    # The parameters
 
     def onSceneStartClose(self, caller, event):
         self.setParameterNode(None)
@@ -190,7 +174,18 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
         self._update()
 
-    # What the user does
+    def _onModelPicked(self, model):
+        self._chooseModel(model.name)
+
+    def _chooseModel(self, name):
+        if self._parameterNode:
+            self._parameterNode.model = name
+
+    def _onDevicePicked(self, name):
+        if self._parameterNode:
+            self._parameterNode.device = name
+
+    # A run
 
     def onApplyButton(self):
         self._start(self.arguments)
@@ -198,218 +193,60 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onRunAgainButton(self):
         self._start(lambda: self._lastArguments or {})
 
-    def onCancelButton(self):
-        if self._run is not None:
-            self._run.cancel()
-            self._say(_("Cancelling"))
-
-    def onModelFolderButton(self):
-        with slicer.util.tryWithErrorDisplay(_("The folder could not be opened as a model.")):
-            self._picker.askForFolder(self._uiWidget)
-
-    def onGetModelButton(self):
-        with slicer.util.tryWithErrorDisplay(_("The model could not be fetched.")):
-            model = self._picker.current()
-            if model is None or model.offer is None:
-                return
-            if ask(licence_question(model.offer), _("Get the model"), _("Don't get it"), _("MedAI: a model's licence")):
-                self._get(model.name)
-
-    def onAddModelButton(self):
-        with slicer.util.tryWithErrorDisplay(_("The model could not be added.")):
-            path = self._picker.askForArchive(self._uiWidget)
-            if path:
-                self._get(path)
-
-    def onVerifyModelButton(self):
-        with slicer.util.tryWithErrorDisplay(_("The model could not be verified.")):
-            model = self._picker.current()
-            if model is None or self._busy():
-                return
-            self._run = self.logic.verifyModelAsync(
-                model.name, onDone=self._onModelVerified, onError=self._onError, onProgress=self._onProgress
-            )
-            self._update()
-
-    def onRemoveModelButton(self):
-        with slicer.util.tryWithErrorDisplay(_("The model could not be removed.")):
-            model = self._picker.current()
-            if model is None:
-                return
-            question = _("{model} is removed from this computer; {size} become free.")
-            text = question.format(model=model.title, size=size_text(model.size_bytes))
-            if ask(text, _("Remove the model"), _("Keep it"), _("MedAI: remove a model")):
-                self._remove(model.name)
-
-    def onFreeMemoryButton(self):
-        self.logic.freeMemory()
-        self._log(_("The worker was asked to forget its models."))
-
-    def onRestartWorkerButton(self):
-        self.logic.restartWorker()
-        self._log(_("The worker was ended; the next run starts a new one."))
-
-    def onWorkerCommandEdited(self):
-        with slicer.util.tryWithErrorDisplay(_("The worker command could not be taken.")):
-            try:
-                self.logic.setWorkerCommand(self.ui.workerCommandLineEdit.text.strip())
-            except MedAIError as error:
-                self._show(error)
-            self._sayDestination()
-
-    def onCopyDiagnosticsButton(self):
-        text = self.logic.diagnostics(self._modelName(), self.ui.logText.toPlainText())
-        qt.QApplication.clipboard().setText(text)
-        self._say(_("The diagnostics are on the clipboard."))
-
-    def _onModelPicked(self, model: ModelEntry):
-        if self._parameterNode:
-            self._parameterNode.model = model.name
-
-    def _onDevicePicked(self, index):
-        if self._parameterNode and index >= 0:
-            self._parameterNode.device = self.ui.deviceComboBox.itemData(index)
-
-    def _get(self, source):
-        """Bring a model into the store; the panel follows it as it follows a run."""
-        if self._busy():
-            return
-        self._log(_("Getting {source}").format(source=source))
-        self._run = self.logic.getModelAsync(
-            source, onDone=self._onModelHere, onError=self._onError, onProgress=self._onProgress
-        )
-        self._update()
-
-    def _remove(self, name):
-        try:
-            self.logic.removeModel(name)
-        except MedAIError as error:
-            self._show(error)
-            return
-        self._picker.fill(self.logic.models())
-        if self._parameterNode and self._parameterNode.model == name:
-            self._parameterNode.model = ""
-        text = _("The model {name} was removed.").format(name=name)
-        self._say(text)
-        self._log(text)
-        self._update()
-
-    def _onModelVerified(self, found):
-        text = _("The model {name} is as it came (SHA-256 {digest}).")
-        if not found.recorded:
-            text = _("The model {name} has nothing on record to compare with (SHA-256 {digest}).")
-        text = text.format(name=found.name, digest=found.sha256)
-        self._say(text)
-        self._log(text)
-        self._update()
-
-    def _onModelHere(self, name):
-        self._picker.fill(self.logic.models())
-        if self._parameterNode:
-            self._parameterNode.model = name
-        self._say(_("The model {name} is ready.").format(name=name))
-        self._log(_("The model {name} is ready.").format(name=name))
-        self._update()
-
-    # A run
-
-    def _busy(self) -> bool:
-        return self._run is not None and not self._run.finished
+    @property
+    def _run(self) -> FollowedRun | None:
+        """The run that is followed, or was last."""
+        return self._current.run if self._current is not None else None
 
     def _start(self, makeArguments: "Callable[[], dict[str, Any]]"):
         """Begin a run; what the user can mend is said in one sentence, all else is a defect and shown as such."""
-        if self._busy():
+        if self._current.busy:
             return
         with slicer.util.tryWithErrorDisplay(_("The run could not be started."), waitCursor=True):
             try:
                 if not self.logic.workerCommand() and ensure_packages(slicer_tools()):
-                    self._log(_("Packages were installed."))
+                    self._messages.log(_("Packages were installed."))
                 arguments = makeArguments()
-                run = (
-                    None
-                    if not self._trusted(arguments)
-                    else self.begin(
-                        arguments,
-                        onDone=self._onDone,
-                        onError=self._onError,
-                        onProgress=self._onProgress,
-                        onWarnings=self._onWarnings,
-                    )
-                )
+                run = self._beginAllowed(arguments)
             except MedAIError as error:
-                self._show(error)
+                self._messages.show(error)
                 return
             if run is None:
-                self._say(_("Not run."))
-                self._log(_("Not run, as was chosen."))
+                self._messages.say(_("Not run."))
+                self._messages.log(_("Not run, as was chosen."))
                 return
-            self._run, self._lastArguments = run, arguments
-            advice = slow_torch(slicer_tools())
-            if advice:
-                self._log(advice)
-            about = "" if run.expected_s is None else _(", about {time}").format(time=time_text(run.expected_s))
-            image = self._imageNames(arguments)
-            self._log(_("{model} on {image}").format(model=arguments["model"], image=image) + about)
+            self._lastArguments = arguments
+            self._logStart(run, arguments)
         self._update()
 
-    def _trusted(self, arguments: "dict[str, Any]") -> bool:
-        """Whether the model may run: one that executes code of its own only with the user's word, asked for once."""
-        for script in untrusted_scripts(arguments["model"]):
-            with nobody_waits():
-                allowed = ask(script.question(), _("Allow it"), _("Don't run"), _("MedAI: a model's own code"))
-            if not allowed:
-                return False
-            allow(script)
-            self._log(_("You allow {model} to execute its code.").format(model=script.source))
+    def _beginAllowed(self, arguments) -> FollowedRun | None:
+        """Begin the run of these arguments, where the user lets the model run; else None."""
+        if not is_allowed(arguments["model"], self._messages):
+            return None
         code = trust_code(arguments["model"])
         if code:
             arguments["trustCode"] = code
-        return True
+        return self._current.follow(
+            lambda **listeners: self.begin(arguments, onWarnings=self._onWarnings, **listeners), self._onDone
+        )
+
+    def _logStart(self, run, arguments):
+        advice = slow_torch(slicer_tools())
+        if advice:
+            self._messages.log(advice)
+        about = "" if run.expected_s is None else _(", about {time}").format(time=time_text(run.expected_s))
+        ids = [arguments["sequenceNode"]] if "sequenceNode" in arguments else arguments["volumeNode"]
+        nodes = [slicer.mrmlScene.GetNodeByID(nodeID) for nodeID in ids]
+        image = " + ".join(node.GetName() for node in nodes if node is not None)
+        self._messages.log(_("{model} on {image}").format(model=arguments["model"], image=image) + about)
 
     def _onWarnings(self, texts: "Sequence[str]") -> bool:
-        """Ask whether to run all the same, in one box."""
-        for text in texts:
-            self._log(text)
-        with nobody_waits():
-            return ask("\n\n".join(texts), _("Run all the same"), _("Don't run"), _("MedAI: before the run"))
-
-    def _onProgress(self, state: JobState):
-        ui = self.ui
-        running = not state.finished
-        ui.progressBar.visible = running
-        ui.progressBar.maximum = state.total if state.total > 1 else 0
-        ui.progressBar.value = state.done
-        self._say(progress_text(state))
-        if not running:
-            for warning in state.warnings:
-                self._log(warning)
-            self._update()
+        return runs_all_the_same(texts, self._messages)
 
     def _onDone(self, nodes):
         with slicer.util.tryWithErrorDisplay(_("The result is in the scene but could not be shown.")):
             self.showResults(nodes)
-        self._fillDevices()
-        self._update()
-
-    def _onError(self, error: Exception):
-        self._update()
-        if self._run is not None and self._run.dropped:
-            self._say(str(error))
-            self._log(str(error))
-        else:
-            self._show(error)
-
-    def _show(self, error: Exception):
-        """Say what went wrong in the panel and in a message box, which does not keep the timer waiting."""
-        text = str(error)
-        if isinstance(error, WorkerDefect):
-            summary = _("The run failed by a defect of MedAI or of a library. The log has the details.")
-        else:
-            summary = text.partition("\nIts last words:")[0]
-        self._say(summary)
-        self._log(text)
-        details = {"detailedText": text} if summary != text else {}
-        qt.QTimer.singleShot(0, lambda: slicer.util.errorDisplay(summary, **details))
+        self._worker.showStatus()
 
     # What the panel shows
 
@@ -419,20 +256,15 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if parameters is not None:
             if self._modelName() != parameters.model:
                 self._picker.choose(parameters.model)
-            self._chooseDevice(parameters.device)
-            self._nameChannels()
-        running = self._busy()
+            self._worker.chooseDevice(parameters.device)
+            self._nameInputs()
+        running = self._current.busy
         hindrance = _("A run is under way; cancel it or wait.") if running else self._hindrance()
         self.ui.applyButton.enabled = not hindrance
         self.ui.applyButton.toolTip = hindrance or _("Run the model on the image.")
         self.ui.cancelButton.enabled = running
-        model = self._picker.current()
-        can = model is not None and model.offer is not None and not model.fault
-        self.ui.getModelButton.enabled = can and not running
-        self.ui.addModelButton.enabled = not running
-        self.ui.verifyModelButton.enabled = not running and model is not None and model.state in KEPT
-        self.ui.removeModelButton.enabled = not running and model is not None and model.state == "installed"
         self.ui.runAgainButton.enabled = self._lastArguments is not None and not running
+        self._models.update(running)
         self.updateOwn(running)
 
     def _hindrance(self) -> str:
@@ -453,78 +285,32 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return _("Choose an image for: {channels}").format(channels=", ".join(missing))
         return self.ownHindrance()
 
-    def _inputNodes(self) -> "list[Any]":
-        model = self._picker.current()
-        count = len(self.inputNames(model.spec)) if model is not None and model.spec is not None else 1
-        return [self._parameterNode.getValue(name) for name in CHANNELS[:count]]
-
-    def _nameChannels(self):
-        """One selector for each channel of the model, by the model's own name for it."""
-        model = self._picker.current()
-        spec = model.spec if model is not None else None
-        channels = tuple(self.inputNames(spec)) if spec is not None else (_("Image"),)
-        shown = (channels, self.inputsDependOn())
-        if shown == self._inputsShown:
-            return  # a section that the user folded stays so
-        self._inputsShown = shown
-        for number, name in enumerate(CHANNELS):
-            label, selector = getattr(self.ui, f"{name}Label"), getattr(self.ui, f"{name}Selector")
-            label.visible = selector.visible = number < len(channels)
-            if number < len(channels):
-                label.text = f"{channels[number]}:"
-        self.showInputs()
-
-    def _fillDevices(self):
-        status = self.logic.workerStatus()
-        self.ui.workerStateLabel.text = worker_text(status)
-        self.ui.deviceComboBox.blockSignals(True)
-        self.ui.deviceComboBox.clear()
-        for name, text in device_choices(nvidia_cards(), status.devices):
-            self.ui.deviceComboBox.addItem(text, name)
-        self.ui.deviceComboBox.blockSignals(False)
-        if self._parameterNode is not None:
-            self._chooseDevice(self._parameterNode.device)
-
-    def _sayDestination(self):
-        """Whoever sends images to another computer sees it before each run."""
-        destination = self.logic.destination()
-        text = _("For research use only. Not a medical device.")
-        if destination:
-            text = _("{notice} Images are sent to {destination}.").format(notice=text, destination=destination)
-        self.ui.researchUseLabel.text = text
-
-    def _chooseDevice(self, name):
-        combo = self.ui.deviceComboBox
-        index = combo.findData(name)
-        if index < 0:  # a scene from a computer with other cards
-            combo.addItem(name, name)
-            index = combo.count - 1
-        if combo.currentIndex != index:
-            combo.currentIndex = index
-
     def _modelName(self) -> str:
         model = self._picker.current()
         return model.name if model is not None else ""
 
-    def _imageNames(self, arguments) -> str:
-        ids = [arguments["sequenceNode"]] if "sequenceNode" in arguments else arguments["volumeNode"]
-        nodes = [slicer.mrmlScene.GetNodeByID(nodeID) for nodeID in ids]
-        return " + ".join(node.GetName() for node in nodes if node is not None)
+    def _spec(self) -> ModelSpec | None:
+        """What the chosen model says of itself; None where there is none or it can't be read."""
+        model = self._picker.current()
+        return model.spec if model is not None else None
 
-    def _say(self, text):
-        self.ui.statusLabel.text = text
+    def _inputNodes(self) -> "list[Any]":
+        spec = self._spec()
+        count = 1 if spec is None else len(self.inputNames(spec))
+        return [self._parameterNode.getValue(name) for name in CHANNELS[:count]]
 
-    def _log(self, text):
-        self.ui.logText.appendPlainText(f"{time.strftime('%H:%M:%S')}  {text}")
-        logging.info(text)
+    def _nameInputs(self):
+        """Show the inputs that the model takes, where it or they have changed; a section that was folded stays so."""
+        spec = self._spec()
+        names = (_("Image"),) if spec is None else tuple(self.inputNames(spec))
+        shown = (names, self.inputsDependOn())
+        if shown != self._inputsShown:
+            self._inputsShown = shown
+            name_selectors(self.ui, names)
+            self.showInputs()
 
 
 def bound_widgets(ui) -> "dict[str, Any]":
     """The widgets that the `.ui` file binds to parameters, by the parameters' names."""
     named = {widget.property(SlicerParameterNamePropertyName): widget for widget in vars(ui).values()}
     return {name: widget for name, widget in named.items() if name}
-
-
-def is_there(node) -> bool:
-    """Whether a parameter's node is there: a parameter may still know a node that has left the scene."""
-    return node is not None and node.GetScene() is not None

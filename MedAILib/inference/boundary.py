@@ -48,7 +48,7 @@ def largest_classes(planes: Iterable[Tensor], taps: list[Taps], half: bool) -> I
     for z, values in enumerate(planes):
         if z not in slices and z not in lasting:
             continue
-        current = _Plane.of(values, inside, half)
+        current = _Plane.of(values, inside, half, before)
         lone = [number for number, share in slices.get(z, []) if share == 0]
         between = [(number, share) for number, share in slices.get(z, []) if share > 0]
         for number in lone:
@@ -71,7 +71,7 @@ class _Plane:
         cells: the class that wins on a voxel (A, B) and those after it along the axes that are interpolated, or the
             largest number of their type where that is not sure.
         codes: the same around each of the input's voxels (A', B').
-        magnitude: the largest of all values.
+        winners: (A * B) int64, the class of the largest value, or of one of several equal ones.
         dtype: of labels.
     """
 
@@ -79,45 +79,59 @@ class _Plane:
     width: int
     cells: NDArray[Any]
     codes: NDArray[Any]
-    magnitude: float
+    winners: Tensor
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, values: Tensor, inside: list[Taps], half: bool) -> "_Plane":
-        winner, lead, largest = _leading(values)
-        sure = lead > (LEAD_HALF if half else LEAD_SINGLE) * largest
-        cells = winner.masked_fill_(~sure, torch.iinfo(winner.dtype).max).numpy()
+    def of(cls, values: Tensor, inside: list[Taps], half: bool, before: "_Plane | None") -> "_Plane":
+        """`before` is the plane before it, whose winners are mostly the same."""
+        dtype = torch.uint8 if len(values) < 256 else torch.int16
+        winners, lead, largest = _leading(values, None if before is None else before.winners)
+        unsafe = lead <= (LEAD_HALF if half else LEAD_SINGLE) * largest
+        cells = winners.to(dtype).masked_fill_(unsafe, torch.iinfo(dtype).max).view(values.shape[1:]).numpy()
         unsure = _nobody(cells)
         for axis, tap in enumerate(inside):
             if tap.between:
                 upper = np.take(cells, np.minimum(np.arange(1, tap.size + 1), tap.size - 1), axis)
                 cells = np.where(cells == upper, cells, unsure)
         codes = cells
-        for axis, tap in enumerate(inside):
+        for axis in (1, 0):  # number by number while there are few rows; these are copied whole
+            tap = inside[axis]
             codes = codes if tap.identity else np.take(codes, tap.low.numpy(), axis)
-        lowest, highest = values.aminmax()
-        magnitude = max(-float(lowest), float(highest))
-        return cls(values.flatten(1), values.shape[2], cells, codes, magnitude, _label_dtype(len(values)))
+        return cls(values.flatten(1), values.shape[2], cells, codes, winners, _label_dtype(len(values)))
 
 
 def _nobody(codes: NDArray[Any]) -> Any:
     return codes.dtype.type(np.iinfo(codes.dtype).max)
 
 
-def _leading(values: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Of (C, A, B): the class of the largest value, the first of equals; how far it leads; largest magnitude.
+def _leading(values: Tensor, guess: Tensor | None) -> tuple[Tensor, Tensor, float]:
+    """Of (C, A, B): the class of the largest value (A * B), any of equals; how far it leads; largest magnitude.
 
-    Classes are uint8 where that leaves a number free, else int16.
+    A right guess of most classes spares looking for them: only whether it is right is looked at everywhere.
     """
-    single, dtype = values.float(), torch.uint8 if len(values) < 256 else torch.int16
-    best, winner = single[0].clone(), torch.zeros(single.shape[1:], dtype=dtype)
-    second = torch.full_like(best, -torch.inf)
-    for number, one in enumerate(single[1:], start=1):
+    count = values[0].numel()
+    single = values.flatten(1).to(torch.float32, copy=True)
+    best, places = single.amax(dim=0), torch.arange(count)
+    if guess is None:
+        winners = _first_largest(single)
+    else:
+        winners = guess
+        wrong = torch.nonzero(single.view(-1).index_select(0, guess * count + places) != best)[:, 0]
+        if len(wrong):
+            winners = guess.index_copy(0, wrong, single.index_select(1, wrong).argmax(dim=0))
+    single.view(-1).index_fill_(0, winners * count + places, -torch.inf)
+    return winners, best - single.amax(dim=0), float(best.abs().max())
+
+
+def _first_largest(values: Tensor) -> Tensor:
+    """The class (int64) of the largest of float32 values (C, ...), the first of equals; by a running maximum."""
+    best, winner = values[0].clone(), torch.zeros(values.shape[1:], dtype=torch.int16)
+    for number, one in enumerate(values[1:], start=1):
         # Numbers rise, so that the last class to exceed all before it has the largest.
-        torch.maximum(winner, (one > best).to(dtype).mul_(number), out=winner)
-        torch.maximum(second, torch.minimum(best, one), out=second)
+        torch.maximum(winner, (one > best).to(torch.int16).mul_(number), out=winner)
         torch.maximum(best, one, out=best)
-    return winner, best - second, float(best.abs().max())
+    return winner.long()
 
 
 def _copied(planes: Iterable[Tensor], taps: list[Taps]) -> Iterator[tuple[int, Tensor]]:
@@ -127,7 +141,7 @@ def _copied(planes: Iterable[Tensor], taps: list[Taps]) -> Iterator[tuple[int, T
         slices.setdefault(low, []).append(number)
     for z, values in enumerate(planes):
         if z in slices:
-            labels = _leading(values)[0].to(_label_dtype(len(values)))
+            labels = _first_largest(values.float()).to(_label_dtype(len(values)))
             labels = taps[1].pick(taps[2].pick(labels, 1), 0)[None]
             yield from ((number, labels) for number in slices[z])
 
@@ -139,13 +153,12 @@ def _decided(lower: _Plane, upper: _Plane, shares: list[float], inside: list[Tap
     known = torch.from_numpy(np.where(unsure, lower.codes.dtype.type(0), lower.codes)).to(lower.dtype)
     results = [known.clone() for _ in shares]
     planes = [lower.values] if upper is lower else [lower.values, upper.values]
-    magnitude = max(lower.magnitude, upper.magnitude)
     step = max(1, BLOCK // len(lower.values))
     for first in range(0, len(places), step):
         part = places[first : first + step]
         around = _Around.places(part, unsure.shape[1], needed, inside, planes)
         for result, share in zip(results, shares, strict=True):
-            result.view(-1)[torch.from_numpy(part)] = around.largest(share, half, magnitude).to(result.dtype)
+            result.view(-1)[torch.from_numpy(part)] = around.largest(share, half).to(result.dtype)
     return results
 
 
@@ -174,6 +187,7 @@ class _Around:
         corners: (N, 4) numbers in V: lower and upper A, each with lower and upper B.
         share_a, share_b: (N,) of the upper ones, float64.
         count: V.
+        magnitude: the largest of the rows' values.
     """
 
     rows: Tensor
@@ -181,6 +195,7 @@ class _Around:
     share_a: Tensor
     share_b: Tensor
     count: int
+    magnitude: float
 
     @classmethod
     def places(
@@ -200,10 +215,13 @@ class _Around:
         voxels = np.flatnonzero(part) + top * along_b.size
         rows = torch.cat([torch.from_numpy(np.take(plane.numpy(), voxels, axis=1)).T.float() for plane in planes])
         corners = torch.stack([lower, lower + right, upper, upper + right], dim=1)
-        return cls(rows, corners, along_a.share[a], along_b.share[b], len(voxels))
+        lowest, highest = rows.aminmax()
+        magnitude = max(-float(lowest), float(highest))
+        return cls(rows, corners, along_a.share[a], along_b.share[b], len(voxels), magnitude)
 
-    def largest(self, share: float, half: bool, magnitude: float) -> Tensor:
+    def largest(self, share: float, half: bool) -> Tensor:
         """(N,) the class of the largest value, `share` of the way from the first plane to the second."""
+        magnitude = self.magnitude
         values = self._means(share)
         best = values.amax(dim=1)
         room = best.abs().mul_(LEAD_HALF if half else 0.0).add_(ERROR_SINGLE * magnitude + 2.0**-23)

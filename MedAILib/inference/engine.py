@@ -8,6 +8,7 @@ model and machine.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from typing import Any
 
 import torch
@@ -221,9 +222,13 @@ def trials_from_json(content: Any) -> dict[str, Trial]:
     found = {}
     for name, entry in content.items() if isinstance(content, dict) else ():
         try:
-            found[str(name)] = Trial(**entry)
+            trial = Trial(**entry)
         except TypeError:
             continue
+        numbers = (trial.usual_s, trial.offer_s, trial.open_s, trial.agreement)
+        whole = isinstance(trial.error, str) and all(isinstance(n, (int, float)) and isfinite(n) for n in numbers)
+        if whole and (trial.error or trial.offer_s > 0):
+            found[str(name)] = trial
     return found
 
 

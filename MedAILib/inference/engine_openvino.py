@@ -1,5 +1,6 @@
 """Networks by OpenVINO, on CPUs; this file alone knows that package, and is imported where it is to be used."""
 
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -15,11 +16,14 @@ sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 import openvino  # noqa: E402
 
+# Beside a conversion: the hash of what was written.
+CHECK = ".sha256"
+CHUNK = 1 << 22
 VERSION = openvino.__version__.partition("-")[0]
 
 
 def open_openvino(network: nn.Module, patch: Tensor, place: Path, half: bool, threads: int) -> Engine:
-    """A network for windows of one shape; converted once and kept in a file.
+    """A network for windows of one shape; converted once and kept in a file, again where that was damaged.
 
     Args:
         network: PyTorch's, on the CPU.
@@ -32,7 +36,7 @@ def open_openvino(network: nn.Module, patch: Tensor, place: Path, half: bool, th
         EngineError: OpenVINO does not take this network.
     """
     try:
-        if not place.is_file():
+        if not _is_whole(place):
             _convert(network, patch, place)
         compiled = openvino.Core().compile_model(
             str(place),
@@ -62,5 +66,24 @@ def _convert(network: nn.Module, patch: Tensor, place: Path) -> None:
         model = openvino.convert_model(network, example_input=patch.clone(), input=[list(patch.shape)])
     part = place.with_name(f"{place.stem}.{os.getpid()}.xml")
     openvino.save_model(model, part, compress_to_fp16=False)
-    part.with_suffix(".bin").replace(place.with_suffix(".bin"))
-    part.replace(place)
+    said = part.with_suffix(CHECK)
+    said.write_text(_check(part), encoding="utf-8")
+    for kind in (".bin", CHECK, ".xml"):
+        part.with_suffix(kind).replace(place.with_suffix(kind))
+
+
+def _is_whole(place: Path) -> bool:
+    """Whether a conversion is there as it was written, its weights too."""
+    try:
+        return place.is_file() and place.with_suffix(CHECK).read_text(encoding="utf-8") == _check(place)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _check(place: Path) -> str:
+    digest = hashlib.sha256()
+    for path in (place, place.with_suffix(".bin")):
+        with path.open("rb") as stream:
+            while chunk := stream.read(CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()

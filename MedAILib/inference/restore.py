@@ -1,12 +1,13 @@
 """From the network's output back to labels on the input's own grid, without ever holding full-size logits.
 
 Planes come in one after another; an input slice is decided as soon as the two planes around it are there. Where the
-largest class wins, `boundary` decides; for all else a plane is brought to the input's resolution in its own two axes
-first, and slices are interpolated between two of these.
+largest class wins, `boundary` decides on the CPU; for all else a plane is brought to the input's resolution in its own
+two axes first, and slices are interpolated between two of these. Planes on a GPU stay there: labels, and what else was
+asked for, alone come back.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,7 @@ def restore(
     arrays = _Arrays((sizes[0], sizes[1], sizes[2]))
     decided: list[NDArray[Any]] = []
     values = _deciding(planes.values, decision, decided) if decision.first else planes.values
-    _fill(arrays, values, taps, decision, (probabilities, uncertainty))
+    _fill(arrays, replace(planes, values=values), taps, decision, (probabilities, uncertainty))
     if decision.first:
         on_grid = np.stack(decided, axis=1)
         if tidy is not None:
@@ -143,16 +144,14 @@ def restore(
     )
 
 
-def _fill(
-    arrays: "_Arrays", values: Iterable[Tensor], taps: list[Taps], decision: Decision, wanted: tuple[bool, bool]
-) -> None:
+def _fill(arrays: "_Arrays", planes: Planes, taps: list[Taps], decision: Decision, wanted: tuple[bool, bool]) -> None:
     """Decide labels slice by slice, and keep probabilities and entropy where they are `wanted`."""
-    probabilities, uncertainty = wanted
+    (probabilities, uncertainty), values = wanted, planes.values
     shows = probabilities or uncertainty
     if decision.first and not shows:
         for _ in values:
             pass
-    elif decision.by_largest and not shows:
+    elif decision.by_largest and not shows and planes.device.type == "cpu":
         values = (_activate(plane, decision.activation) for plane in values) if decision.activation else values
         for slice_number, labels in largest_classes(values, taps, decision.half):
             arrays.labels_at(slice_number, labels)
@@ -172,14 +171,14 @@ def _fill(
 def decided_by(values: Tensor, decision: Decision) -> Tensor:
     """The labels (L, ...) of the network's raw output (C, ...), without a grid or clean-ups."""
     values = _activate(values, decision.activation) if decision.activation else values
-    return _decide(iter(values), len(values), decision)
+    return _decide(values, decision)
 
 
 def _deciding(planes: Iterable[Tensor], decision: Decision, decided: list[NDArray[Any]]) -> Iterator[Tensor]:
     """Hand planes on as they come, and keep what is decided on each."""
     for plane in planes:
         values = _activate(plane, decision.activation) if decision.activation else plane
-        labels = _decide(iter(values), len(values), decision).numpy()
+        labels = _decide(values, decision).cpu().numpy()
         decided.append(labels if labels.dtype == np.uint8 else labels.astype(np.uint16))
         yield plane
 
@@ -199,10 +198,16 @@ class _Blend:
             yield _rounded(values) if self.half else values
 
     def all(self) -> Tensor:
-        return torch.stack(list(self.channels()))
+        if self.upper.device.type == "cpu":
+            return torch.stack(list(self.channels()))
+        values = self.upper if self.share == 1 else torch.lerp(self.lower, self.upper, self.share)
+        return _rounded(values) if self.half else values
 
     def decide(self, decision: Decision) -> Tensor:
-        return _decide(self.channels(), len(self.upper), decision)
+        """Labels, channel by channel on the CPU, where these stay in its cache; on a GPU all at once."""
+        if self.upper.device.type == "cpu":
+            return _decided(self.channels(), len(self.upper), decision)
+        return _decide(self.all(), decision)
 
 
 class _Arrays:
@@ -218,17 +223,17 @@ class _Arrays:
         if self.labels is None:
             dtype = np.uint8 if values.dtype == torch.uint8 else np.uint16
             self.labels = np.zeros((len(values), *self.shape), dtype)
-        self.labels[:, number] = values.numpy()
+        self.labels[:, number] = values.cpu().numpy()
 
     def probabilities_at(self, number: int, values: Tensor) -> None:
         if self.probabilities is None:
             self.probabilities = np.zeros((len(values), *self.shape), np.float32)
-        self.probabilities[:, number] = values.numpy()
+        self.probabilities[:, number] = values.cpu().numpy()
 
     def uncertainty_at(self, number: int, values: Tensor) -> None:
         if self.uncertainty is None:
             self.uncertainty = np.zeros((1, *self.shape), np.float32)
-        self.uncertainty[0, number] = values.numpy()
+        self.uncertainty[0, number] = values.cpu().numpy()
 
     def clear(self, dimension: int, outside: NDArray[np.bool_]) -> None:
         for array in self.all():
@@ -285,14 +290,30 @@ def _activate(values: Tensor, activation: str) -> Tensor:
     return values.softmax(dim=0) if activation == "softmax" else values.sigmoid()
 
 
-def _decide(channels: Iterator[Tensor], count: int, decision: Decision) -> Tensor:
+def _decide(values: Tensor, decision: Decision) -> Tensor:
+    """As `_decided`, of values (C, A, B) on any device."""
+    if values.device.type == "cpu" or not decision.by_largest:
+        return _decided(iter(values), len(values), decision)
+    return first_largest(values)[None].to(torch.uint8 if len(values) <= 256 else torch.int16)
+
+
+def first_largest(values: Tensor) -> Tensor:
+    """The class (int16) of the largest of values (C, ...), the first of equals, in a few steps over all of them."""
+    # Of numbers that fall from class to class the largest is the first class's.
+    falling = torch.arange(len(values), 0, -1, dtype=torch.int16, device=values.device)
+    reached = (values == values.amax(dim=0)) * falling.view(-1, *(1 for _ in values.shape[1:]))
+    return len(values) - reached.amax(dim=0)
+
+
+def _decided(channels: Iterator[Tensor], count: int, decision: Decision) -> Tensor:
     """Class of the largest value (1, A, B), the first of equals; by priority (1, A, B); or a layer each (C, A, B)."""
     if decision.threshold is not None:
         return torch.stack([(values >= decision.threshold).to(torch.uint8) for values in channels])
     if decision.priority is not None:
         return _by_priority(channels, decision.priority)
     best = next(channels).clone()
-    labels = torch.zeros(best.shape, dtype=torch.uint8 if count <= 256 else torch.int16)
+    kind = torch.uint8 if count <= 256 else torch.int16
+    labels = torch.zeros(best.shape, dtype=kind, device=best.device)
     for number, values in enumerate(channels, start=1):
         labels.masked_fill_(values > best, number)
         torch.maximum(best, values, out=best)
@@ -301,13 +322,25 @@ def _decide(channels: Iterator[Tensor], count: int, decision: Decision) -> Tenso
 
 def _rounded(values: Tensor) -> Tensor:
     """From float64 to float16 at once; PyTorch would round to float32 in between."""
-    return torch.from_numpy(values.numpy().astype(np.float16))
+    if values.device.type == "cpu":
+        return torch.from_numpy(values.numpy().astype(np.float16))
+    return by_odd(values).half()
+
+
+def by_odd(values: Tensor) -> Tensor:
+    """From float64 to float32 so that rounding once more is as rounding once: what is between two is the odd one."""
+    single = values.float()
+    bits = single.view(torch.int32)
+    bits = bits - (single.double().abs() > values.abs()).int()  # towards zero
+    inexact = bits.view(torch.float32).double() != values
+    return (bits | inexact.int()).view(torch.float32)
 
 
 def _by_priority(channels: Iterator[Tensor], priority: tuple[int, ...]) -> Tensor:
     labels = torch.empty(0)
     for values, label in zip(channels, priority, strict=True):
         if not labels.numel():
-            labels = torch.zeros(values.shape, dtype=torch.uint8 if max(priority) <= 255 else torch.int32)
+            kind = torch.uint8 if max(priority) <= 255 else torch.int32
+            labels = torch.zeros(values.shape, dtype=kind, device=values.device)
         labels.masked_fill_(values.float().sigmoid() > 0.5, label)
     return labels[None]

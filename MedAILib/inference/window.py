@@ -20,6 +20,7 @@ from MedAILib.inference.agreement import Agreement
 from MedAILib.inference.memory import accumulator_dtype
 from MedAILib.progress import Progress
 
+CPU = torch.device("cpu")
 Network = Callable[[Tensor], Tensor]
 
 
@@ -67,11 +68,13 @@ class Planes:
         values: each (C, A, B), the network's raw output, in float32 (float16 where `slide` was asked for that); A and B
             are the two other working axes in order.
         accumulation: the number format that overlapping windows were summed in, for provenance.
+        device: where the values are, and labels are decided.
     """
 
     axis: int
     values: Iterator[Tensor]
     accumulation: str
+    device: torch.device = CPU
 
 
 def slide(
@@ -96,13 +99,15 @@ def slide(
         channels: number of the network's output channels.
         progress: told of each window; may cancel between two.
         half: sum in float16 and in the order of the axes, so that every bit is nnU-Net's.
-        sums: where overlapping windows are added up; None is the CPU. Planes come on the CPU all the same.
+        sums: where overlapping windows are added up, and planes come; None is the CPU.
         agreement: hears each pass of several (networks, mirrored copies) over each window, before windows are blended.
     """
     shape = tuple(image.shape[1:])
     roi = windows.size_for(shape)
     padding = [max(size - n, 0) for size, n in zip(roi, shape, strict=True)]
     before = [p // 2 for p in padding]
+    if sums is not None:
+        image = image.to(sums)  # once, instead of each window by itself
     if any(padding):
         pads = [n for p, b in zip(reversed(padding), reversed(before), strict=True) for n in (b, p - b)]
         image = _padded(image, pads, windows)
@@ -119,7 +124,7 @@ def slide(
     values = run.planes(axis, starts, channels, dtype)
     inner = tuple(slice(before[a], before[a] + shape[a]) for a in range(3) if a != axis)
     kept = (value[:, inner[0], inner[1]] for z, value in values if before[axis] <= z < before[axis] + shape[axis])
-    return Planes(axis, kept, str(dtype).removeprefix("torch."))
+    return Planes(axis, kept, str(dtype).removeprefix("torch."), weights.device)
 
 
 @dataclass(frozen=True)
@@ -156,11 +161,7 @@ class _Sliding:
                 output = self.window(corner).permute(axis + 1, 0, *(a + 1 for a in others))
                 where = (slice(second, second + self.roi[others[0]]), slice(third, third + self.roi[others[1]]))
                 for ring, part in _ring_parts(first, depth):
-                    place_of = sums[(ring, slice(None), *where)]
-                    if dtype == torch.float32:  # without a weighted copy
-                        place_of.addcmul_(output[part], weights[part][:, None])
-                    else:
-                        place_of += output[part] * weights[part][:, None]
+                    _add(sums[(ring, slice(None), *where)], output[part], weights[part])
                     counts[(ring, *where)] += weights[part]
                 done += 1
         self.progress.step(total, total, "Segmenting")
@@ -184,6 +185,20 @@ class _Sliding:
         if self.agreement is not None:
             self.agreement.settle(mean)
         return mean.to(self.weights.device).float()
+
+
+def _add(sums: Tensor, output: Tensor, weights: Tensor) -> None:
+    """Add an output (D, C, A, B), float32, times its weights (D, A, B), to the sums in their place.
+
+    In float16 the product is rounded to float32 and the sum once more, as nnU-Net has it.
+    """
+    if sums.dtype == torch.float32:
+        sums.addcmul_(output, weights[:, None])
+    elif sums.device.type != "cpu":
+        sums += output * weights[:, None]
+    else:  # plane by plane, so that what is in between stays in the processor's cache
+        for place, values, weight in zip(sums, output, weights.float(), strict=True):
+            place.copy_(torch.mul(values, weight).add_(place))
 
 
 def forwards(shape: tuple[int, ...], windows: Windows, mirror_axes: tuple[int, ...]) -> int:
@@ -213,7 +228,7 @@ def _finish(sums: Tensor, counts: Tensor, start: int, stop: int) -> Iterator[tup
     """Hand on the planes `start` to `stop` - 1 and clear their places in the ring."""
     depth = len(sums)
     for z in range(start, stop):
-        plane = torch.div(sums[z % depth], counts[z % depth]).cpu()
+        plane = torch.div(sums[z % depth], counts[z % depth])
         if not all_finite(plane):
             raise ModelError(
                 "The sums of the network's output are not finite; its outputs are too large to be added up."

@@ -1,23 +1,20 @@
 """A MONAI bundle as a model that runs, built by our own interpreter from an allow-list; nothing in it is executed."""
 
-import platform
-from dataclasses import asdict, replace
-from datetime import datetime, timezone
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import monai
-import numpy as np
 import torch
 
 from MedAILib.bundle_needs import code_needs, is_prompted
 from MedAILib.bundle_plan import BundlePlan
 from MedAILib.bundle_spec import IN_CHANNELS, OUT_CHANNELS, bundle_spec, output_names
-from MedAILib.errors import InputError, SpecError, UntrustedCodeError
-from MedAILib.inference.memory import is_out_of_memory
+from MedAILib.errors import SpecError, UntrustedCodeError
+from MedAILib.inference.memory import memory_told
 from MedAILib.inference.precision import computed_in, number_format
 from MedAILib.inference.restore import Decision
-from MedAILib.inference.segment import Recipe, Segmented, segment
+from MedAILib.inference.segment import Ahead, Recipe, Segmented, prepare_ahead, segment
 from MedAILib.models.engines import Engines
 from MedAILib.models.inferers import laying
 from MedAILib.models.networks import (
@@ -29,21 +26,18 @@ from MedAILib.models.networks import (
     window_multiple,
 )
 from MedAILib.models.postprocess import Finish, finish_plan
+from MedAILib.models.provenance import provenance
 from MedAILib.models.steps import is_resized_by_area, preprocessing_steps
 from MedAILib.models.trust import tree_sha256
 from MedAILib.models.values import changed, values_plan
-from MedAILib.models.weights import load_weights, network_weights, require_fit
+from MedAILib.models.weights import held_bytes, load_weights, network_weights, require_fit
 from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.results import Segmentation
 from MedAILib.reviewed_steps import NO_CLICKS, click_channels, merged_images
 from MedAILib.spec import ModelSpec
-from MedAILib.version import VERSION
 from MedAILib.volume import Volume
-
-# What a result says of the image it came from, where the image says so itself.
-SOURCE_KEYS = ("Modality", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 
 
 class BundleModel:
@@ -87,9 +81,13 @@ class BundleModel:
     @property
     def weights_bytes(self) -> int:
         """What its network's weights hold on their device."""
-        return sum(part.nbytes for part in (*self._network.parameters(), *self._network.buffers()))
+        return held_bytes(self._network)
 
-    def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation:
+    def prepare_ahead(self, volume: Volume, options: RunOptions, progress: Progress) -> Ahead | None:
+        """What `run` takes as `ahead`, made while another image is computed; raises as `run` does."""
+        return prepare_ahead(volume, self._recipe, options, progress)
+
+    def run(self, volume: Volume, options: RunOptions, progress: Progress, ahead: Ahead | None = None) -> Segmentation:
         """Segment a volume (C, K, J, I); the result stands on the volume's own grid.
 
         Raises:
@@ -99,16 +97,8 @@ class BundleModel:
         """
         if not isinstance(options, RunOptions):
             raise SpecError(f"The model {self.spec.name} segments images; it does not classify them.")
-        try:
-            with torch.inference_mode():
-                done = segment(volume, self._network, self._recipe, options, progress, self._engines)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise InputError(
-                f"Memory ran out while {self.spec.name} ran on {volume.name}; give a region of interest, or close "
-                "other programs."
-            ) from error
+        with memory_told(f"{self.spec.name} ran on {volume.name}"), torch.inference_mode():
+            done = segment(volume, self._network, self._recipe, options, progress, self._engines, ahead=ahead)
         return Segmentation(
             done.layers,
             self.spec.labels,
@@ -131,26 +121,14 @@ class BundleModel:
         return tuple(done.agreement.dice(layer, value) for layer, value in places)
 
     def _provenance(self, volume: Volume, options: RunOptions, done: Segmented) -> dict[str, str]:
-        said = asdict(options)
-        return {
-            "model": self.spec.name,
-            "version": self.spec.version,
+        more = {
             "sha256": self._sha256,
-            "input": volume.name,
-            **{f"input.{key}": volume.provenance[key] for key in SOURCE_KEYS if key in volume.provenance},
-            "device": str(done.device) if done.device.type == "cpu" else torch.cuda.get_device_name(done.device),
             "memory": "; ".join(done.gave_way) or "enough",
-            **{f"option.{key}": str(value) for key, value in said.items()},
             "precision": computed_in(number_format(done.device, options), done.engine.get("engine", "")),
             "accumulation": done.accumulation,
-            **done.engine,
-            "medai": VERSION,
-            "numpy": np.__version__,
-            "torch": torch.__version__,
             "monai": monai.__version__,
-            "python": platform.python_version(),
-            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
+        return provenance(self.spec, volume, options, done.device, more | done.engine)
 
 
 def weighted_network(plan: BundlePlan) -> torch.nn.Module:

@@ -11,7 +11,7 @@ from MedAILib.errors import InputError, SpecError
 from MedAILib.estimate import demand_of
 from MedAILib.inference.classify import Classified, ClassifyRecipe, classify
 from MedAILib.inference.ladder import or_on_cpu
-from MedAILib.inference.memory import is_out_of_memory
+from MedAILib.inference.memory import memory_told
 from MedAILib.inference.saliency import explain
 from MedAILib.models.bundle import weighted_network
 from MedAILib.models.inferers import laying
@@ -19,6 +19,7 @@ from MedAILib.models.postprocess import activation_plan
 from MedAILib.models.provenance import provenance
 from MedAILib.models.steps import preprocessing_steps
 from MedAILib.models.trust import tree_sha256
+from MedAILib.models.weights import held_bytes
 from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
 from MedAILib.request import ClassifyOptions, Explain
@@ -58,6 +59,11 @@ class ClassifierModel:
         self._device = device
         self._network = weighted_network(plan).eval().requires_grad_(False).to(device)
 
+    @property
+    def weights_bytes(self) -> int:
+        """What its network's weights hold on their device."""
+        return held_bytes(self._network)
+
     def run(self, volume: Volume, options: ClassifyOptions, progress: Progress) -> Classification:
         """Classify a volume (C, K, J, I), or its slices or frames.
 
@@ -73,21 +79,14 @@ class ClassifierModel:
                 f"The model {self.spec.name} knows no class {options.explain.class_name}; it decides between "
                 f"{', '.join(self._classes.names)}."
             )
-        try:
+        with memory_told(f"{self.spec.name} ran on {volume.name}"):
             result, gave_way = or_on_cpu(
                 self._device,
                 lambda device: self._run_on(device, volume, options, progress),
                 progress,
                 demand_of(self.spec, volume, options),
             )
-            return replace(result, provenance=result.provenance | {"memory": "; ".join(gave_way) or "enough"})
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise InputError(
-                f"Memory ran out while {self.spec.name} ran on {volume.name}; give a region of interest, or close "
-                "other programs."
-            ) from error
+        return replace(result, provenance=result.provenance | {"memory": "; ".join(gave_way) or "enough"})
 
     def _run_on(
         self, device: torch.device, volume: Volume, options: ClassifyOptions, progress: Progress

@@ -11,16 +11,17 @@ from MedAILib.bundle_spec import bundle_spec, step_name
 from MedAILib.config_values import Component, known
 from MedAILib.detection_plan import DetectionPlan
 from MedAILib.detections import Box, Detections
-from MedAILib.errors import InputError, MedAIError, ModelError, SpecError
+from MedAILib.errors import MedAIError, ModelError, SpecError
 from MedAILib.estimate import demand_of
 from MedAILib.inference.detect import BOXES, LABELS, DetectRecipe, find_boxes
 from MedAILib.inference.ladder import or_on_cpu
-from MedAILib.inference.memory import is_out_of_memory
+from MedAILib.inference.memory import memory_told
 from MedAILib.models.bundle import weighted_network
 from MedAILib.models.networks import network_axes
 from MedAILib.models.provenance import provenance
 from MedAILib.models.steps import preprocessing_steps
 from MedAILib.models.trust import tree_sha256
+from MedAILib.models.weights import held_bytes
 from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
 from MedAILib.request import DetectOptions
@@ -75,7 +76,7 @@ class DetectorModel:
     @property
     def weights_bytes(self) -> int:
         """What its network's weights hold on their device."""
-        return sum(part.nbytes for part in (*self._network.parameters(), *self._network.buffers()))
+        return held_bytes(self._network)
 
     def run(self, volume: Volume, options: DetectOptions, progress: Progress) -> Detections:
         """Look for findings in a volume (C, K, J, I).
@@ -87,20 +88,13 @@ class DetectorModel:
         """
         if not isinstance(options, DetectOptions):
             raise SpecError(f"The model {self.spec.name} looks for findings; it neither segments nor classifies.")
-        try:
+        with memory_told(f"{self.spec.name} ran on {volume.name}"):
             boxes, gave_way = or_on_cpu(
                 self._device,
                 lambda device: self._run_on(device, volume, options, progress),
                 progress,
                 demand_of(self.spec, volume, options),
             )
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise InputError(
-                f"Memory ran out while {self.spec.name} ran on {volume.name}; give a region of interest, or close "
-                "other programs."
-            ) from error
         if not boxes:
             progress.warn(f"The model found nothing in {volume.name}.")
         said = {"sha256": self._sha256, "memory": "; ".join(gave_way) or "enough"}

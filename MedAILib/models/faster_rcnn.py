@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from MedAILib.bundle_plan import BundlePlan
 from MedAILib.bundle_spec import bundle_spec
 from MedAILib.detections import Detections
-from MedAILib.errors import InputError, SpecError
+from MedAILib.errors import SpecError
 from MedAILib.inference.detect import BOXES, LABELS, SCORES, DetectRecipe, find_boxes
-from MedAILib.inference.memory import is_out_of_memory
+from MedAILib.inference.memory import memory_told
 from MedAILib.models.bundle import weighted_network
 from MedAILib.models.detector import require_known_ends
 from MedAILib.models.provenance import provenance
 from MedAILib.models.steps import preprocessing_steps
 from MedAILib.models.trust import tree_sha256
+from MedAILib.models.weights import held_bytes
 from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
 from MedAILib.request import DetectOptions
@@ -84,7 +85,7 @@ class FasterRcnnModel:
     @property
     def weights_bytes(self) -> int:
         """What its network's weights hold on their device."""
-        return sum(part.nbytes for part in (*self._network.parameters(), *self._network.buffers()))
+        return held_bytes(self._network)
 
     def run(self, volume: Volume, options: DetectOptions, progress: Progress) -> Detections:
         """Look for findings in a picture (C, 1, J, I), or in each slice of a volume.
@@ -100,16 +101,8 @@ class FasterRcnnModel:
         least, limit = (usual if value is None else value for value, usual in zip(asked, self._usual, strict=True))
         heads: Any = self._network.roi_heads
         heads.score_thresh, heads.nms_thresh = least, limit
-        try:
-            with torch.inference_mode():
-                boxes = find_boxes(volume, TorchvisionDetector(self._network), self._recipe, options, progress)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise InputError(
-                f"Memory ran out while {self.spec.name} ran on {volume.name}; give a region of interest, or close "
-                "other programs."
-            ) from error
+        with memory_told(f"{self.spec.name} ran on {volume.name}"), torch.inference_mode():
+            boxes = find_boxes(volume, TorchvisionDetector(self._network), self._recipe, options, progress)
         if not boxes:
             progress.warn(f"The model found nothing in {volume.name}.")
         said = provenance(self.spec, volume, options, self._device, {"sha256": self._sha256})

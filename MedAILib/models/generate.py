@@ -33,10 +33,7 @@ def generate(
         hands = generate(find_model("mednist_gan"), GenerateOptions(count=10, seed=1))
         nodes = write_generated(hands, slicer.mrmlScene)
     """
-    model: Any = open_model(source, device)
-    if not isinstance(model, GeneratorModel):
-        raise SpecError(f"The model {model.spec.name} is for {model.spec.task}; it makes no images of noise.")
-    return model.generate(options or GenerateOptions(), progress or Progress())
+    return made_of_noise(open_model(source, device), options or GenerateOptions(), progress or Progress())
 
 
 def translate(
@@ -52,7 +49,18 @@ def translate(
         MedAIError: the model is none that makes images of images, can't be run, or does not suit the volume.
         Cancelled: by `progress`.
     """
-    model: Any = open_model(source, device)
+    return made_of_image(open_model(source, device), volume, options or RunOptions(), progress or Progress())
+
+
+def made_of_noise(model: Any, options: GenerateOptions, progress: Progress) -> Generated:
+    """What `generate` does, with a model that is open."""
+    if not isinstance(model, GeneratorModel):
+        raise SpecError(f"The model {model.spec.name} is for {model.spec.task}; it makes no images of noise.")
+    return model.generate(options, progress)
+
+
+def made_of_image(model: Any, volume: Volume, options: RunOptions, progress: Progress) -> Generated:
+    """What `translate` does, with a model that is open."""
     if not isinstance(model, ImageModel):
         raise SpecError(f"The model {model.spec.name} is for {model.spec.task}; it makes no images of images.")
-    return model.translate(volume, options or RunOptions(), progress or Progress())
+    return model.translate(volume, options, progress)

@@ -12,14 +12,14 @@ from MedAILib.bundle_needs import code_needs
 from MedAILib.bundle_plan import BundlePlan
 from MedAILib.bundle_spec import bundle_spec, output_names
 from MedAILib.config_values import Component, known
-from MedAILib.errors import InputError, ModelError, SpecError, UntrustedCodeError
+from MedAILib.errors import ModelError, SpecError, UntrustedCodeError
 from MedAILib.generation_plan import Generation
-from MedAILib.inference.memory import is_out_of_memory
+from MedAILib.inference.memory import is_out_of_memory, memory_told
 from MedAILib.models.networks import build_network, sketched
 from MedAILib.models.provenance import made_by
 from MedAILib.models.trust import tree_sha256
 from MedAILib.models.values import Values, changed, values_plan
-from MedAILib.models.weights import load_weights, network_weights, renamed, require_fit
+from MedAILib.models.weights import held_bytes, load_weights, network_weights, renamed, require_fit
 from MedAILib.progress import Progress
 from MedAILib.request import GenerateOptions
 from MedAILib.results import Generated
@@ -33,6 +33,7 @@ SCHEDULER_SWITCHES = ("clip_sample", "set_alpha_to_one")
 SCHEDULES = ("cosine", "linear_beta", "scaled_linear_beta", "sigmoid_beta")
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 LARGEST_COUNT = 10_000
+NO_ROOM = "close other programs, or run it on the CPU with --device cpu"
 
 
 class GeneratorModel:
@@ -72,7 +73,7 @@ class GeneratorModel:
     def weights_bytes(self) -> int:
         """What its networks' weights hold on their device."""
         networks = [network for network in (self._network, self._decoder) if network is not None]
-        return sum(part.nbytes for network in networks for part in (*network.parameters(), *network.buffers()))
+        return held_bytes(*networks)
 
     def run(self, volume: Volume, options: object, progress: Progress) -> NoReturn:
         """A generator takes no image: raises `SpecError`."""
@@ -90,16 +91,8 @@ class GeneratorModel:
         for number in range(options.count):
             progress.step(number, options.count, "Generating")
             part = _OfImage(progress, number, options.count)
-            try:
-                with torch.inference_mode():
-                    image = self._image(options.seed + number, part)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise InputError(
-                    f"Memory ran out while {self.spec.name} made an image; close other programs, or run it on the CPU "
-                    "with --device cpu."
-                ) from error
+            with memory_told(f"{self.spec.name} made an image", NO_ROOM), torch.inference_mode():
+                image = self._image(options.seed + number, part)
             volumes.append(self._volume(image, options.seed + number))
         progress.step(options.count, options.count, "Generating")
         seeds = tuple(options.seed + number for number in range(options.count))

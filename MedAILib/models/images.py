@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from MedAILib.bundle_plan import BundlePlan
-from MedAILib.errors import InputError, SpecError
-from MedAILib.inference.memory import is_out_of_memory
+from MedAILib.errors import SpecError
+from MedAILib.inference.memory import memory_told
 from MedAILib.inference.segment import segment
 from MedAILib.models.bundle import BundleModel, weighted_network
 from MedAILib.models.provenance import provenance
@@ -44,7 +44,7 @@ class ImageModel(BundleModel):
             raise SpecError(f"The model {self.spec.name} is TorchScript that makes images, which MedAI does not run.")
         self._place(weighted_network(plan), sha256, device)
 
-    def run(self, volume: Volume, options: object, progress: Progress) -> NoReturn:
+    def run(self, volume: Volume, options: object, progress: Progress, ahead: object = None) -> NoReturn:
         """An image is no segmentation: raises `SpecError`."""
         raise SpecError(f"The model {self.spec.name} makes images of images, no labels; use `medai generate`.")
 
@@ -57,20 +57,13 @@ class ImageModel(BundleModel):
             Cancelled: by `progress`.
         """
         wanted = replace(options, probabilities=True, uncertainty=False)
-        try:
-            with torch.inference_mode():
-                done = segment(volume, self._network, self._recipe, wanted, progress)
-                assert done.probabilities is not None, "they were asked for"
-                image = torch.from_numpy(done.probabilities)
-                box = volume.geometry.box_of_roi(options.roi) if options.roi else (slice(None),) * 3
-                inside = (slice(None), *box)
-                image[inside] = changed(image[inside], self._after)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise InputError(
-                f"Memory ran out while {self.spec.name} ran on {volume.name}; crop the image, or close other programs."
-            ) from error
+        with memory_told(f"{self.spec.name} ran on {volume.name}"), torch.inference_mode():
+            done = segment(volume, self._network, self._recipe, wanted, progress)
+            assert done.probabilities is not None, "they were asked for"
+            image = torch.from_numpy(done.probabilities)
+            box = volume.geometry.box_of_roi(options.roi) if options.roi else (slice(None),) * 3
+            inside = (slice(None), *box)
+            image[inside] = changed(image[inside], self._after)
         data = np.ascontiguousarray(image.numpy(), dtype=np.float32)
         said = provenance(self.spec, volume, options, done.device, {"sha256": self._sha256, "synthetic": "yes"})
         said |= {"memory": "; ".join(done.gave_way) or "enough", "accumulation": done.accumulation}

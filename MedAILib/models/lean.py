@@ -2,8 +2,22 @@
 
 import sys
 
-# What MONAI imports, if it is there, for training, plots, statistics and file formats: half of the time that it takes.
-NOT_FOR_INFERENCE = ("ignite", "matplotlib", "nibabel", "pandas", "scipy.signal", "skimage", "sklearn", "tensorboard")
+# What MONAI imports, if it is there, for training, plots, statistics, downloads and file formats: half of the time that
+# it takes.
+NOT_FOR_INFERENCE = (
+    "huggingface_hub",
+    "ignite",
+    "matplotlib",
+    "nibabel",
+    "pandas",
+    "pydicom",
+    "requests",
+    "scipy.optimize",
+    "scipy.signal",
+    "skimage",
+    "sklearn",
+    "tensorboard",
+)
 
 
 def import_monai_for_inference() -> None:

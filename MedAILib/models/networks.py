@@ -18,6 +18,7 @@ from MedAILib.config_values import Component, Lambda, Name, Stored, known, parts
 from MedAILib.detection_plan import FASTER_RCNN, is_faster_rcnn
 from MedAILib.errors import MedAIError, ModelError, SpecError
 from MedAILib.models.covariates import CovariateClassifier
+from MedAILib.models.fcn import FCN
 from MedAILib.models.mean_classifier import MeanClassifier
 from MedAILib.models.retinanet import retinanet
 from MedAILib.models.sequence import SequenceClassifier
@@ -72,6 +73,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 # MedAI's own; some take other networks as "backbone" or "members".
 OWN: dict[str, type[nn.Module]] = {
     "CovariateClassifier": CovariateClassifier,
+    "FCN": FCN,
     "MeanClassifier": MeanClassifier,
     "SequenceClassifier": SequenceClassifier,
     "TextbookCNN": TextbookCNN,
@@ -306,7 +308,7 @@ def window_multiple(network: Component) -> tuple[int, ...] | None:
     """Along each axis, what the size of a window must be a multiple of for a network to take it; None: not known."""
     arguments = network.arguments
     try:
-        if network.name in ("DynUNet", "UNet"):
+        if network.name in ("DynUNet", "FCN", "UNet"):
             strides = [(n,) * 3 if isinstance(n, int) else tuple(n) for n in arguments["strides"]]
             return tuple(math.prod(stride[axis] for stride in strides) for axis in range(3))
         if network.name == "BasicUNet":

@@ -1,6 +1,7 @@
 """An nnU-Net v2 result folder as a model that runs, built from an allow-list; nothing in it is executed."""
 
 import hashlib
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
@@ -9,12 +10,14 @@ from pathlib import Path
 import torch
 
 from MedAILib.errors import InputError
-from MedAILib.inference.ladder import CPU, or_on_cpu
-from MedAILib.inference.memory import is_out_of_memory
+from MedAILib.estimate import Demand, demand
+from MedAILib.inference.ladder import Rung, climb_down, rungs
+from MedAILib.inference.memory import memory_told
 from MedAILib.inference.precision import HALF, computed_in, number_format
 from MedAILib.inference.prepare import require_usable
 from MedAILib.inference.restore import Restored
 from MedAILib.inference.segment import pasted
+from MedAILib.models.nnunet_prepare import Prepared, prepare_nnunet, view_of
 from MedAILib.models.nnunet_stage import Passed, Stage, open_stage
 from MedAILib.models.provenance import provenance
 from MedAILib.models.trust import tree_sha256
@@ -57,7 +60,19 @@ class NnunetModel:
         self.spec = replace(nnunet_spec(plan, source), mirror_axes=self._stages[-1].mirror_axes)
         self._plan, self._device, self._parity = plan, device, parity
 
-    def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation:
+    def prepare_ahead(self, volume: Volume, options: RunOptions, progress: Progress) -> Prepared | None:
+        """What `run` takes as `ahead`, made while another image is computed; raises as `run` does."""
+        self._require_suitable(volume, options)
+        if options.roi is not None:
+            return None
+        require_usable(volume, Progress())  # the run warns
+        plan = self._stages[0].plan
+        with torch.inference_mode():
+            return prepare_nnunet(volume, plan, view_of(plan, volume.geometry), None, progress)
+
+    def run(
+        self, volume: Volume, options: RunOptions, progress: Progress, ahead: Prepared | None = None
+    ) -> Segmentation:
         """Segment a volume (C, K, J, I); the result stands on the volume's own grid.
 
         Raises:
@@ -66,22 +81,17 @@ class NnunetModel:
             Cancelled: by `progress`.
         """
         self._require_suitable(volume, options)
-        try:
-            with torch.inference_mode():
-                (restored, done), gave_way = or_on_cpu(
-                    self._device, lambda device: self._through_stages(volume, options, progress, device), progress
-                )
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise InputError(
-                f"Memory ran out while {self.spec.name} ran on {volume.name}; give a region of interest, or close "
-                "other programs."
-            ) from error
+        with memory_told(f"{self.spec.name} ran on {volume.name}"), torch.inference_mode():
+            (restored, done), rung = climb_down(
+                rungs(self._device, (), None),
+                self._need(volume, options) if self._device.type != "cpu" else None,
+                lambda rung: self._through_stages(volume, options, progress, rung, ahead),
+                progress,
+            )
         if not restored.layers.any():
             progress.warn(f"The model found nothing in {volume.name}: everything is background.")
         names = self._plan.output_names if options.probabilities else ()
-        number = number_format(CPU if gave_way else self._device, options, HALF)
+        number = number_format(rung.device, options, HALF)
         more = {
             "sha256": self._sha256,
             "nnunet.configuration": self._plan.results.configuration,
@@ -89,10 +99,10 @@ class NnunetModel:
             "nnunet.parity": str(self._parity),
             "precision": computed_in(number, done.said.get("engine", "")),
             **done.said,
-            "memory": "; ".join(gave_way) or "enough",
+            "memory": "; ".join(rung.steps) or "enough",
             "dynamic-network-architectures": version("dynamic-network-architectures"),
         }
-        said = provenance(self.spec, volume, options, CPU if gave_way else self._device, more)
+        said = provenance(self.spec, volume, options, rung.device, more)
         shared = done.agreement
         return Segmentation(
             restored.layers,
@@ -114,24 +124,37 @@ class NnunetModel:
         if options.mirror and not self.spec.mirror_axes:
             raise InputError("This model was trained without mirroring; run it without.")
 
+    def _need(self, volume: Volume, options: RunOptions) -> Callable[[Rung], Demand]:
+        """What a run takes: with float16's exact way each fold has sums of its own."""
+        one = demand(self.spec, volume.geometry, volume.data.dtype, options)
+        folds = len(self._plan.results.checkpoints) if self._parity else 1
+        whole = replace(one, sums=folds * one.sums, planes=folds * one.planes)
+        return lambda _: whole
+
     def _through_stages(
-        self, volume: Volume, options: RunOptions, progress: Progress, device: torch.device
+        self, volume: Volume, options: RunOptions, progress: Progress, rung: Rung, ahead: Prepared | None
     ) -> tuple[Restored, Passed]:
         with ExitStack() as moved:
-            stages = [moved.enter_context(stage.on(device)) for stage in self._stages]
-            return self._through(stages, volume, options, progress)
+            stages = [moved.enter_context(stage.on(rung.device, rung.sums)) for stage in self._stages]
+            return self._through(stages, volume, options, progress, ahead)
 
     def _through(
-        self, stages: list[Stage], volume: Volume, options: RunOptions, progress: Progress
+        self,
+        stages: list[Stage],
+        volume: Volume,
+        options: RunOptions,
+        progress: Progress,
+        ahead: Prepared | None,
     ) -> tuple[Restored, Passed]:
         box = volume.geometry.box_of_roi(options.roi) if options.roi else None
         part = volume.cropped(box) if box else volume
         require_usable(part, progress)
         labels = None
         for stage in stages[:-1]:
-            found, _ = stage.run(part, labels, replace(options, probabilities=False, uncertainty=False), progress)
-            labels = found.layers[0]
-        restored, done = stages[-1].run(part, labels, options, progress)
+            plain = replace(options, probabilities=False, uncertainty=False)
+            found, _ = stage.run(part, labels, plain, progress, ahead)
+            labels, ahead = found.layers[0], None  # the next stage sees these, too
+        restored, done = stages[-1].run(part, labels, options, progress, ahead)
         return pasted(restored, volume.geometry.shape_kji, box) if box else restored, done
 
 

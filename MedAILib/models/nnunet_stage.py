@@ -54,6 +54,7 @@ class Stage:
         networks: one for each fold, on `device`; their outputs are averaged.
         mirror_axes: of the working image (X, Y, Z), along which it was mirrored in training.
         device: where the networks are.
+        sums: where overlapping windows are added up and labels decided.
         parity: sum and round in float16 everywhere nnU-Net does.
         sha256: of its result folder.
     """
@@ -62,22 +63,28 @@ class Stage:
     networks: tuple[nn.Module, ...]
     mirror_axes: tuple[int, ...]
     device: torch.device
+    sums: torch.device
     parity: bool = False
     sha256: str = ""
 
     @contextmanager
-    def on(self, device: torch.device) -> Iterator["Stage"]:
-        """Within this, the same stage on a device, its networks moved there and back."""
+    def on(self, device: torch.device, sums: torch.device) -> Iterator["Stage"]:
+        """Within this, the same stage on a device, its networks moved there and back, sums where wanted."""
         for network in self.networks:
             network.to(device)
         try:
-            yield replace(self, device=device)
+            yield replace(self, device=device, sums=sums)
         finally:
             for network in self.networks:
                 network.to(self.device)
 
     def run(
-        self, volume: Volume, labels: NDArray[Any] | None, options: RunOptions, progress: Progress
+        self,
+        volume: Volume,
+        labels: NDArray[Any] | None,
+        options: RunOptions,
+        progress: Progress,
+        ahead: Prepared | None = None,
     ) -> tuple[Restored, Passed]:
         """Segment a volume; gives labels (1, K, J, I), probabilities and uncertainty if asked for, and how it went.
 
@@ -86,9 +93,10 @@ class Stage:
             labels: (K, J, I), the previous stage's, for a cascade.
             options: of the run.
             progress: told of each window; may cancel between two.
+            ahead: the image, if it is prepared already.
         """
         view = view_of(self.plan, volume.geometry)
-        prepared = prepare_nnunet(volume, self.plan, view, labels, progress)
+        prepared = ahead or prepare_nnunet(volume, self.plan, view, labels, progress)
         engines = self._engines(prepared, options, progress)
         decision = Decision(
             stepped=prepared.stepped,
@@ -145,12 +153,22 @@ class Stage:
         functions = [checked(_Seeing(engine, flat, number), outputs, self.device) for engine in engines]
 
         def run(some: Sequence[Network], heard: Agreement | None) -> Planes:
-            return slide(some, prepared.image, windows, axes, outputs, progress, half=self.parity, agreement=heard)
+            return slide(
+                some,
+                prepared.image,
+                windows,
+                axes,
+                outputs,
+                progress,
+                half=self.parity,
+                sums=self.sums,
+                agreement=heard,
+            )
 
         if not self.parity or len(functions) == 1:
             return run(functions, agreement)
         each = [run([function], None) for function in functions]
-        return Planes(each[0].axis, _mean([one.values for one in each], agreement), each[0].accumulation)
+        return replace(each[0], values=_mean([one.values for one in each], agreement))
 
 
 @dataclass(frozen=True)
@@ -213,7 +231,7 @@ def open_stage(plan: NnunetPlan, device: torch.device, parity: bool) -> Stage:
         networks.append(network.eval().requires_grad_(False).to(device))
         if axes is None:
             axes = _mirror_axes(content.get("inference_allowed_mirroring_axes"), dimensions, str(path))
-    return Stage(plan, tuple(networks), axes or (), device, parity)
+    return Stage(plan, tuple(networks), axes or (), device, device, parity)
 
 
 def _mirror_axes(said: Any, dimensions: int, path: str) -> tuple[int, ...]:

@@ -7,11 +7,13 @@ from datetime import datetime, timezone
 import numpy as np
 import torch
 
-from MedAILib.models.bundle import SOURCE_KEYS
 from MedAILib.request import ClassifyOptions, DetectOptions, RunOptions
 from MedAILib.spec import ModelSpec
 from MedAILib.version import VERSION
 from MedAILib.volume import Volume
+
+# What a result says of the image it came from, where the image says so itself.
+SOURCE_KEYS = ("Modality", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 
 
 def provenance(

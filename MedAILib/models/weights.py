@@ -47,6 +47,11 @@ HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 SHARED, SMALL_BYTES = 4, 16_000_000
 
 
+def held_bytes(*networks: nn.Module) -> int:
+    """Bytes that the weights of networks hold on their device."""
+    return sum(part.nbytes for network in networks for part in (*network.parameters(), *network.buffers()))
+
+
 def load_weights(path: Path) -> dict[str, Any]:
     """Read a file of weights (`.safetensors`, or a PyTorch checkpoint of tensors and plain values) onto the CPU.
 

@@ -1,4 +1,4 @@
-"""Networks that a segmentation task may have, laid out for a patch: MONAI's, from small to large."""
+"""Networks that a segmentation task may have, laid out for a patch: MONAI's and one of MedAI's own."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,9 @@ from typing import Any
 
 from MedAILib.errors import InputError
 
-NETWORKS = ("DynUNet", "UNet", "BasicUNet", "SegResNet", "SwinUNETR", "AutoEncoder")
+NETWORKS = ("DynUNet", "UNet", "BasicUNet", "SegResNet", "SwinUNETR", "FCN", "AutoEncoder")
+# Of these, the ones that are MedAI's own, which stock MONAI finds by their place where MedAI is installed.
+OWN_PLACES = {"FCN": "MedAILib.models.fcn.FCN"}
 DEEPEST = 6
 LEAST_LEVELS = 3  # of a DynUNet
 MOST_FEATURES = {2: 512, 3: 320}  # nnU-Net's, by axes
@@ -93,8 +95,9 @@ def network_entry(name: str, levels: Levels, channels: int, classes: int, base: 
                 "act_name": ["leakyrelu", {"negative_slope": 0.01, "inplace": True}],
                 **({"deep_supervision": True, "deep_supr_num": heads} if heads else {}),
             }
-        case "UNet":
-            return {"_target_": name, **shared, "channels": features, "strides": strides[1:], "num_res_units": 2}
+        case "UNet" | "FCN":
+            units = {"num_res_units": 2} if name == "UNet" else {}
+            return {"_target_": name, **shared, "channels": features, "strides": strides[1:], **units}
         case "AutoEncoder":
             return {"_target_": name, **shared, "channels": features[1:] or features, "strides": strides[1:]}
         case "BasicUNet":
@@ -145,6 +148,8 @@ def encoder_stages(name: str, keys: Sequence[str]) -> list[tuple[str, ...]]:
             ]
         case "UNet":
             stages = [(f"model.{'1.submodule.' * n}0.",) for n in range(DEEPEST)]
+        case "FCN":
+            stages = [(f"levels.{n}.",) for n in range(DEEPEST)]
         case "AutoEncoder":
             stages = [(f"encode.encode_{n}.",) for n in range(DEEPEST)]
         case _ if name.rpartition(".")[2].lower().startswith("resnet"):

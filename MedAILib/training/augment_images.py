@@ -4,12 +4,14 @@ Changes of place are drawn together and applied by one interpolation. Values are
 leave as they came, with mean 0 and standard deviation 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from monai.networks.layers import AffineTransform, separable_filtering
 from torch import Tensor
+
+from MedAILib.training.artefacts import bent, coarser, shaded, with_ghosts, with_spikes
 
 SHARE_BLURRED = 0.3
 SHARE_NOISY = 0.5
@@ -43,12 +45,22 @@ class Augmentation:
 
     def _changed(self, images: Tensor) -> Tensor:
         changed = self._affine(images, self._placements(len(images), images.ndim - 2).to(images.device))
+        changed = self._artefact("elastic", bent, changed)
         low, high = (_over_each(changed, way) for way in ("amin", "amax"))
         values = (changed - low) / (high - low).clamp_min(1e-6)
+        values = self._artefact("bias_field", shaded, values)
         values = values ** self._draw(len(images), images.ndim, self._amount("gamma")).exp().to(values.device)
         changed = _normalised(values)
+        changed = self._artefact("ghosting", with_ghosts, changed)
+        changed = self._artefact("spike", with_spikes, changed)
         changed = self._blurred(changed)
+        changed = self._artefact("low_resolution", coarser, changed)
         return self._noisy(changed)
+
+    def _artefact(self, key: str, change: Callable[[Tensor, float, torch.Generator], Tensor], images: Tensor) -> Tensor:
+        """Images changed so where the task asks for it; nothing is drawn where it does not."""
+        amount = self._amount(key)
+        return change(images, amount, self._generator) if amount else images
 
     def mixed(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Each image blended with another of the batch (B, ...), and their targets (B, N) alike."""

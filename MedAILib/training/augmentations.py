@@ -30,11 +30,20 @@ PICTURE_SHARE = 60.0  # magnitude of bending for a point's shift of one pixel
 AFFINE = ("rotation", "scaling", "translation")
 
 
+def require_name(name: str) -> None:
+    """Raise `InputError` where there is no augmentation of a name."""
+    if name == "mixup":
+        raise InputError(
+            "mixup blends images and their classes, and is for classifiers; leave it out for segmentation."
+        )
+    if name not in PARAMETERS:
+        raise InputError(f"There is no augmentation '{name}'; known are {', '.join(PARAMETERS)}.")
+
+
 def require_known(recipe: dict[str, dict[str, Any]]) -> None:
     """Raise `InputError` where a recipe names an augmentation, or a parameter of one, that there is not."""
     for name, found in recipe.items():
-        if name not in PARAMETERS:
-            raise InputError(f"There is no augmentation '{name}'; known are {', '.join(PARAMETERS)}.")
+        require_name(name)
         if not isinstance(found, dict) or found.keys() - PARAMETERS[name].keys():
             raise InputError(
                 f"The augmentation '{name}' has the parameters {', '.join(PARAMETERS[name])} and no other."

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from MedAILib.training.architectures import OWN_PLACES
 from MedAILib.training.cases import Split
 from MedAILib.training.evaluate import MEASURES, WORST_SHOWN, Evaluation, statistics
 from MedAILib.training.intensities import intensity_told, own_steps_told
@@ -43,7 +44,7 @@ def write_card(record: TrainingRecord, evaluation: Evaluation | None) -> str:
 ## Input and output
 
 {len(task.channels)} channel(s): {", ".join(task.channels)}. {_seen(task)}
-Windows of {_times(task.patch)} voxels.{own_steps_told(task.intensity)}
+Windows of {_times(task.patch)} voxels.{own_steps_told(task.intensity)}{_network_told(task)}
 
 | label | structure |
 |---|---|
@@ -139,6 +140,14 @@ def _training(record: TrainingRecord) -> str:
     )
     text = f"{', '.join(part for part in parts if part)}. {sampled}Augmentation: {names}. Seed {task.seed}."
     return f"{text} Machine: {record.machine}."
+
+
+def _network_told(task: SegmentationTask) -> str:
+    """A sentence, a space before it, on a network that stock MONAI does not have; else empty."""
+    name = str(task.network["_target_"])
+    if name not in OWN_PLACES:
+        return ""
+    return f" The network {name} is MedAI's: stock MONAI runs this model where MedAI is installed, and not alone."
 
 
 def _seen(task: SegmentationTask) -> str:

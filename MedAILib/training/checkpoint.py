@@ -9,12 +9,26 @@ from typing import Any
 from MedAILib.errors import InputError, ModelError, OutputError
 from MedAILib.models.weights import load_weights, save_checkpoint
 from MedAILib.output import whole_file
+from MedAILib.training.processes import is_first, process_count, said_by_first
 
 CHECKPOINT = "checkpoint.pt"
 STARTED = "started.json"
 
 
 def begin(folder: Path, identity: dict[str, Any], resume: bool) -> dict[str, Any] | None:
+    """Take up a training's state, or note that one begins here; of several processes the first does, the others follow.
+
+    Raises:
+        InputError, OutputError: as `begin_alone`.
+    """
+    state = begin_alone(folder, identity, resume) if is_first() else None
+    if process_count() == 1:
+        return state
+    there = said_by_first(float(state is not None))
+    return load_weights(folder / CHECKPOINT) if there and not is_first() else state
+
+
+def begin_alone(folder: Path, identity: dict[str, Any], resume: bool) -> dict[str, Any] | None:
     """Take up a training's state, or note that one begins here.
 
     Args:
@@ -59,12 +73,13 @@ def begin(folder: Path, identity: dict[str, Any], resume: bool) -> dict[str, Any
 
 
 def keep(content: dict[str, Any], folder: Path) -> None:
-    """Write a state; a kill at any moment leaves the old one or the new one.
+    """Write a state, of several processes the first's; a kill at any moment leaves the old one or the new one.
 
     Raises:
         OutputError: the disk is full, or does not take it for another reason; the last state stays.
     """
-    save_checkpoint(content, folder / CHECKPOINT)
+    if is_first():
+        save_checkpoint(content, folder / CHECKPOINT)
 
 
 def require_room(folder: Path, weights_bytes: int) -> None:
@@ -79,11 +94,12 @@ def require_room(folder: Path, weights_bytes: int) -> None:
 
 
 def identity_of(task: Any, **more: Any) -> dict[str, Any]:
-    """All that decides a training's result, as plain values: the task's keys and what else is given."""
-    return {**asdict(task), **more}
+    """All that decides a training's result, as plain values: the task's keys, how many train, what else is given."""
+    return {**asdict(task), "processes": process_count(), **more}
 
 
 def _differing(before: Any, now: dict[str, Any]) -> list[str]:
     if not isinstance(before, dict):
         return ["all"]
+    before = {"processes": 1} | before
     return [key for key in now if before.get(key) != now[key]]

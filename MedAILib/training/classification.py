@@ -29,6 +29,17 @@ from MedAILib.training.curves import on_board
 from MedAILib.training.initial import Quiet, freeze_stages, load_initial
 from MedAILib.training.lesson_curves import LessonRecord, without_gain, write_lesson
 from MedAILib.training.precision import AutocastInferer, training_type
+from MedAILib.training.processes import (
+    SharedOrder,
+    is_first,
+    joined,
+    mean_over_processes,
+    own_seed,
+    own_share,
+    process_count,
+    said_by_first,
+    wait_for_all,
+)
 from MedAILib.training.segmentation import falling
 
 WARM_UP = 0.15  # share of the steps in which the learning rate rises
@@ -148,18 +159,22 @@ def train_network(task: ClassificationTask, lesson: Lesson, bench: Bench, progre
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(task.ema_decay), use_buffers=True)
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=task.learning_rate, weight_decay=task.weight_decay)
-    batch = min(task.batch, len(lesson.images))
+    batch = min(task.batch, len(lesson.images) // process_count() * process_count())
+    share = own_share(batch, least=2 if process_count() > 1 else 1)
     length = len(lesson.images) // batch
     schedule = _schedule(task, optimizer, lesson.epochs * length)
     parts: dict[str, Any] = {"network": network, "average": average, "optimizer": optimizer, "schedule": schedule}
     path = bench.folder / f"{lesson.name.replace(' ', '_')}.pt"
     stamp = f"{bench.stamp} {len(lesson.teachers)} {lesson.epochs}" + (" best" if lesson.judged else "")
+    stamp += f" {process_count()} processes" if process_count() > 1 else ""
     done = _resumed(parts, path, stamp) if bench.resume and path.is_file() else _Done(0, [])
     if done.epoch < lesson.epochs and not done.waits(task.patience):
         epoch = done.epoch
-        order = SeededOrder(len(lesson.images), lesson.seed, epoch, _shares(task, lesson))
+        order: Sampler[Any] = SeededOrder(len(lesson.images), lesson.seed, epoch, _shares(task, lesson))
+        if process_count() > 1:
+            order = SharedOrder(order, batch, drop_last=True)
         loader = DataLoader(
-            TensorDataset(lesson.images, lesson.targets), batch, sampler=order, drop_last=True, num_workers=0
+            TensorDataset(lesson.images, lesson.targets), share, sampler=order, drop_last=True, num_workers=0
         )
         _run(task, lesson, bench, parts, _Course(path, epoch, stamp, loader, done.records), progress)
     ready: nn.Module = average.module
@@ -233,27 +248,23 @@ def _run(
 ) -> None:
     change = Augmentation(task.augmentation, task.frames > 0)
     device = torch.device(bench.device)
-    weights = None if lesson.teachers else class_weights(task, lesson.targets)
-    loss = (
-        nn.CrossEntropyLoss() if lesson.teachers else TargetLoss(task, None if weights is None else weights.to(device))
-    )
     choice = torch.Generator()
-    flip = task.mirrored_axes
+    flip, kind = task.mirrored_axes, training_type(task.precision, device)
 
     def prepared(batch: Sequence[Tensor], where: Any, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         images, targets = change.mixed(change(batch[0].to(where)), batch[1].to(where))
         if lesson.teachers:
-            targets = _taught(lesson.teachers, images, flip, choice)
+            targets = _taught(lesson.teachers, images, (flip, kind), choice)
         return images, targets
 
     trainer = SupervisedTrainer(
         device=device,
         max_epochs=lesson.epochs,
         train_data_loader=course.loader,
-        network=parts["network"],
+        network=joined(parts["network"], device),
         optimizer=parts["optimizer"],
-        loss_function=loss,
-        inferer=AutocastInferer(training_type(task.precision, device)),
+        loss_function=_loss_of(task, lesson, device),
+        inferer=AutocastInferer(kind),
         prepare_batch=prepared,
         decollate=False,
         accumulation_steps=task.accumulate,
@@ -268,14 +279,14 @@ def _run(
 
     @trainer.on(Events.EPOCH_STARTED)
     def reseed() -> None:
-        seed = lesson.seed + 1000 * trainer.state.epoch
+        seed = own_seed(lesson.seed + 1000 * trainer.state.epoch)
         change.reseed(seed)
         choice.manual_seed(seed)
         torch.manual_seed(seed)  # of dropout
 
     @trainer.on(Events.ITERATION_COMPLETED)
     def watch() -> None:
-        found = float(trainer.state.output["loss"].detach())
+        found = mean_over_processes(float(trainer.state.output["loss"].detach()))
         _require_finite(found, trainer.state.output["image"], (task, lesson, trainer.state.epoch))
         losses.append(found)
         rates.append(float(parts["optimizer"].param_groups[0]["lr"]))
@@ -290,19 +301,30 @@ def _run(
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def keep() -> None:
-        surprise = _judge(lesson, parts["average"].module, bench.device, best)
-        states = {name: part.state_dict() for name, part in parts.items()}
+        surprise = _judge(lesson, parts["average"].module, bench.device, best) if is_first() else 0.0
+        surprise = said_by_first(surprise) if lesson.judged else surprise
         records.append(LessonRecord(sum(losses[-length:]) / length, rates[-1], surprise))
-        told = [[record.loss, record.rate, record.surprise] for record in records]
-        content = {"epoch": trainer.state.epoch, "stamp": course.stamp, "records": told, **best, **states}
-        save_checkpoint(content, course.path)
         over = _Done(trainer.state.epoch, records).waits(task.patience if lesson.judged else 0)
-        write_lesson(lesson.name, records, bench.folder, drawn=over or trainer.state.epoch in (1, lesson.epochs))
+        if is_first():
+            told = [[record.loss, record.rate, record.surprise] for record in records]
+            states = {name: part.state_dict() for name, part in parts.items()}
+            content = {"epoch": trainer.state.epoch, "stamp": course.stamp, "records": told, **best, **states}
+            save_checkpoint(content, course.path)
+            write_lesson(lesson.name, records, bench.folder, drawn=over or trainer.state.epoch in (1, lesson.epochs))
         if over:
             trainer.terminate()
 
     with on_board(trainer, bench.folder, lesson.name.replace(" ", "_")):
         trainer.run()
+        wait_for_all()  # for the first one's last checkpoint
+
+
+def _loss_of(task: ClassificationTask, lesson: Lesson, device: torch.device) -> nn.Module:
+    """What is minimised: the distance to what teachers say, or the task's own loss."""
+    if lesson.teachers:
+        return nn.CrossEntropyLoss()
+    weights = class_weights(task, lesson.targets)
+    return TargetLoss(task, None if weights is None else weights.to(device))
 
 
 def _require_finite(loss: float, images: Tensor, where: tuple[ClassificationTask, Lesson, int]) -> None:
@@ -327,16 +349,23 @@ def _judge(lesson: Lesson, network: nn.Module, device: str, best: dict[str, Any]
 
 
 @torch.no_grad()
-def _taught(teachers: Sequence[nn.Module], images: Tensor, flip: Sequence[int], choice: torch.Generator) -> Tensor:
+def _taught(
+    teachers: Sequence[nn.Module],
+    images: Tensor,
+    how: tuple[Sequence[int], torch.dtype],
+    choice: torch.Generator,
+) -> Tensor:
     """Mean probabilities (B, classes) of some teachers, each of which sees the images as they are or mirrored.
 
+    `how` are the axes along which they may be mirrored, and the number type that teachers compute in.
     Over the epochs that amounts to the mean of all teachers over all mirrored copies.
     """
+    flip, kind = how
     chosen = torch.randperm(len(teachers), generator=choice)[:TEACHERS_AT_ONCE].tolist()
     total = torch.zeros(1, device=images.device)
     for number in chosen:
         axes = [axis for axis in flip if float(torch.rand(1, generator=choice)) < 0.5]
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with torch.autocast(images.device.type, kind, enabled=kind != torch.float32):
             found = teachers[number](images.flip(axes) if axes else images)
         total = total + found.float().softmax(dim=1)
     return total / len(chosen)

@@ -17,14 +17,20 @@ from MedAILib.training.labelled_images import MADE
 
 @dataclass(frozen=True)
 class ClassifierRecord:
-    """What a card says of how a classifier came about."""
+    """What a card says of how a classifier came about.
+
+    Args:
+        initial: the model whose weights it started from; empty for none.
+        numbers: the type that the networks computed in.
+    """
 
     task: ClassificationTask
     data: ClassData
     trained: Trained
     command: str
     machine: str
-    initial: str = ""
+    initial: str
+    numbers: str
 
 
 def write_classifier_card(record: ClassifierRecord) -> str:
@@ -75,7 +81,7 @@ Licence of the weights, as derived from the data: {task.licence}.
 {record.command}
 ```
 
-{_how(task)}{_started(record)}
+{_how(record)}{_started(record)}
 
 Seed {task.seed}. Machine: {record.machine}.
 
@@ -153,14 +159,15 @@ def _started(record: ClassifierRecord) -> str:
     return f"\n\nStarted from the weights of {record.initial}{kept}."
 
 
-def _how(task: ClassificationTask) -> str:
+def _how(record: ClassifierRecord) -> str:
+    task = record.task
     changes = ", ".join(f"{key} {value} ({AUGMENTATIONS[key]})" for key, value in task.augmentation.items() if value)
     smooth = f", label smoothing {task.label_smoothing:g}" if task.label_smoothing else ""
     text = (
         f"{task.network['_target_']}, {task.epochs} epochs in batches of {task.batch}, AdamW with a learning rate of "
         f"{task.learning_rate:g} that rises and falls once and a weight decay of {task.weight_decay:g}, "
         f"{task.loss}{smooth}, classes weighted: {task.class_weights}, moving average of the weights "
-        f"({task.ema_decay:g}), bfloat16. Augmentation: {changes or 'none'}."
+        f"({task.ema_decay:g}), {record.numbers}. Augmentation: {changes or 'none'}."
     )
     if task.choice == "best":
         text += " The weights of each network are of the epoch with the least log loss on the images kept from it."

@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Container
 
+from MedAILib.training.choices import ASKED, Choice
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import ClassData, split_folds
-from MedAILib.training.plan import ASKED, Choice
 
 SHOWN = (
     *("channels", "size", "orientation", "network", "folds", "networks", "shipped", "epochs", "distil_epochs", "batch"),

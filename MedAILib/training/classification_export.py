@@ -2,65 +2,29 @@
 
 from typing import Any
 
-import monai
-import numpy as np
-import torch
-
 from MedAILib.models.mean_classifier import MeanClassifier
+from MedAILib.training.bundle_config import CROP, DEVICE, EVALUATOR, WEIGHTS, described, image_format, images_of
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import Calibration
-from MedAILib.training.export import CROP
-
-SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 
 
 def metadata(task: ClassificationTask, calibration: Calibration) -> dict[str, Any]:
     """The bundle's `metadata.json`, of MONAI's schema, and MedAI's own entry "medai"."""
-    whole = {"dtype": "float32", "is_patch_data": False}
-    names = {str(number): name for number, name in enumerate(task.names)}
-    return {
-        "schema": SCHEMA,
-        "version": task.version,
-        "changelog": {task.version: "trained with MedAI"},
-        "monai_version": monai.__version__,
-        "pytorch_version": torch.__version__.partition("+")[0],
-        "numpy_version": np.__version__,
-        "required_packages_version": {"pillow": "11.0.0", "pytorch-ignite": "0.5.0"},
-        "name": task.title,
-        "task": f"Classification: {task.description}",
-        "description": task.description,
-        "authors": task.authors,
-        "copyright": task.copyright,
-        "license": task.licence,
-        "data_source": task.data_source,
-        "data_type": "png" if len(task.size) == 2 else "nibabel",
-        "intended_use": task.intended_use,
-        "references": task.references,
-        "network_data_format": {
-            "inputs": {
-                "image": whole
-                | {
-                    "type": "image",
-                    "format": "magnitude",
-                    "modality": task.modality,
-                    "num_channels": len(task.channels),
-                    "spatial_shape": task.size,
-                    "value_range": [],
-                    "channel_def": {str(number): name for number, name in enumerate(task.channels)},
-                }
-            },
-            "outputs": {
-                "pred": whole
-                | {
-                    "type": "probabilities",
-                    "format": "classes",
-                    "num_channels": len(task.names),
-                    "spatial_shape": [1, len(task.names)],
-                    "value_range": [0, 1],
-                    "channel_def": names,
-                }
-            },
-        },
+    image = image_format(task.channels, task.modality, task.size, patch=False)
+    pred = {
+        "type": "probabilities",
+        "format": "classes",
+        "num_channels": len(task.names),
+        "spatial_shape": [1, len(task.names)],
+        "dtype": "float32",
+        "value_range": [0, 1],
+        "is_patch_data": False,
+        "channel_def": {str(number): name for number, name in enumerate(task.names)},
+    }
+    data_type = "png" if len(task.size) == 2 else "nibabel"
+    needs = {"pillow": "11.0.0", "pytorch-ignite": "0.5.0"}
+    return described(task, f"Classification: {task.description}", data_type, needs) | {
+        "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": pred}},
         "medai": {"classification": _decisions(task, calibration), "warnings": task.limits},
     }
 
@@ -104,13 +68,8 @@ def inference(task: ClassificationTask) -> dict[str, Any]:
     image, pred = {"keys": "image"}, {"keys": "pred"}
     flat = len(task.size) == 2
     orient = [] if flat else [{"_target_": "Orientationd", **image, "axcodes": task.orientation}]
-    return {
-        "imports": ["$import glob", "$import os"],
-        "bundle_root": ".",
-        "dataset_dir": "images",
-        "output_dir": "$@bundle_root + '/eval'",
-        "datalist": f"$sorted(glob.glob(os.path.join(@dataset_dir, '*.{'png' if flat else 'nii.gz'}')))",
-        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+    return images_of(".png" if flat else ".nii.gz") | {
+        "device": DEVICE,
         "network_def": shipped_network(task),
         "network": "$@network_def.to(@device)",
         "preprocessing": {
@@ -126,12 +85,6 @@ def inference(task: ClassificationTask) -> dict[str, Any]:
                 {"_target_": "EnsureTyped", **image},
             ],
         },
-        "dataset": {
-            "_target_": "Dataset",
-            "data": "$[{'image': path} for path in @datalist]",
-            "transform": "@preprocessing",
-        },
-        "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
         "inferer": {"_target_": "SimpleInferer"},
         "postprocessing": {
             "_target_": "Compose",
@@ -146,20 +99,8 @@ def inference(task: ClassificationTask) -> dict[str, Any]:
                 "output_transform": "$monai.handlers.from_engine(['pred'])",
             }
         ],
-        "evaluator": {
-            "_target_": "SupervisedEvaluator",
-            "device": "@device",
-            "val_data_loader": "@dataloader",
-            "network": "@network",
-            "inferer": "@inferer",
-            "postprocessing": "@postprocessing",
-            "val_handlers": "@handlers",
-        },
-        "checkpointloader": {
-            "_target_": "CheckpointLoader",
-            "load_path": "$@bundle_root + '/models/model.pt'",
-            "load_dict": {"model": "@network"},
-        },
+        "evaluator": EVALUATOR | {"val_handlers": "@handlers"},
+        "checkpointloader": WEIGHTS,
         "initialize": ["$@checkpointloader(@evaluator)"],
         "run": ["$@evaluator.run()"],
     }

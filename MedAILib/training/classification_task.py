@@ -18,10 +18,25 @@ AUGMENTATIONS = {
     "rotate": "largest angle, degrees",
     "scale": "largest enlargement or reduction, as a share",
     "translate": "largest shift, as a share of the image's size",
+    "elastic": "largest shift of a place by bending, as a share of the image's size",
+    "bias_field": "largest logarithm of a slow field that values are multiplied by",
     "gamma": "largest change of the logarithm of gamma",
+    "ghosting": "largest share that lines of the spectrum lose",
+    "spike": "largest height of stripes, in standard deviations of the image",
+    "low_resolution": "least share of voxels along each axis",
     "noise": "largest standard deviation, in those of the image",
     "blur": "largest standard deviation, voxels",
     "mixup": "parameter of the beta distribution",
+}
+# What a number may be at most.
+LARGEST = {
+    "rotate": 180,
+    "scale": 1,
+    "translate": 1,
+    "elastic": 0.5,
+    "bias_field": 3,
+    "ghosting": 1,
+    "low_resolution": 1,
 }
 
 
@@ -57,7 +72,6 @@ class ClassificationTask:
         schedule: one of `SCHEDULES`, of the learning rate: a rise and a fall, or falls as for segmentation.
         accumulate: batches whose gradients are summed up for one step.
         patience: epochs without gain after which a network's training ends; 0: never. Needs the choice "best".
-        precision: one of `PRECISIONS`; "auto" is bfloat16 where the device computes in it.
         choice: "last" takes each network's weights as they are in the end, "best" those of the epoch that the images
             kept from it (of the fold, or the validation part) surprised least.
         distil_epochs: how long the distilled network learns.
@@ -65,6 +79,8 @@ class ClassificationTask:
         synthetic: generators (names or folders of bundles), each of one class, whose pictures are learnt from too; not
             for sequences.
         synthetic_share: how many pictures each of them makes, as a share of its class's real ones.
+        precision: of the network while it is taught: "auto" (bfloat16 where the device computes in it, else float32),
+            "float32" or "bfloat16" (anywhere, as slow as it may be); the loss, and all after training, is in float32.
         frozen_stages: with `--initial`, how many of a network's first stages keep that model's weights.
         strange_quantile: images of a higher energy than this share of the pool's (of the validation part's, where
             there are no folds) are "not sure"; 0 for no such score.
@@ -136,6 +152,7 @@ class ClassificationTask:
         for key, value in usual.items():
             if not getattr(self, key):
                 object.__setattr__(self, key, value)
+        self._require_augmentation()
         weights = self.class_weights
         wrong = {
             "classes": len(self.classes) < 2 or len(set(self.names)) < len(self.classes) or self._shared_label(),
@@ -164,7 +181,6 @@ class ClassificationTask:
             "class_weights": weights not in ("balanced", "none")
             and (isinstance(weights, str) or len(weights) != len(self.classes) or min(weights) <= 0),
             "label_smoothing": not 0 <= self.label_smoothing < 1,
-            "augmentation": not set(self.augmentation) <= set(AUGMENTATIONS),
             "synthetic": bool(self.synthetic) and self.frames > 0,
             "synthetic_share": not 0 <= self.synthetic_share <= 100,
             "threshold": self.threshold not in ("balanced", "accuracy"),
@@ -177,6 +193,26 @@ class ClassificationTask:
                 f"The training task {self.name} has 'patience' = {self.patience}, which needs the choice of the best "
                 "epoch; give --set choice=best, too."
             )
+
+    def _require_augmentation(self) -> None:
+        for key, value in self.augmentation.items():
+            if key not in AUGMENTATIONS:
+                raise InputError(
+                    f"There is no augmentation '{key}' for classifiers; known are {', '.join(AUGMENTATIONS)}."
+                )
+            if key == "flip":
+                axes = range(len(self.size))
+                fits = isinstance(value, (list, tuple)) and all(axis in axes for axis in value)
+                wanted = f"a list of axes, among {', '.join(map(str, axes))}"
+            else:
+                most = LARGEST.get(key, float("inf"))
+                fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most
+                wanted = f"a number from 0 to {most:g}" if key in LARGEST else "a number, 0 or above"
+            if not fits:
+                raise InputError(
+                    f"The training task {self.name} has the augmentation {key} = {value}; it has to be {wanted} "
+                    f"({AUGMENTATIONS[key]})."
+                )
 
     def _shared_label(self) -> bool:
         told = [label for entry in self.classes for label in {str(x) for x in entry["labels"]}]

@@ -15,6 +15,7 @@ from monai.handlers import TensorBoardStatsHandler
 
 from MedAILib.output import whole_file
 from MedAILib.training.plots import ACCENT, INK, REFERENCE, STYLE
+from MedAILib.training.processes import is_first
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,13 @@ class EpochRecord:
 
 
 def write_curves(epochs: Sequence[EpochRecord], folder: Path) -> None:
-    """Write `losses.csv` and `losses.png`.
+    """Write `losses.csv` and `losses.png`; of several processes the first does.
 
     Raises:
         OutputError: a file can't be written.
     """
+    if not is_first():
+        return
     with whole_file(folder / "losses.csv") as part, part.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["epoch", "loss", "learning_rate", "dice"])
@@ -67,11 +70,15 @@ def draw_curves(epochs: Sequence[EpochRecord]) -> Figure:
 def board_writer(folder: Path, step: int, run: str = "") -> Any | None:
     """A writer of TensorBoard's files that goes on after `step`; None where tensorboardX is not installed.
 
+    Of several processes the first has one.
+
     Args:
         folder: of the training; they lie in `tensorboard` in it.
         step: how many batches are over.
         run: one of several networks, which has a folder of its own.
     """
+    if not is_first():
+        return None
     try:
         from tensorboardX import SummaryWriter  # noqa: PLC0415  an extra, slow to import
     except ImportError:

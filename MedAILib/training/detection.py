@@ -27,6 +27,7 @@ from MedAILib.training.curves import EpochRecord, board_writer, write_curves
 from MedAILib.training.detection_data import Batches, Sample, plan_of_task
 from MedAILib.training.detection_task import DetectionTask
 from MedAILib.training.initial import load_initial
+from MedAILib.training.processes import joined, mean_over_processes, own_seed, own_share, wait_for_all
 from MedAILib.training.samples import seed_of
 from MedAILib.training.segmentation import TrainingRun, falling, moving_average
 
@@ -79,6 +80,7 @@ def train_detector(
         OutputError: the disk does not take the checkpoint.
         Cancelled: by `progress`, between two batches.
     """
+    own_share(task.batch)  # a batch that can't be divided is told first
     set_determinism(task.seed)
     plan = plan_of_task(task)
     assert plan.detection is not None, "a task's own config has a detector"
@@ -134,7 +136,7 @@ def _go_on(course: _Course, samples: Sequence[Sample], progress: Progress) -> No
         max_epochs=task.epochs,
         train_data_loader=batches,
         epoch_length=length,
-        network=detector,
+        network=joined(detector, device, some_unused=True),  # without findings no box is learnt from
         optimizer=parts["optimizer"],
         loss_function=lambda losses, _: losses[detector.cls_key] + task.box_weight * losses[detector.box_reg_key],
         prepare_batch=_on_device,
@@ -151,7 +153,7 @@ def _go_on(course: _Course, samples: Sequence[Sample], progress: Progress) -> No
         warm = min(1.0, number / max(WARM_UP * steps, 1))
         for group in parts["optimizer"].param_groups:
             group["lr"] = task.learning_rate * warm * falling("cosine", (number - 1) / steps)
-        torch.manual_seed(seed_of(task.seed, number))
+        torch.manual_seed(own_seed(seed_of(task.seed, number)))
 
     @trainer.on(IterationEvents.BACKWARD_COMPLETED)
     def limit() -> None:
@@ -159,7 +161,7 @@ def _go_on(course: _Course, samples: Sequence[Sample], progress: Progress) -> No
 
     @trainer.on(Events.ITERATION_COMPLETED)
     def after() -> None:
-        loss = float(trainer.state.output["loss"].detach())
+        loss = mean_over_processes(float(trainer.state.output["loss"].detach()))
         if not math.isfinite(loss):
             raise _stopped(trainer.state.epoch, task, samples)
         losses.append(loss)
@@ -179,6 +181,7 @@ def _go_on(course: _Course, samples: Sequence[Sample], progress: Progress) -> No
         ).attach(trainer)
     try:
         trainer.run()
+        wait_for_all()
     except ValueError as error:
         if "NaN or Inf" not in str(error):  # MONAI's network looks at its own output
             raise

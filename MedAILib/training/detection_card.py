@@ -18,12 +18,18 @@ LIMITS = (
 
 @dataclass(frozen=True)
 class DetectorRecord:
-    """What a card says of how a detector came about; `training` and `validation` are names of cases."""
+    """What a card says of how a detector came about.
+
+    Args:
+        training: names of the cases that it learnt from.
+        validation: of those kept aside; none where it learnt from all.
+        fold: which; None for all cases, whose figures are those of cross-validation.
+    """
 
     task: DetectionTask
     training: Sequence[str]
     validation: Sequence[str]
-    fold: int
+    fold: int | None
     command: str
     machine: str
     initial: str = ""
@@ -59,8 +65,7 @@ surest is kept, {task.most} at most.
 
 ## Data
 
-{task.data_source}. {len(record.training)} images for training and {len(record.validation)} for validation (part
-{record.fold} of {task.folds}); the validation images took no part in any choice during training. The last epoch's
+{task.data_source}. {_parts(record)} The last epoch's
 averaged weights were taken, not the best of several.
 Licence of the weights, as derived from the data: {task.licence}.
 
@@ -74,14 +79,34 @@ Licence of the weights, as derived from the data: {task.licence}.
 
 ## Validation
 
-{results_table(evaluation) if evaluation is not None else "Not validated."}
-
-Validation images: {", ".join(record.validation)}.
+{_validation(record, evaluation)}
 
 ## References
 
 {references}
 """
+
+
+def _parts(record: DetectorRecord) -> str:
+    """Which images it learnt from."""
+    if record.fold is None:
+        return f"It learnt from all {len(record.training)} images."
+    return (
+        f"{len(record.training)} images for training and {len(record.validation)} for validation (part\n"
+        f"{record.fold} of {record.task.folds}); the validation images took no part in any choice during training."
+    )
+
+
+def _validation(record: DetectorRecord, evaluation: DetectorEvaluation | None) -> str:
+    if evaluation is None:
+        return "Not validated."
+    if record.fold is None:
+        return (
+            f"{record.task.folds}-fold cross-validation: the figures are of {record.task.folds} other networks of this "
+            "task, each judged on\nthe images that it had not learnt from. The network here learnt from all of them."
+            f"\n\n{results_table(evaluation)}"
+        )
+    return f"{results_table(evaluation)}\n\nValidation images: {', '.join(record.validation)}."
 
 
 def results_table(evaluation: DetectorEvaluation) -> str:

@@ -19,6 +19,7 @@ from MedAILib.progress import Progress
 from MedAILib.training.boxed_images import BoxedImage
 from MedAILib.training.detection_export import inference, metadata
 from MedAILib.training.detection_task import DetectionTask
+from MedAILib.training.processes import own_part, process_count
 
 Sample = dict[str, Tensor]
 
@@ -78,15 +79,28 @@ class Batches:
         self._steps.set_random_state(seed)
         order = torch.randperm(len(self._samples), generator=torch.Generator().manual_seed(seed)).tolist()
         waiting: list[Sample] = []
+        begun: list[Sample] = []  # what fills up a last batch, where several processes need a part of it each
         for number in order:
             sample = {key: value.clone() for key, value in self._samples[number].items()}
             for patch in self._steps(sample):
                 waiting.append(_for_network(patch))
                 if len(waiting) == self._task.batch:
-                    yield waiting
+                    begun = begun or waiting
+                    yield self._own(waiting, begun)
                     waiting = []
         if waiting:
-            yield waiting
+            yield self._own(waiting, begun or waiting)
+
+    def _own(self, batch: list[Sample], begun: list[Sample]) -> list[Sample]:
+        """What of a batch is this process's of a batch; all of it where there is one process."""
+        return batch if process_count() == 1 else own_part(batch, self._task.batch, begun)
+
+
+def changed_patches(sample: Sample, task: DetectionTask, seed: int) -> list[Sample]:
+    """What an epoch shows of an image, as `prepare_image` gives it: its patches, cut and changed by the seed."""
+    steps = _steps(task)
+    steps.set_random_state(seed)
+    return [_for_network(patch) for patch in steps({key: value.clone() for key, value in sample.items()})]
 
 
 def _steps(task: DetectionTask) -> Compose:

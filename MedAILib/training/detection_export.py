@@ -2,15 +2,12 @@
 
 from typing import Any
 
-import monai
-import numpy as np
-import torch
 from monai.networks.nets import ResNet
 
 from MedAILib.errors import InputError, ModelError, SpecError
 from MedAILib.models.networks import build_network, sketched
 from MedAILib.models.retinanet import channels_of
-from MedAILib.training.classification_export import SCHEMA
+from MedAILib.training.bundle_config import DEVICE, WEIGHTS, described, image_format
 from MedAILib.training.detection_task import DetectionTask
 
 _RETINANET = "monai.apps.detection.networks.retinanet_network"
@@ -18,55 +15,24 @@ _RETINANET = "monai.apps.detection.networks.retinanet_network"
 
 def metadata(task: DetectionTask) -> dict[str, Any]:
     """The bundle's `metadata.json`, of MONAI's schema, and MedAI's own entry "medai"."""
-    names = {str(number): name for number, name in enumerate(task.names)}
-    whole = {"dtype": "float32", "is_patch_data": True}
     own: dict[str, Any] = {"classes": list(task.names)}
     own["labels"] = {name: list(labels) for name, labels in task.labels.items()}
     if codes := {str(entry["name"]): entry["code"] for entry in task.classes if "code" in entry}:
         own["codes"] = codes
-    return {
-        "schema": SCHEMA,
-        "version": task.version,
-        "changelog": {task.version: "trained with MedAI"},
-        "monai_version": monai.__version__,
-        "pytorch_version": torch.__version__.partition("+")[0],
-        "numpy_version": np.__version__,
-        "required_packages_version": {"nibabel": "5.3.0", "torchvision": "0.19.0"},
-        "name": task.title,
-        "task": f"Detection: {task.description}",
-        "description": task.description,
-        "authors": task.authors,
-        "copyright": task.copyright,
-        "license": task.licence,
-        "data_source": task.data_source,
-        "data_type": "nibabel",
-        "intended_use": task.intended_use,
-        "references": task.references,
-        "network_data_format": {
-            "inputs": {
-                "image": whole
-                | {
-                    "type": "image",
-                    "format": "magnitude",
-                    "modality": task.modality,
-                    "num_channels": len(task.channels),
-                    "spatial_shape": [f"{n}*n" for n in task.size_divisible],
-                    "value_range": [],
-                    "channel_def": {str(number): name for number, name in enumerate(task.channels)},
-                }
-            },
-            "outputs": {
-                "pred": whole
-                | {
-                    "type": "object",
-                    "format": "dict",
-                    "num_channels": len(task.names),
-                    "spatial_shape": ["n", "n", "n"],
-                    "value_range": [-10000, 10000],
-                    "channel_def": names,
-                }
-            },
-        },
+    image = image_format(task.channels, task.modality, [f"{n}*n" for n in task.size_divisible], patch=True)
+    pred = {
+        "type": "object",
+        "format": "dict",
+        "num_channels": len(task.names),
+        "spatial_shape": ["n", "n", "n"],
+        "dtype": "float32",
+        "value_range": [-10000, 10000],
+        "is_patch_data": True,
+        "channel_def": {str(number): name for number, name in enumerate(task.names)},
+    }
+    needs = {"nibabel": "5.3.0", "torchvision": "0.19.0"}
+    return described(task, f"Detection: {task.description}", "nibabel", needs) | {
+        "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": pred}},
         "medai": {"detection": own, "warnings": task.warnings},
     }
 
@@ -80,7 +46,7 @@ def inference(task: DetectionTask) -> dict[str, Any]:
     return {
         "imports": ["$import monai", "$import torch"],
         "bundle_root": ".",
-        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "device": DEVICE,
         "anchor_generator": {
             "_target_": "monai.apps.detection.utils.anchor_utils.AnchorGeneratorWithAnchorShape",
             "feature_map_scales": task.scales,
@@ -144,11 +110,7 @@ def inference(task: DetectionTask) -> dict[str, Any]:
                 {"_target_": "DeleteItemsd", "keys": ["image"]},
             ],
         },
-        "checkpointloader": {
-            "_target_": "CheckpointLoader",
-            "load_path": "$@bundle_root + '/models/model.pt'",
-            "load_dict": {"model": "@network"},
-        },
+        "checkpointloader": WEIGHTS,
     }
 
 

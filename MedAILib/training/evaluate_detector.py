@@ -145,7 +145,7 @@ def evaluate_detector(
         with_intervals(matches, len(classes)),
         {name: per_class(matches, number) for number, name in enumerate(classes)},
         froc_curve(matches),
-        tuple(_picture(read_boxed(result.case, names), result) for result in _worst(results)),
+        tuple(_picture(read_boxed(result.case, names), result) for result in worst_cases(results)),
         tuple(matches),
         provenance,
         started,
@@ -182,7 +182,7 @@ def summary(evaluation: DetectorEvaluation) -> dict[str, Any]:
     }
 
 
-def _worst(results: Sequence[DetectorCase]) -> list[DetectorCase]:
+def worst_cases(results: Sequence[DetectorCase]) -> list[DetectorCase]:
     """The cases of most boxes missed, then of most that are false; those that are right throughout are none."""
     wrong = [one for one in results if one.count("missed") or one.count("false")]
     return sorted(wrong, key=lambda one: (-one.count("missed"), -one.count("false")))[:WORST_SHOWN]

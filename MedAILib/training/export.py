@@ -1,4 +1,4 @@
-"""From trained weights to a MONAI bundle that MedAI and stock MONAI run alike."""
+"""A trained model's folder, whatever its task: every file whole, or none."""
 
 import json
 import shutil
@@ -7,41 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import monai
-import numpy as np
 import torch
 from torch import Tensor
 
-from MedAILib.errors import OutputError
+from MedAILib.errors import ModelError, OutputError
 from MedAILib.models.weights import save_checkpoint
-from MedAILib.training.task import SegmentationTask, Task
-
-# Only of use while training: the network that runs has no auxiliary heads.
-TRAINING_ONLY = ("deep_supervision_heads.", "heads.")
-SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
-CROP = {"_target_": "CropForegroundd", "keys": "image", "source_key": "image", "allow_smaller": True}
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """What goes into a bundle: the task it was trained for, its weights by name, the text of its model card."""
-
-    task: SegmentationTask
-    weights: dict[str, Tensor]
-    card: str
-
-
-def write_bundle(bundle: Bundle, folder: Path) -> None:
-    """Write a bundle into a folder that does not exist yet, or replace the bundle that stands there.
-
-    Weights are stored in half precision. The folder is built beside its place and moved there when it is whole.
-
-    Raises:
-        OutputError: the folder can't be written, or holds something else than a bundle.
-    """
-    task = bundle.task
-    configs = {"metadata": metadata(task), "inference": inference(task)}
-    write_model(Contents(configs, bundle.card, licence_text(task), _halved(bundle.weights)), folder)
+from MedAILib.training.task import Task
 
 
 @dataclass(frozen=True)
@@ -56,11 +27,19 @@ class Contents:
 
 
 def write_model(contents: Contents, folder: Path) -> None:
-    """Write a bundle of any kind, as `write_bundle` does.
+    """Write a bundle into a folder that does not exist yet, or replace the bundle that stands there.
+
+    The folder is built beside its place and moved there when it is whole.
 
     Raises:
+        ModelError: a weight is no number.
         OutputError: the folder can't be written, or holds something else than a bundle.
     """
+    if bad := [key for key, value in contents.weights.items() if not bool(torch.isfinite(value).all())]:
+        raise ModelError(
+            f"The trained model is not written: its weights {bad[0]} have values that are no numbers, or too large for "
+            "half precision; train again with a tenth of the learning rate, or with --set precision=float32."
+        )
     require_place(folder)
     part, old = (folder.with_name(folder.name + ending) for ending in (".part", ".old"))
     try:
@@ -104,155 +83,3 @@ def licence_text(task: Task) -> str:
         "The weights are derived from the data named here and are distributed under the licence above, as these data "
         f"are.\nData: {task.data_source}.\nFull text of the licence: https://spdx.org/licenses/{task.licence}.html\n"
     )
-
-
-def network_arguments(task: SegmentationTask) -> dict[str, Any]:
-    """The network's description for inference: that of the task, without auxiliary heads."""
-    return {key: value for key, value in task.network.items() if not key.startswith("deep_super")}
-
-
-def metadata(task: SegmentationTask) -> dict[str, Any]:
-    """The bundle's `metadata.json`, of MONAI's schema, and MedAI's own entry "medai"."""
-    labels = {str(label["value"]): label for label in task.labels}
-    image = {"type": "image", "num_channels": len(task.channels), "spatial_shape": task.patch, "dtype": "float32"}
-    return {
-        "schema": SCHEMA,
-        "version": task.version,
-        "changelog": {task.version: "trained with MedAI"},
-        "monai_version": monai.__version__,
-        "pytorch_version": torch.__version__.partition("+")[0],
-        "numpy_version": np.__version__,
-        "required_packages_version": {"nibabel": "5.3.0", "pytorch-ignite": "0.5.0"},
-        "name": task.title,
-        "task": task.description,
-        "description": task.description,
-        "authors": task.authors,
-        "copyright": task.copyright,
-        "license": task.licence,
-        "data_source": task.data_source,
-        "data_type": "nibabel" if task.spacing_mm else "png",
-        "intended_use": task.intended_use,
-        "references": task.references,
-        "network_data_format": {
-            "inputs": {
-                "image": image
-                | {
-                    "format": "magnitude",
-                    "modality": task.modality,
-                    "value_range": [],
-                    "is_patch_data": True,
-                    "channel_def": {str(number): name for number, name in enumerate(task.channels)},
-                }
-            },
-            "outputs": {
-                "pred": image
-                | {
-                    "format": "segmentation",
-                    "num_channels": task.classes,
-                    "value_range": [0, task.classes - 1],
-                    "is_patch_data": True,
-                    "channel_def": {"0": "background"} | {key: label["name"] for key, label in labels.items()},
-                }
-            },
-        },
-        "medai": {
-            "labels": {key: _shown(label) for key, label in labels.items()},
-            "mirror_axes": task.mirror_axes,
-            "warnings": task.warnings,
-        },
-    }
-
-
-def inference(task: SegmentationTask) -> dict[str, Any]:
-    """The bundle's `inference.json`: what stock MONAI runs, and what MedAI reads its steps from."""
-    image, pred = {"keys": "image"}, {"keys": "pred"}
-    spacing = {"_target_": "Spacingd", **image, "pixdim": task.spacing_mm, "mode": "bilinear"}
-    ending = ".nii.gz" if task.spacing_mm else ".png"
-    return {
-        "imports": ["$import glob", "$import os"],
-        "bundle_root": ".",
-        "dataset_dir": "images",
-        "output_dir": "$@bundle_root + '/eval'",
-        "datalist": f"$sorted(glob.glob(os.path.join(@dataset_dir, '*{ending}')))",
-        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
-        "network_def": network_arguments(task),
-        "network": "$@network_def.to(@device)",
-        "preprocessing": {
-            "_target_": "Compose",
-            "transforms": [
-                {"_target_": "LoadImaged", **image},
-                {"_target_": "EnsureChannelFirstd", **image},
-                *([{"_target_": "Orientationd", **image, "axcodes": task.orientation}] if task.orientation else []),
-                *([CROP] if task.crop_foreground else []),
-                *([spacing] if task.spacing_mm else []),
-                *({"_target_": entry["_target_"], **image, **entry} for entry in task.intensity),
-                {"_target_": "EnsureTyped", **image},
-            ],
-        },
-        "dataset": {
-            "_target_": "Dataset",
-            "data": "$[{'image': path} for path in @datalist]",
-            "transform": "@preprocessing",
-        },
-        "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
-        "inferer": {
-            "_target_": "SlidingWindowInferer",
-            "roi_size": task.patch,
-            "sw_batch_size": 1,
-            "overlap": 0.5,
-            "mode": "gaussian",
-        },
-        "postprocessing": {
-            "_target_": "Compose",
-            "transforms": [
-                {"_target_": "Activationsd", **pred, "softmax": True},
-                {
-                    "_target_": "Invertd",
-                    **pred,
-                    "transform": "@preprocessing",
-                    "orig_keys": "image",
-                    "nearest_interp": False,
-                    "to_tensor": True,
-                },
-                {"_target_": "AsDiscreted", **pred, "argmax": True},
-                {
-                    "_target_": "SaveImaged",
-                    **pred,
-                    "output_dir": "@output_dir",
-                    "output_postfix": "seg",
-                    **({} if task.spacing_mm else {"output_ext": ".png"}),
-                    "output_dtype": "uint8",
-                    "separate_folder": False,
-                },
-            ],
-        },
-        "evaluator": {
-            "_target_": "SupervisedEvaluator",
-            "device": "@device",
-            "val_data_loader": "@dataloader",
-            "network": "@network",
-            "inferer": "@inferer",
-            "postprocessing": "@postprocessing",
-        },
-        "checkpointloader": {
-            "_target_": "CheckpointLoader",
-            "load_path": "$@bundle_root + '/models/model.pt'",
-            "load_dict": {"model": "@network"},
-        },
-        "initialize": ["$@checkpointloader(@evaluator)"],
-        "run": ["$@evaluator.run()"],
-    }
-
-
-def _shown(label: dict[str, Any]) -> dict[str, Any]:
-    return {key: label[key] for key in ("color", "terminology") if key in label}
-
-
-def _halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in half precision; names that share one tensor (DynUNet has such) go on sharing it."""
-    halves = {value.data_ptr(): value.half() for key, value in weights.items()}
-    return {key: halves[value.data_ptr()] for key, value in weights.items() if not _training_only(key)}
-
-
-def _training_only(key: str) -> bool:
-    return key.startswith(TRAINING_ONLY) or ".super_head." in key

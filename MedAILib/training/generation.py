@@ -13,7 +13,7 @@ from monai.utils import set_determinism
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from MedAILib.errors import InputError, ModelError
 from MedAILib.progress import Progress
@@ -22,6 +22,16 @@ from MedAILib.training.classification import SeededOrder
 from MedAILib.training.curves import board_writer
 from MedAILib.training.generation_curves import write_pair_curves
 from MedAILib.training.generation_task import GenerationTask
+from MedAILib.training.precision import AutocastInferer, training_type
+from MedAILib.training.processes import (
+    SharedOrder,
+    joined,
+    mean_over_processes,
+    own_seed,
+    own_share,
+    process_count,
+    wait_for_all,
+)
 from MedAILib.training.samples import seed_of
 from MedAILib.training.segmentation import TrainingRun, moving_average
 
@@ -40,6 +50,11 @@ class Contest:
     def __init__(self, task: GenerationTask, device: str) -> None:
         self.task = task
         self.generator, self.discriminator = (network.to(device) for network in build_pair(task))
+        where = torch.device(device)
+        self.infer = AutocastInferer(training_type(task.precision, where))
+        self.making, self.judging = (
+            joined(x, where, several_passes=True) for x in (self.generator, self.discriminator)
+        )
         self.average = AveragedModel(self.generator, multi_avg_fn=moving_average(task.ema_decay), use_buffers=True)
         self.generator_optimizer, self.discriminator_optimizer = (
             torch.optim.Adam(network.parameters(), task.learning_rate, (task.beta1, 0.999))
@@ -71,7 +86,7 @@ class Contest:
 
     def reseed(self, iteration: int) -> None:
         """Make all that is random in a step a function of its number alone."""
-        seed = seed_of(self.task.seed, iteration)
+        seed = own_seed(seed_of(self.task.seed, iteration))
         self.draws.manual_seed(seed)
         torch.manual_seed(seed)  # of the discriminator's dropout
 
@@ -89,12 +104,12 @@ class Contest:
 
     def of_generator(self, made: Tensor) -> Tensor:
         """The generator's loss: how little its pictures are taken for real ones."""
-        opinion = self.discriminator(made.sigmoid())
+        opinion = self.infer(made.sigmoid(), self.judging)
         return binary_cross_entropy_with_logits(opinion, torch.ones_like(opinion))
 
     def of_discriminator(self, made: Tensor, real: Tensor) -> Tensor:
         """The discriminator's loss: how badly it tells pictures made from real ones."""
-        of_real, of_made = self.discriminator(real), self.discriminator(made.detach().sigmoid())
+        of_real, of_made = (self.infer(x, self.judging) for x in (real, made.detach().sigmoid()))
         loss = binary_cross_entropy_with_logits(of_real, torch.full_like(of_real, self.task.real_target))
         return (loss + binary_cross_entropy_with_logits(of_made, torch.zeros_like(of_made))) / 2
 
@@ -141,6 +156,7 @@ def train_generator(task: GenerationTask, pictures: Tensor, run: TrainingRun, pr
             f"There are {len(pictures)} pictures to learn from, and the task {task.name} takes {task.batch} at a time; "
             "add some, or give a smaller --set batch=N."
         )
+    own_share(task.batch, least=2 if process_count() > 1 else 1)  # what can't be divided is told first
     contest = Contest(task, run.device)
     require_room(run.folder, sum(p.nbytes for n in (contest.generator, contest.discriminator) for p in n.parameters()))
     state = begin(run.folder, identity_of(task, run_epochs=run.epochs, data=run.data_sha256), run.resume)
@@ -164,17 +180,20 @@ def make_pictures(task: GenerationTask, weights: dict[str, Tensor], latents: Ten
 def _go_on(contest: Contest, pictures: Tensor, run: TrainingRun, progress: Progress) -> None:
     """Run the epochs that are left."""
     task, done = contest.task, len(contest.losses)
-    order = SeededOrder(len(pictures), task.seed, done)
-    loader = DataLoader(TensorDataset(pictures), task.batch, sampler=order, drop_last=True, num_workers=0)
+    order: Sampler[Any] = SeededOrder(len(pictures), task.seed, done)
+    if process_count() > 1:
+        order = SharedOrder(order, task.batch, drop_last=True)
+    loader = DataLoader(TensorDataset(pictures), own_share(task.batch), sampler=order, drop_last=True, num_workers=0)
     batches = len(loader)
     trainer = GanTrainer(
         device=torch.device(run.device),
         max_epochs=run.epochs,
         train_data_loader=loader,
-        g_network=contest.generator,
+        g_network=contest.making,
         g_optimizer=contest.generator_optimizer,
+        g_inferer=contest.infer,
         g_loss_function=contest.of_generator,
-        d_network=contest.discriminator,
+        d_network=contest.judging,
         d_optimizer=contest.discriminator_optimizer,
         d_loss_function=contest.of_discriminator,
         latent_shape=task.latent,
@@ -192,7 +211,8 @@ def _go_on(contest: Contest, pictures: Tensor, run: TrainingRun, progress: Progr
 
     @trainer.on(Events.ITERATION_COMPLETED)
     def watch() -> None:
-        pair = float(trainer.state.output[GanKeys.GLOSS]), float(trainer.state.output[GanKeys.DLOSS])
+        losses = trainer.state.output
+        pair = mean_over_processes(losses[GanKeys.GLOSS]), mean_over_processes(losses[GanKeys.DLOSS])
         if not all(math.isfinite(loss) for loss in pair):
             who = "discriminator" if math.isfinite(pair[0]) else "generator"
             raise ModelError(
@@ -224,6 +244,7 @@ def _go_on(contest: Contest, pictures: Tensor, run: TrainingRun, progress: Progr
         ).attach(trainer)
     try:
         trainer.run()
+        wait_for_all()
     finally:
         if board is not None:
             board.close()

@@ -25,6 +25,7 @@ class GeneratorRecord:
         pictures: those it learnt from (N, 1, I, J), 0 to 1.
         made: some of its own, of the same shape.
         part: of the data that they are from; empty where it has no parts.
+        numbers: the type that the networks computed in.
     """
 
     task: GenerationTask
@@ -33,6 +34,7 @@ class GeneratorRecord:
     command: str
     machine: str
     part: str
+    numbers: str
 
 
 def sample_sheet(made: NDArray[np.float32], real: NDArray[np.float32]) -> bytes:
@@ -119,7 +121,7 @@ Above the white line: made. Below: pictures that it learnt from.
 
 A DCGAN: seed {task.seed}, {task.epochs} epochs in batches of {task.batch}, Adam with a learning rate of
 {task.learning_rate:g} for both networks; the generator's weights are averaged over training (decay
-{task.ema_decay:g}). Machine: {record.machine}.
+{task.ema_decay:g}), {record.numbers}. Machine: {record.machine}.
 
 ## Validation
 

@@ -10,14 +10,19 @@ from matplotlib.ticker import MaxNLocator
 
 from MedAILib.output import whole_file
 from MedAILib.training.plots import ACCENT, REFERENCE, STYLE
+from MedAILib.training.processes import is_first
 
 
 def write_pair_curves(losses: Sequence[tuple[float, float]], folder: Path) -> None:
     """Write `losses.csv` and `losses.png` of the generator's and the discriminator's mean losses of each epoch.
 
+    Of several processes the first does.
+
     Raises:
         OutputError: a file can't be written.
     """
+    if not is_first():
+        return
     with whole_file(folder / "losses.csv") as part, part.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["epoch", "generator", "discriminator"])

@@ -2,11 +2,7 @@
 
 from typing import Any
 
-import monai
-import numpy as np
-import torch
-
-from MedAILib.training.export import SCHEMA
+from MedAILib.training.bundle_config import DEVICE, EVALUATOR, LOADER, described
 from MedAILib.training.generation_task import GenerationTask
 
 # How many pictures stock MONAI makes when it runs the bundle as it is.
@@ -24,24 +20,8 @@ def metadata(task: GenerationTask, part: str, count: int) -> dict[str, Any]:
     whole = {"dtype": "float32", "is_patch_data": False}
     latent = {"type": "tuples", "format": "latent", "num_channels": 0, "spatial_shape": [task.latent]}
     picture = {"type": "image", "format": "magnitude", "num_channels": 1, "spatial_shape": [task.size, task.size]}
-    return {
-        "schema": SCHEMA,
-        "version": task.version,
-        "changelog": {task.version: "trained with MedAI"},
-        "monai_version": monai.__version__,
-        "pytorch_version": torch.__version__.partition("+")[0],
-        "numpy_version": np.__version__,
-        "required_packages_version": {"pillow": "11.0.0", "pytorch-ignite": "0.5.0"},
-        "name": task.title,
-        "task": f"Generation: {task.description}",
-        "description": task.description,
-        "authors": task.authors,
-        "copyright": task.copyright,
-        "license": task.licence,
-        "data_source": task.data_source,
-        "data_type": "png",
-        "intended_use": task.intended_use,
-        "references": task.references,
+    needs = {"pillow": "11.0.0", "pytorch-ignite": "0.5.0"}
+    return described(task, f"Generation: {task.description}", "png", needs) | {
         "network_data_format": {
             "inputs": {"latent": latent | whole | {"value_range": [], "channel_def": {}}},
             "outputs": {
@@ -63,7 +43,7 @@ def inference(task: GenerationTask) -> dict[str, Any]:
     return {
         "imports": ["$import glob"],
         "bundle_root": ".",
-        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "device": DEVICE,
         "ckpt_path": "$@bundle_root + '/models/model.pt'",
         "output_dir": "$@bundle_root + '/eval'",
         "latent_size": task.latent,
@@ -74,13 +54,7 @@ def inference(task: GenerationTask) -> dict[str, Any]:
             "_target_": "Dataset",
             "data": "$[torch.randn(@latent_size) for i in range(@num_samples)]",
         },
-        "dataloader": {
-            "_target_": "DataLoader",
-            "dataset": "@dataset",
-            "batch_size": 1,
-            "shuffle": False,
-            "num_workers": 0,
-        },
+        "dataloader": LOADER | {"shuffle": False},
         "inferer": {"_target_": "SimpleInferer"},
         "postprocessing": {
             "_target_": "Compose",
@@ -102,13 +76,8 @@ def inference(task: GenerationTask) -> dict[str, Any]:
         "handlers": [
             {"_target_": "CheckpointLoader", "load_path": "@ckpt_path", "load_dict": {"model": "@network"}},
         ],
-        "evaluator": {
-            "_target_": "SupervisedEvaluator",
-            "device": "@device",
-            "val_data_loader": "@dataloader",
-            "network": "@network",
-            "inferer": "@inferer",
-            "postprocessing": "@postprocessing",
+        "evaluator": EVALUATOR
+        | {
             "prepare_batch": "$lambda batchdata, *_,**__: (batchdata.to(@device),None,(),{})",
             "val_handlers": "@handlers",
         },

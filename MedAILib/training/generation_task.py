@@ -23,6 +23,8 @@ class GenerationTask:
         discriminator: MONAI's `Discriminator`, without `in_shape`.
         real_target: what the discriminator is asked to say of a real picture, 0.5 to 1 (one-sided label smoothing,
             Salimans et al. 2016, arXiv:1606.03498).
+        precision: of the networks: "auto" (bfloat16 where the device computes in it, else float32), "float32" or
+            "bfloat16"; losses are in float32.
         mirror: whether a picture may be mirrored, left to right.
         effect: what its pictures did to a classifier that learnt from them too, measured; for the card.
 
@@ -57,6 +59,7 @@ class GenerationTask:
     ema_decay: float
     mirror: bool
     effect: str = ""
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         judge = self.discriminator
@@ -71,6 +74,7 @@ class GenerationTask:
             "learning_rate": not self.learning_rate > 0,
             "beta1": not 0 <= self.beta1 < 1,
             "real_target": not 0.5 <= self.real_target <= 1,
+            "precision": self.precision not in ("auto", "float32", "bfloat16"),
             "ema_decay": not 0 <= self.ema_decay < 1,
         }
         if bad := [key for key, is_wrong in wrong.items() if is_wrong]:

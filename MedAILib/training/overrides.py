@@ -9,16 +9,16 @@ from typing import Any
 
 from MedAILib.errors import InputError
 from MedAILib.training.architectures import encoder_stages, head_weights, levels_for, multiple_of, network_entry
-from MedAILib.training.augmentations import require_known
+from MedAILib.training.augmentations import require_known, require_name
 from MedAILib.training.intensities import intensity_entries, require_runnable
 from MedAILib.training.losses import LOSSES
-from MedAILib.training.plan import Wishes
+from MedAILib.training.plan_grid import Wishes
+from MedAILib.training.precision import PRECISIONS
 from MedAILib.training.recipe import PARAMETERS, usual_recipe
 from MedAILib.training.task import SegmentationTask
 
 SCHEDULES = ("poly", "cosine", "constant")
 SAMPLINGS = ("uniform", "foreground", "classes")
-PRECISIONS = ("auto", "float32", "bfloat16")
 SHORT = {"spacing": "spacing_mm", "preprocessing": "intensity", "mirror": "mirror_axes", "lr": "learning_rate"}
 PLANNED = ("network", "patch", "spacing_mm", "batch", "memory_gb")
 
@@ -104,8 +104,7 @@ def recipe_of(wanted: Any, now: dict[str, dict[str, Any]]) -> dict[str, dict[str
         return {name: dict(PARAMETERS.get(name, {})) for name in names}
     recipe = dict(now) or usual_recipe()
     for name in names:
-        if name[1:] not in PARAMETERS:
-            raise InputError(f"There is no augmentation '{name[1:]}'; known are {', '.join(PARAMETERS)}.")
+        require_name(name[1:])
         if name[0] == "-":
             recipe.pop(name[1:], None)
         else:
@@ -174,7 +173,7 @@ def _require_network(task: SegmentationTask) -> None:
         raise InputError(f"Stages of {name} can't be frozen; leave frozen_stages at 0.")
 
 
-FREEZABLE = ("DynUNet", "UNet", "BasicUNet", "SegResNet", "SwinUNETR", "AutoEncoder")
+FREEZABLE = ("DynUNet", "UNet", "BasicUNet", "SegResNet", "SwinUNETR", "FCN", "AutoEncoder")
 
 
 def changed_keys(one: SegmentationTask, other: SegmentationTask) -> list[str]:

@@ -9,9 +9,9 @@ from typing import Any
 from MedAILib.errors import InputError
 from MedAILib.progress import Progress
 from MedAILib.training.cases import LAYOUTS
+from MedAILib.training.choices import Choice
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.labelled_images import ENDINGS, LabelledImage, find_labelled_images, read_labelled
-from MedAILib.training.plan import Choice
 from MedAILib.volume import Volume, closest_axes
 
 SEEN = 24  # images whose sizes are looked at

@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedAILib.errors import InputError
+from MedAILib.training.choices import ASKED, Choice, short
 from MedAILib.training.data_folder import channel_names
 from MedAILib.training.detection_task import POOLED, DetectionTask, strides_of
 from MedAILib.training.examine_boxes import BoxedFacts
-from MedAILib.training.plan import ASKED, Budget, Choice, modality_of, planned_intensity, planned_mirror, short
+from MedAILib.training.plan_augmentation import planned_mirror
+from MedAILib.training.plan_grid import Budget
+from MedAILib.training.plan_intensity import modality_of, planned_intensity
 from MedAILib.volume import closest_axes
 
 ORIENTATION = "RAS"

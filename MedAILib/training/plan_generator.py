@@ -7,9 +7,9 @@ from typing import Any
 
 from MedAILib.errors import InputError
 from MedAILib.progress import Progress
+from MedAILib.training.choices import Choice
 from MedAILib.training.generation_task import GenerationTask
 from MedAILib.training.labelled_images import find_labelled_images, part_of, read_labelled
-from MedAILib.training.plan import Choice
 
 SEEN = 24  # pictures whose sizes are looked at
 STEPS, EPOCHS = 2500, (20, 400)

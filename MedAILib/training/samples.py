@@ -16,6 +16,7 @@ from MedAILib.progress import Progress
 from MedAILib.system_memory import available_memory
 from MedAILib.training.augment import fixed_steps, random_steps
 from MedAILib.training.cases import Case
+from MedAILib.training.processes import SharedOrder, own_share, process_count
 from MedAILib.training.task import SegmentationTask
 
 # The share of free memory that prepared images may take; the others are prepared anew each time.
@@ -70,15 +71,21 @@ def prepared_cases(task: SegmentationTask, cases: tuple[Case, ...], progress: Pr
     progress.step(0, len(cases), "Preparing")
     first = steps(dict(files[0]))
     size = sum(value.nbytes for value in first.values() if isinstance(value, torch.Tensor))
-    fits = len(files) if (free := available_memory()) is None else int(free * CACHED_SHARE / max(size, 1))
+    fits = (
+        len(files)
+        if (free := available_memory()) is None
+        else int(free * CACHED_SHARE / process_count() / max(size, 1))
+    )
     prepared = CacheDataset(files, steps, cache_num=min(fits, len(files)), num_workers=1, progress=False)
     progress.step(len(cases), len(cases), "Preparing")
     return prepared
 
 
 def loader_of(task: SegmentationTask, prepared: CacheDataset, epoch: int) -> DataLoader:
-    """Batches of samples from an epoch on, counted from 0."""
-    sampler = SeededSampler(len(prepared), task.samples, task.seed, epoch)
+    """Batches of samples from an epoch on, counted from 0; of several processes each has its part of every batch."""
+    sampler: Sampler = SeededSampler(len(prepared), task.samples, task.seed, epoch)  # type: ignore[type-arg]
+    if process_count() > 1:
+        sampler = SharedOrder(sampler, task.batch)
     return DataLoader(
-        SeededSamples(prepared, random_steps(task)), batch_size=task.batch, sampler=sampler, num_workers=0
+        SeededSamples(prepared, random_steps(task)), batch_size=own_share(task.batch), sampler=sampler, num_workers=0
     )

@@ -25,6 +25,15 @@ from MedAILib.training.curves import EpochRecord, board_writer, write_curves
 from MedAILib.training.initial import freeze_stages, load_initial
 from MedAILib.training.losses import build_loss
 from MedAILib.training.precision import AutocastInferer, training_type
+from MedAILib.training.processes import (
+    is_first,
+    joined,
+    mean_over_processes,
+    own_seed,
+    own_share,
+    said_by_first,
+    wait_for_all,
+)
 from MedAILib.training.samples import loader_of, prepared_cases, seed_of
 from MedAILib.training.task import SegmentationTask
 
@@ -113,7 +122,7 @@ class Course:
         """Set learning rate and random state, both functions of the step's number alone."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.task.learning_rate * falling(self.task.schedule, (iteration - 1) / steps)
-        torch.manual_seed(seed_of(self.task.seed, iteration))
+        torch.manual_seed(own_seed(seed_of(self.task.seed, iteration)))
 
     def after_step(self, output: dict[str, Tensor], epoch: int, stepped: bool) -> None:
         """Note the loss; stop where it is no number.
@@ -121,7 +130,7 @@ class Course:
         Raises:
             ModelError: with the likely reason.
         """
-        loss = float(output["loss"].detach())
+        loss = mean_over_processes(float(output["loss"].detach()))
         if not math.isfinite(loss):
             reason = "the prepared images have values that are no numbers; check their intensity steps"
             if bool(torch.isfinite(output["image"]).all()):
@@ -133,7 +142,8 @@ class Course:
 
     def after_epoch(self, watched: CacheDataset | None) -> None:
         """Note the epoch, judge it where the task stops early, and keep all on disk."""
-        dice = _mean_dice(self, watched) if watched is not None else 0.0
+        dice = _mean_dice(self, watched) if watched is not None and is_first() else 0.0
+        dice = said_by_first(dice) if watched is not None else dice
         rate = float(self.optimizer.param_groups[0]["lr"])
         self.records.append(EpochRecord(sum(self.losses) / max(len(self.losses), 1), rate, dice))
         self.losses = []
@@ -155,6 +165,7 @@ def train_segmentation(task: SegmentationTask, split: Split, run: TrainingRun, p
         OutputError: the disk does not take the checkpoint.
         Cancelled: by `progress`, between two batches.
     """
+    own_share(task.batch)  # a batch that can't be divided is told before anything is prepared
     course = Course(task, run, progress)
     learnt, watched = _kept_for_stopping(task, split.training, run)
     names = [case.name for case in learnt]
@@ -199,7 +210,7 @@ def _go_on(course: Course, learnt: tuple[Case, ...], watched: tuple[Case, ...]) 
         device=course.device,
         max_epochs=run.epochs,
         train_data_loader=loader,
-        network=course.network,
+        network=joined(course.network, course.device),
         optimizer=course.optimizer,
         loss_function=build_loss(task, course.device),
         inferer=AutocastInferer(training_type(task.precision, course.device)),
@@ -235,6 +246,7 @@ def _go_on(course: Course, learnt: tuple[Case, ...], watched: tuple[Case, ...]) 
         ).attach(trainer)
     try:
         trainer.run()
+        wait_for_all()
     finally:
         if board is not None:
             board.close()

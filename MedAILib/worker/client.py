@@ -66,8 +66,8 @@ class WorkerClient:
         self._status = WorkerStatus()
         self._asked = float("-inf")
 
-    def submit(self, request: RunRequest, volume: Volume) -> Job:
-        """Hand over a run; returns at once.
+    def submit(self, request: RunRequest, volume: Volume | None = None) -> Job:
+        """Hand over a run; returns at once. Without a volume its options are `GenerateOptions`: images of noise.
 
         A relative path as the model's name counts from this process's working folder, as it is now. `volume.data` must
         not change until the run has ended.
@@ -76,7 +76,8 @@ class WorkerClient:
             InputError: voxels of a type that can't be sent.
             RuntimeError: the client was closed.
         """
-        protocol.wire_dtype(volume.data.dtype)
+        if volume is not None:
+            protocol.wire_dtype(volume.data.dtype)
         with self._lock:
             if self._closed:
                 raise RuntimeError("This worker client was closed.")
@@ -170,7 +171,7 @@ class WorkerClient:
         """What the writing thread sends for a run: nothing when it was cancelled before, or can't be sent."""
         with self._lock:
             volume = job.volume
-            if volume is None:
+            if job.state.finished:
                 worker.runs.pop(job.id, None)
                 return []
         try:
@@ -194,9 +195,14 @@ class WorkerClient:
                 job.end_cancelled()
             if worker is not None:
                 worker.send(lambda: protocol.frame(Message(Kind.CANCEL, job.id)))
-                job.grace = threading.Timer(CANCEL_GRACE_S, self._end_if_computing, (worker, job))
-                job.grace.daemon = True
-                job.grace.start()
+                self._give_grace(worker, job)
+
+    def _give_grace(self, worker: "_Worker", job: Job) -> None:
+        """Begin the time in which a cancelled run may end by itself; called with the lock held."""
+        _stop(job.grace)
+        job.grace = threading.Timer(CANCEL_GRACE_S, self._end_if_computing, (worker, job))
+        job.grace.daemon = True
+        job.grace.start()
 
     def _end_if_computing(self, worker: "_Worker", job: Job) -> None:
         """End of the grace period. A run that was cancelled before it began does not cost another its worker."""
@@ -229,6 +235,8 @@ class WorkerClient:
                 return
             if message.kind is Kind.STARTED:
                 worker.running = job.id
+                if job.cancelling:  # a worker that was long in starting begins what it was told to leave only after
+                    self._give_grace(worker, job)
             with decoding("message"):
                 job.take(message, result)
             if message.kind in (Kind.RESULT, Kind.ERROR, Kind.CANCELLED):
@@ -249,7 +257,7 @@ class WorkerClient:
                 _stop(job.grace)
                 if job.cancelling:
                     job.end_cancelled()
-                elif job.id == worker.running or not worker.greeted:
+                elif job.id == worker.running or not (worker.greeted or worker.retired):
                     job.fail(_death_of(job, worker, reason))
                 else:
                     job.losses += 0 if worker.running or worker.retired else 1

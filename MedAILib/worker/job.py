@@ -68,7 +68,7 @@ class Job:
     """
 
     def __init__(
-        self, request: RunRequest, volume: Volume, lock: "threading.RLock", cancel: Callable[["Job"], None]
+        self, request: RunRequest, volume: Volume | None, lock: "threading.RLock", cancel: Callable[["Job"], None]
     ) -> None:
         self.id = uuid.uuid4().hex
         self.request = request
@@ -78,7 +78,7 @@ class Job:
         # Guarded by the lock; the client's business:
         self.volume: Volume | None = volume
         self.path = ""
-        self.name = volume.name
+        self.name = volume.name if volume is not None else "noise"
         self.state = JobState("queued", "Waiting for the worker")
         self.statistics: tuple[SegmentStatistics, ...] | None = None
         self._outcome: Result | Exception | None = None

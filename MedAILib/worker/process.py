@@ -78,21 +78,42 @@ class WorkerProcess:
         return bytes(self._words).decode(errors="replace")
 
     def _live(self) -> None:
+        reason = "could not be followed to its end"  # a defect of ours, whose traceback is printed: no run waits for it
+        try:
+            reason = self._life()
+        finally:
+            self._ended(self, reason)
+
+    def _life(self) -> str:
+        """The process from its start to its end; how it went."""
         folder = ""
         try:
             folder = tempfile.mkdtemp(prefix=protocol.FOLDER_PREFIX)
             process = _start(self._command, folder)
         except (OSError, ValueError, TypeError) as error:  # MedAIError is a ValueError; so is a NUL in the command
             shutil.rmtree(folder, ignore_errors=True)
-            self._ended(self, f"could not be started ({error})")
-            return
-        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+            return f"could not be started ({error})"
         with self._killing:
             self._process = process
             if self._kill_wanted:
                 self._kill()
+        try:
+            self._follow(process)
+        except BaseException:
+            with self._killing:
+                self._kill()
+                self._process = None
+            raise
+        finally:
+            process.wait()
+            shutil.rmtree(folder, ignore_errors=True)
+        return self._end_text(process.returncode)
+
+    def _follow(self, process: "subprocess.Popen[bytes]") -> None:
+        """Move its bytes until it is dead and all that it wrote was read."""
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         threads = [
-            threading.Thread(target=move, args=(stream,), name=f"MedAI worker {move.__name__}", daemon=True)
+            threading.Thread(target=self._move, args=(move, stream), name=f"MedAI worker {move.__name__}", daemon=True)
             for move, stream in (
                 (self._write, process.stdin),
                 (self._read, process.stdout),
@@ -117,8 +138,16 @@ class WorkerProcess:
         for thread, stream in zip(threads, (process.stdin, process.stdout, process.stderr), strict=True):
             if not thread.is_alive():  # else a child that left the group still holds the other end
                 stream.close()
-        shutil.rmtree(folder, ignore_errors=True)
-        self._ended(self, self._end_text(process.returncode))
+
+    def _move(self, move: Callable[[Any], None], stream: Any) -> None:
+        """Move one stream's bytes; where that fails by a defect, end the process, so that no run waits for it."""
+        try:
+            move(stream)
+        except BaseException:
+            with self._killing:
+                self._fault, self._died_first = self._fault or "could not be talked with", self._dead.is_set()
+                self._kill()
+            raise
 
     def _kill(self) -> None:
         """Kill what is there to be killed; called with `_killing` held."""

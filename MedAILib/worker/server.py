@@ -23,8 +23,8 @@ from MedAILib.detections import Detections
 from MedAILib.errors import InputError, MedAIError
 from MedAILib.estimate import demand_of
 from MedAILib.progress import Cancelled, Progress
-from MedAILib.request import DetectOptions, RunRequest
-from MedAILib.results import Result, Segmentation
+from MedAILib.request import DetectOptions, GenerateOptions, RunOptions, RunRequest
+from MedAILib.results import Generated, Result, Segmentation
 from MedAILib.spec import ModelSpec
 from MedAILib.statistics import segment_statistics
 from MedAILib.system_memory import available_memory, keep_freed_memory, process_memory, total_memory
@@ -107,7 +107,7 @@ class _Run:
 
     id: str
     request: RunRequest
-    volume: Volume
+    volume: Volume | None
     path: str
     cancelled: threading.Event = field(default_factory=threading.Event)
 
@@ -154,7 +154,7 @@ class _Server:
 
     def serve(self, stdin: ByteSource) -> None:
         self._greet()
-        threading.Thread(target=self._compute, name="inference", daemon=True).start()
+        threading.Thread(target=self._live, name="inference", daemon=True).start()
         while (message := protocol.read_message(stdin)) is not None:
             self._take(message)
 
@@ -195,6 +195,15 @@ class _Server:
         for run_id, place in places:
             self._send(Message(Kind.QUEUED, run_id, {"before": place}))
 
+    def _live(self) -> None:
+        """Compute, and end with the process: a worker that only listens would keep its client waiting."""
+        try:
+            self._compute()
+        finally:  # a defect, or a driver that no longer answers
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+
     def _compute(self) -> None:
         while True:
             with self._changed:
@@ -230,7 +239,8 @@ class _Server:
             )
             answer = protocol.frame(Message(Kind.ERROR, run.id, wire.pack_error(MedAIError(text))))
         except MemoryError:
-            text = f"Memory ran out while {run.request.model} ran on {run.volume.name}; choose a region of interest."
+            on = "" if run.volume is None else f" on {run.volume.name}"
+            text = f"Memory ran out while {run.request.model} ran{on}; choose a region of interest."
             answer = protocol.frame(Message(Kind.ERROR, run.id, wire.pack_error(MedAIError(text))))
         except BaseException:  # noqa: BLE001  also a library's sys.exit(): the user is told, and the worker lives on
             body = {"kind": wire.DEFECT, "text": traceback.format_exc()}
@@ -245,7 +255,7 @@ class _Server:
         reporter = _Reporter(run, self._send)
         found = self._run_model(run, reporter)
         rows = None
-        if run.request.statistics and isinstance(found, Segmentation):
+        if run.request.statistics and isinstance(found, Segmentation) and run.volume is not None:
             reporter.step(0, 1, "Measuring")
             rows = segment_statistics(found, run.volume)
         body, arrays = wire_results.pack_result(found)
@@ -259,6 +269,9 @@ class _Server:
         self._make_room(run, model, device)
         reporter.stage = "run"
         options = run.request.options
+        if isinstance(options, GenerateOptions):
+            return _images(model, run.volume, options, reporter)
+        assert run.volume is not None, "only the options of images go without one"
         if isinstance(options, DetectOptions) and _segments(model):
             return _boxes(model, run.volume, options, reporter)
         return model.run(run.volume, options, reporter)
@@ -266,7 +279,7 @@ class _Server:
     def _make_room(self, run: _Run, model: Model, device: str) -> None:
         """Let go of the other warm models where this run would not fit beside them."""
         spec, there = getattr(model, "spec", None), room_on(device)
-        if not isinstance(spec, ModelSpec) or there is None:
+        if not isinstance(spec, ModelSpec) or there is None or run.volume is None:
             return
         wanted = demand_of(spec, run.volume, run.request.options)
         if wanted is None:
@@ -357,6 +370,15 @@ def _boxes(model: Model, volume: Volume, options: DetectOptions, progress: Progr
     from MedAILib.models.open import OpenedModel  # noqa: PLC0415
 
     return boxes_of_segments(cast(OpenedModel, model), volume, options, progress)
+
+
+def _images(model: Model, volume: Volume | None, options: GenerateOptions, progress: Progress) -> Generated:
+    """Images of noise, or one of an image."""
+    from MedAILib.models.generate import made_of_image, made_of_noise  # noqa: PLC0415 (see open_any)
+
+    if volume is None:
+        return made_of_noise(model, options, progress)
+    return made_of_image(model, volume, RunOptions(), progress)
 
 
 def _devices() -> tuple[Device, ...]:

@@ -3,7 +3,6 @@
 Results have a file of their own, and so have the options of each task.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,12 +10,12 @@ from numpy.typing import NDArray
 
 from MedAILib import errors
 from MedAILib.errors import MedAIError
-from MedAILib.request import RunRequest
+from MedAILib.request import GenerateOptions, RunRequest
 from MedAILib.volume import Volume
-from MedAILib.worker.foreign import decoding, flag_of, member_of, text_of, texts_of, whole_of
+from MedAILib.worker.foreign import decoding, flag_of, member_of, text_of, whole_of
 from MedAILib.worker.protocol import Message
 from MedAILib.worker.wire_options import pack_options, unpack_options
-from MedAILib.worker.wire_results import pack_geometry, unpack_geometry
+from MedAILib.worker.wire_volume import pack_volume, unpack_volume
 
 # Error kind of an exception that nobody meant to raise; its text is a traceback.
 DEFECT = "defect"
@@ -26,37 +25,32 @@ ERROR_KINDS: dict[str, type[MedAIError]] = {
 }
 
 
-def pack_run(request: RunRequest, volume: Volume, path: str = "") -> tuple[dict[str, Any], tuple[NDArray[Any], ...]]:
+def pack_run(
+    request: RunRequest, volume: Volume | None, path: str = ""
+) -> tuple[dict[str, Any], tuple[NDArray[Any], ...]]:
     """Body and arrays of a RUN message; `path` is what a relative path in the request means on the client's side.
+
+    Without a volume it asks for images of noise.
 
     Raises:
         TypeError: provenance that is no text.
     """
-    return {"request": pack_request(request), "path": path, "volume": pack_volume(volume)}, (volume.data,)
+    body = {"request": pack_request(request), "path": path}
+    if volume is None:
+        return body | {"volume": None}, ()
+    return body | {"volume": pack_volume(volume)}, (volume.data,)
 
 
-def unpack_run(message: Message) -> tuple[RunRequest, Volume, str]:
+def unpack_run(message: Message) -> tuple[RunRequest, Volume | None, str]:
     """Inverse of `pack_run`; raises ProtocolError."""
     body = message.body
     with decoding("run"):
-        volume = unpack_volume(body["volume"], message.arrays)
-        return unpack_request(body["request"]), volume, text_of(body["path"])
-
-
-def pack_volume(volume: Volume) -> dict[str, Any]:
-    """Everything of an image but its voxels, which travel as the message's one array."""
-    return {
-        "geometry": pack_geometry(volume.geometry),
-        "name": volume.name,
-        "provenance": texts_of(volume.provenance),
-    }
-
-
-def unpack_volume(body: Any, arrays: Sequence[NDArray[Any]]) -> Volume:
-    """Inverse of `pack_volume`, with the voxels; raises ProtocolError."""
-    with decoding("image"):
-        (data,) = arrays
-        return Volume(data, unpack_geometry(body["geometry"]), text_of(body["name"]), texts_of(body["provenance"]))
+        request, path = unpack_request(body["request"]), text_of(body["path"])
+        if body["volume"] is not None:
+            return request, unpack_volume(body["volume"], message.arrays), path
+        if message.arrays or not isinstance(request.options, GenerateOptions):
+            raise ValueError("it has no image")
+        return request, None, path
 
 
 def pack_request(request: RunRequest) -> dict[str, Any]:

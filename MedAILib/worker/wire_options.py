@@ -9,6 +9,7 @@ from MedAILib.request import (
     ClassifyOptions,
     DetectOptions,
     Explain,
+    GenerateOptions,
     Options,
     RunOptions,
     Slices,
@@ -16,7 +17,7 @@ from MedAILib.request import (
 from MedAILib.volume import Roi
 from MedAILib.worker.foreign import decoding, flag_of, floats, member_of, object_of, text_of, triple, whole_of
 
-_TASKS = ("segment", "classify", "detect")
+_TASKS = ("segment", "classify", "detect", "generate")
 
 
 def pack_options(options: Options) -> dict[str, Any]:
@@ -25,6 +26,8 @@ def pack_options(options: Options) -> dict[str, Any]:
         return {"task": "classify", "roi": _pack_roi(options.roi), **_classify(options)}
     if isinstance(options, DetectOptions):
         return {"task": "detect", "roi": _pack_roi(options.roi), **_detect(options)}
+    if isinstance(options, GenerateOptions):
+        return {"task": "generate", "count": int(options.count), "seed": int(options.seed)}
     return {"task": "segment", "roi": _pack_roi(options.roi), **_segment(options)}
 
 
@@ -32,6 +35,8 @@ def unpack_options(body: Any) -> Options:
     """Inverse of `pack_options`; raises ProtocolError."""
     with decoding("option"):
         task = member_of(body["task"], _TASKS)
+        if task == "generate":
+            return GenerateOptions(whole_of(body["count"]), whole_of(body["seed"]))
         roi = _unpack_roi(body["roi"])
         if task == "classify":
             return _unpack_classify(body, roi)

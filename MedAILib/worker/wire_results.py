@@ -11,6 +11,7 @@ from MedAILib.detections import Box, Detections
 from MedAILib.results import (
     Classification,
     Code,
+    Generated,
     Label,
     Place,
     Result,
@@ -20,24 +21,13 @@ from MedAILib.results import (
 )
 from MedAILib.statistics import SegmentStatistics
 from MedAILib.volume import Geometry
-from MedAILib.worker.foreign import decoding, flag_of, floats, member_of, shape_of, text_of, texts_of, triple, whole_of
+from MedAILib.worker.foreign import decoding, flag_of, floats, member_of, text_of, texts_of, triple, whole_of
 from MedAILib.worker.protocol import Message
 from MedAILib.worker.wire_options import pack_pairs, pairs_of
+from MedAILib.worker.wire_volume import pack_geometry, pack_volume, unpack_geometry, unpack_volume
 
-_TYPES = ("segmentation", "classification", "detections")
+_TYPES = ("segmentation", "classification", "detections", "images")
 _Arrays = tuple[NDArray[Any], ...]
-
-
-def pack_geometry(geometry: Geometry) -> dict[str, Any]:
-    """A grid as JSON; floats come back bit for bit."""
-    return {"shape_kji": list(geometry.shape_kji), "ijk_to_ras": geometry.ijk_to_ras.tolist()}
-
-
-def unpack_geometry(body: Any) -> Geometry:
-    """Inverse of `pack_geometry`; raises ProtocolError."""
-    with decoding("grid"):
-        k, j, i = shape_of(body["shape_kji"])
-        return Geometry((k, j, i), np.array(body["ijk_to_ras"], dtype=np.float64))
 
 
 def pack_result(result: Result) -> tuple[dict[str, Any], _Arrays]:
@@ -46,6 +36,8 @@ def pack_result(result: Result) -> tuple[dict[str, Any], _Arrays]:
     Raises:
         TypeError: provenance that is no text.
     """
+    if isinstance(result, Generated):
+        return _pack_generated(result)
     if isinstance(result, Classification):
         what, (body, arrays) = "classification", _pack_classification(result)
     elif isinstance(result, Detections):
@@ -65,6 +57,8 @@ def unpack_result(message: Message) -> Result:
     with decoding("result"):
         body = message.body
         kind = member_of(body["type"], _TYPES)
+        if kind == "images":
+            return _generated(body, message.arrays)
         geometry, provenance = unpack_geometry(body["geometry"]), texts_of(body["provenance"])
         arrays = list(message.arrays)
         result: Result
@@ -268,6 +262,29 @@ def _detections(body: Any, geometry: Geometry, said: dict[str, str]) -> Detectio
     codes = tuple(None if code is None else _unpack_code(code) for code in body["codes"])
     classes = tuple(text_of(name) for name in body["classes"])
     return Detections(boxes, classes, geometry, float(body["threshold"]), said, codes)
+
+
+# Images that a model made: each is an array of its own, on a grid of its own.
+
+
+def _pack_generated(result: Generated) -> tuple[dict[str, Any], _Arrays]:
+    body = {
+        "type": "images",
+        "volumes": [pack_volume(volume) for volume in result.volumes],
+        "seeds": [int(seed) for seed in result.seeds],
+        "names": list(result.names),
+        "provenance": texts_of(result.provenance),
+    }
+    return body, tuple(volume.data for volume in result.volumes)
+
+
+def _generated(body: Any, arrays: Sequence[NDArray[Any]]) -> Generated:
+    return Generated(
+        tuple(unpack_volume(told, (data,)) for told, data in zip(body["volumes"], arrays, strict=True)),
+        tuple(whole_of(seed) for seed in body["seeds"]),
+        tuple(text_of(name) for name in body["names"]),
+        texts_of(body["provenance"]),
+    )
 
 
 def _number(value: Any) -> float | None:

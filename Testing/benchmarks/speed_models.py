@@ -1,8 +1,10 @@
 """What `speed.py` measures on: volumes and models of real shapes, made on the spot, with labels that mean something."""
 
 import json
+import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ SPACING_KJI = (2.0, 0.8, 0.8)
 WORKING = [1.6, 1.6, 1.6]
 # Of the classes as many appear in the picture, the trunk among them.
 PARTS = 14
-STEPS = 200
+# Above so many voxels organs are drawn at half the size, and each voxel stands for eight.
+MOST_VOXELS = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,9 @@ class Scene:
         features: of the network's stages.
         patch: the window.
         mirror: run mirrored too.
+        spacing: of the image, mm, K, J, I.
+        steps: of training.
+        own: a model's folder and an image's file of the user's own, instead of made ones.
     """
 
     name: str
@@ -39,12 +45,18 @@ class Scene:
     features: tuple[int, ...] = (16, 32, 64, 128)
     patch: tuple[int, int, int] = (48, 64, 64)
     mirror: bool = False
+    spacing: tuple[float, float, float] = SPACING_KJI
+    steps: int = 200
+    own: tuple[str, str] | None = None
 
 
 def make(scene: Scene, folder: Path) -> tuple[Path, Path]:
-    """The model's folder and the image's file, made unless they are there."""
-    done = folder / "made.json"
-    if not done.is_file():
+    """The model's folder and the image's file, made unless they are there as the scene has them."""
+    if scene.own is not None:
+        return Path(scene.own[0]), Path(scene.own[1])
+    done, wanted = folder / "made.json", json.loads(json.dumps(asdict(scene)))
+    if not done.is_file() or json.loads(done.read_text())[2] != wanted:
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         model = {"nnunet": nnunet_model, "bundle": bundle_model, "builtin": builtin_model}[scene.kind](scene, folder)
         (folder / "image").mkdir(exist_ok=True)
@@ -53,8 +65,8 @@ def make(scene: Scene, folder: Path) -> tuple[Path, Path]:
             brain(scene, image)
         else:
             body(scene, image)
-        done.write_text(json.dumps([str(model), str(image)]))
-    model, image = json.loads(done.read_text())
+        done.write_text(json.dumps([str(model), str(image), wanted]))
+    model, image, _ = json.loads(done.read_text())
     return Path(model), Path(image)
 
 
@@ -86,8 +98,12 @@ def pictured(scene: Scene, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 def body(scene: Scene, path: Path) -> None:
     """An int16 image, as a CT has, with coarse slices."""
-    data = pictured(scene, scene.shape)[0].astype(np.int16)
-    nibabel.save(nibabel.Nifti1Image(data.transpose(2, 1, 0), np.diag([*SPACING_KJI[::-1], 1.0])), path)
+    if prod(scene.shape) > MOST_VOXELS:
+        data = pictured(scene, tuple(-(-n // 2) for n in scene.shape))[0].astype(np.int16)
+        data = np.kron(data, np.ones((2, 2, 2), np.int16))[tuple(slice(n) for n in scene.shape)]
+    else:
+        data = pictured(scene, scene.shape)[0].astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(data.transpose(2, 1, 0), np.diag([*scene.spacing[::-1], 1.0])), path)
 
 
 def brain(scene: Scene, path: Path) -> None:
@@ -127,7 +143,7 @@ def nnunet_model(scene: Scene, folder: Path) -> Path:
     labels = {"background": 0} | {f"part {n}": n for n in range(1, scene.classes)}
     described = plans({"3d_fullres": settings})
     result = result_folder(folder, described, dataset(1, labels), "3d_fullres")
-    save_checkpoint(result, trained_network(scene, result, STEPS))
+    save_checkpoint(result, trained_network(scene, result, scene.steps))
     return result
 
 

@@ -36,6 +36,10 @@ class Stages:
             self.cpu[stage] = self.cpu.get(stage, 0) + sign * cpu
         self.calls[name] = self.calls.get(name, 0) + 1
 
+    def clear(self) -> None:
+        """Begin anew."""
+        self.seconds, self.cpu, self.calls = {}, {}, {}
+
     def watched(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             self.enter(name)
@@ -166,12 +170,46 @@ def stock(job: dict[str, Any], stages: Stages) -> Callable[[], dict[str, str]]:
     return run
 
 
-PROGRAMS = {"ours": ours, "nnunet": nnunet, "stock": stock}
+def bare(job: dict[str, Any], stages: Stages) -> Callable[[], dict[str, str]]:
+    """The network alone, on the very windows that MedAI shows it, one after the other."""
+    windows: list[Any] = []
+    whole = ours(job, stages)
+    import torch
+
+    inner = torch.nn.Module.__call__
+
+    def record(self: Any, *args: Any, **kwargs: Any) -> Any:
+        windows.append((self, args[0].clone()))
+        return torch.zeros((1, job["classes"], *args[0].shape[2:]), device=args[0].device)
+
+    torch.nn.Module.__call__ = record  # type: ignore[method-assign]
+    try:
+        whole()
+    finally:
+        torch.nn.Module.__call__ = inner  # type: ignore[method-assign]
+    stages.clear()
+
+    def run() -> dict[str, str]:
+        with torch.inference_mode():
+            for network, window in windows:
+                if job["device"] == "cpu":
+                    network(window)
+                else:
+                    with torch.autocast("cuda", enabled=job["kind"] == "nnunet"):
+                        network(window)
+        return {"device": job["device"]}
+
+    return run
+
+
+PROGRAMS = {"ours": ours, "nnunet": nnunet, "stock": stock, "bare": bare}
 
 
 def main() -> None:
     """Run one job and print what was measured."""
     job, stages = json.loads(Path(sys.argv[1]).read_text()), Stages()
+    import psutil
+
     with redirect_stdout(sys.stderr):
         run = PROGRAMS[job["program"]](job, stages)
         import torch
@@ -180,13 +218,17 @@ def main() -> None:
         torch.set_num_threads(job["threads"])
         watch_network(stages, on_gpu)
         opened = time.perf_counter() - START[0], time.process_time() - START[1]
+        held = psutil.Process().memory_info().rss
         begin = time.perf_counter(), time.process_time()
         said = run()
         wall, cpu = time.perf_counter() - begin[0], time.process_time() - begin[1]
     stages.seconds["rest"] = wall - sum(stages.seconds.values())
     stages.cpu["rest"] = cpu - sum(stages.cpu.values())
+    if on_gpu:
+        said["gpu"] = torch.cuda.get_device_name()
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     measured = {
+        "held_bytes": held,
         "start": opened[0], "start_cpu": opened[1], "wall": wall, "cpu": cpu + children.ru_utime + children.ru_stime,
         "stages": stages.seconds, "stages_cpu": stages.cpu, "forwards": stages.calls.get("network", 0), "said": said,
         "gpu_bytes": torch.cuda.max_memory_allocated() if on_gpu else 0,

@@ -1,10 +1,15 @@
 """MedAI's training beside the loop of MONAI's tutorials: the same network, data, batch, patch, augmentations and loss.
 
-python Testing/benchmarks/training_speed.py DATA [--cases 24] [--epochs 3] [--rounds 3]
+python Testing/benchmarks/training_speed.py DATA [--cases 60] [--epochs 3] [--rounds 3] [--workers 2]
 
-Each runs in a process of its own, in turns; the first epoch, which reads and prepares, is told apart. The tutorials'
-loop (as in spleen_segmentation_3d) is `CacheDataset`, dictionary transforms, `DataLoader`, `DiceCELoss`
-and Adam in float32; mixed precision there is for a GPU alone.
+Each runs in a process of its own on two cores, in turns; the first epoch, which reads and prepares, is told apart. The
+tutorials' loop (as in spleen_segmentation_3d) is `CacheDataset`, dictionary transforms, `DataLoader` with workers,
+`DiceCELoss` and Adam in float32; mixed precision there is for a GPU alone. The tutorials have 4 workers, for machines
+of more cores; `--workers` has as many as there are cores here, and one way has none. Ours is what `medai train` does,
+in the precision it chooses, and in float32. Memory is measured in runs of its own, since looking takes time.
+
+Beside the ratios stands where a step's time goes: waiting for samples (all of making them where there are no workers),
+forward, loss, backward, the optimizer, and the rest (averaged weights, checkpoint, curves, ending workers).
 """
 
 import argparse
@@ -14,17 +19,38 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import psutil
+from speed_programs import Stages
 
-WAYS = ("tutorial", "ours", "ours, float32")
-PAUSE_S = 0.05  # between two looks at the memory
+WAYS = ("tutorial", "tutorial, no workers", "ours", "ours, float32")
+STAGES = ("samples", "forward", "loss", "backward", "optimizer")
+CORES = 2
+PAUSE_S = 0.1  # between two looks at the memory
+
+
+def watch(stages: Stages) -> None:
+    """Time what both loops call: the loader, the network, the loss, and what follows."""
+    import torch
+    from monai.losses import DiceCELoss
+    from monai.networks.nets import DynUNet
+    from torch.utils.data import dataloader
+
+    for owner, method, stage in (
+        (dataloader._BaseDataLoaderIter, "__next__", "samples"),
+        (DynUNet, "forward", "forward"),
+        (DiceCELoss, "forward", "loss"),
+        (torch.Tensor, "backward", "backward"),
+        (torch.optim.Adam, "step", "optimizer"),
+        (torch.optim.AdamW, "step", "optimizer"),
+    ):
+        setattr(owner, method, stages.watched(stage, getattr(owner, method)))
 
 
 def task_of() -> Any:
@@ -37,30 +63,30 @@ def task_of() -> Any:
     return replace(task, network=network, deep_supervision_weights=[1.0])
 
 
-def ours(data: Path, cases: int, epochs: int, precision: str) -> list[float]:
-    """The seconds at which each epoch ends."""
+def ours(data: Path, options: argparse.Namespace, precision: str, note: Callable[[], None]) -> None:
+    """Train as `medai train` does; `note` is called after each epoch."""
     from MedAILib.progress import Progress
+    from MedAILib.system_memory import keep_freed_memory
     from MedAILib.training import segmentation
     from MedAILib.training.cases import Split, find_cases
 
-    ends: list[float] = []
+    keep_freed_memory()
     whole = segmentation.Course.after_epoch
 
     def after_epoch(course: Any, watched: Any) -> None:
         whole(course, watched)
-        ends.append(time.perf_counter())
+        note()
 
     segmentation.Course.after_epoch = after_epoch  # type: ignore[method-assign]
-    found = tuple(find_cases(data)[:cases])
+    found = tuple(find_cases(data)[: options.cases])
     with tempfile.TemporaryDirectory() as folder:
-        run = segmentation.TrainingRun(Path(folder) / "run", epochs)
+        run = segmentation.TrainingRun(Path(folder) / "run", options.epochs)
         task = replace(task_of(), precision=precision)
         segmentation.train_segmentation(task, Split(found, ()), run, Progress())
-    return ends
 
 
-def tutorial(data: Path, cases: int, epochs: int) -> list[float]:
-    """The loop of the tutorials, with MONAI's readers and transforms."""
+def tutorial(data: Path, options: argparse.Namespace, workers: int, note: Callable[[], None]) -> None:
+    """The loop of the tutorials, with MONAI's readers and transforms; `note` is called after each epoch."""
     import math
 
     import torch
@@ -109,14 +135,13 @@ def tutorial(data: Path, cases: int, epochs: int) -> list[float]:
         ),
     ]  # fmt: skip
     set_determinism(0)
-    files = [{"image": str(case.images[0]), "label": str(case.label)} for case in find_cases(data)[:cases]]
-    dataset = CacheDataset(files, transforms.Compose(steps), cache_rate=1.0, num_workers=2, progress=False)
-    loader = DataLoader(dataset, batch_size=task.batch, shuffle=True, num_workers=2)
+    files = [{"image": str(case.images[0]), "label": str(case.label)} for case in find_cases(data)[: options.cases]]
+    dataset = CacheDataset(files, transforms.Compose(steps), cache_rate=1.0, num_workers=CORES, progress=False)
+    loader = DataLoader(dataset, batch_size=task.batch, shuffle=True, num_workers=workers)
     network = DynUNet(**{key: value for key, value in task.network.items() if key != "_target_"})
     loss_of = DiceCELoss(to_onehot_y=True, softmax=True)
     optimizer = torch.optim.Adam(network.parameters(), task.learning_rate)
-    ends = []
-    for _ in range(epochs):
+    for _ in range(options.epochs):
         network.train()
         for batch in loader:
             optimizer.zero_grad()
@@ -124,70 +149,103 @@ def tutorial(data: Path, cases: int, epochs: int) -> list[float]:
             loss.backward()
             optimizer.step()
             loss.item()
-        ends.append(time.perf_counter())
-    return ends
+        note()
 
 
 def measured(way: str, data: Path, options: argparse.Namespace) -> dict[str, float]:
-    """One run in this process: seconds of an epoch after the first, of the first, CPU-seconds of all, peak memory."""
-    os.sched_setaffinity(0, set(range(min(2, os.cpu_count() or 1))))
-    held, stop = [0], threading.Event()
+    """One run in this process: seconds of an epoch after the first and of its stages, of the first, CPU-seconds."""
+    begin, stages = time.perf_counter(), Stages()
+    if way.startswith("ours"):
+        from MedAILib.threads import wait_asleep
 
-    def held_by(process: psutil.Process) -> int:
-        try:
-            return int(process.memory_full_info().pss)
-        except psutil.Error:
-            return 0
+        wait_asleep()  # as `medai train` has it, before PyTorch comes
+    watch(stages)
+    ends: list[float] = []
+    spent: list[dict[str, float]] = []
 
-    def watch() -> None:
-        me = psutil.Process()
-        while not stop.wait(PAUSE_S):
-            held[0] = max(held[0], sum(held_by(p) for p in (me, *me.children())))
+    def note() -> None:
+        ends.append(time.perf_counter())
+        spent.append(dict(stages.seconds))
 
-    threading.Thread(target=watch, daemon=True).start()
-    begin = time.perf_counter()
-    if way == "tutorial":
-        ends = tutorial(data, options.cases, options.epochs)
+    if way.startswith("tutorial"):
+        tutorial(data, options, 0 if "no workers" in way else options.workers, note)
     else:
-        ends = ours(data, options.cases, options.epochs, "float32" if "float32" in way else "auto")
-    stop.set()
-    times = os.times()
-    later = [b - a for a, b in pairwise(ends)]
+        ours(data, options, "float32" if "float32" in way else "auto", note)
+    times, later = os.times(), len(ends) - 1
+    parts = {stage: (spent[-1].get(stage, 0) - spent[0].get(stage, 0)) / later for stage in STAGES}
+    parts["rest"] = (ends[-1] - ends[0]) / later - sum(parts.values())
     return {
-        "epoch": statistics.median(later),
+        "epoch": statistics.median(b - a for a, b in pairwise(ends)),
         "first": ends[0] - begin,
         "cpu": times.user + times.system + times.children_user + times.children_system,
-        "peak": held[0],
+        **parts,
     }
 
 
+def run_one(way: str, look: bool) -> dict[str, float]:
+    """One run in a process of its own on the cores allowed; with `look` its peak memory, children's too, instead."""
+    words = [sys.executable, __file__, *sys.argv[1:], "--one", way]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    seen, peak = psutil.Process(process.pid), 0
+    seen.cpu_affinity(sorted(os.sched_getaffinity(0))[:CORES])
+    while look and process.poll() is None:
+        peak = max(peak, sum(_held_by(one) for one in (seen, *_children(seen))))
+        time.sleep(PAUSE_S)
+    said = process.communicate()[0]
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    return {"peak": peak} if look else json.loads(said.splitlines()[-1])
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.Error:
+        return []
+
+
+def _held_by(process: psutil.Process) -> int:
+    """Bytes; pages that several processes share are shared out."""
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.Error:
+        return 0
+
+
 def main() -> None:
-    """Run all in turns and print a table with ratios to the tutorials' loop."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run all in turns and print tables with ratios to the tutorials' loop."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--cases", type=int, default=24)
+    parser.add_argument("--cases", type=int, default=60)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2, help="of the tutorials' loader")
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.epochs < 2:
+        parser.error("the first epoch is told apart: give at least --epochs 2")
     if options.one:
         print(json.dumps(measured(options.one, options.data, options)))
         return
     found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     for _ in range(options.rounds):
         for way in WAYS:
-            words = [sys.executable, __file__, *sys.argv[1:], "--one", way]
-            text = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
-            found[way].append(json.loads(text.splitlines()[-1]))
-    print("| way | epoch, s | CPU-s in all | first epoch, s | peak, GiB | faster | less memory |\n|" + "---|" * 7)
+            found[way].append(run_one(way, look=False))
+    peaks = {way: run_one(way, look=True)["peak"] for way in WAYS}
     middle = {way: {key: statistics.median(r[key] for r in runs) for key in runs[0]} for way, runs in found.items()}
+    first, step = middle["tutorial"], 1000 / -(-options.cases // task_of().batch)
+    print("| way | epoch, s | CPU-s in all | first epoch, s | peak, GiB | faster | less CPU | less memory |")
+    print("|" + "---|" * 8)
     for way, m in middle.items():
         spread = [r["epoch"] for r in found[way]]
         print(
             f"| {way} | {m['epoch']:.2f} ({min(spread):.2f}-{max(spread):.2f}) | {m['cpu']:.1f} | {m['first']:.1f} "
-            f"| {m['peak'] / 2**30:.2f} | {middle['tutorial']['epoch'] / m['epoch']:.2f} "
-            f"| {middle['tutorial']['peak'] / m['peak']:.2f} |"
+            f"| {peaks[way] / 2**30:.2f} | {first['epoch'] / m['epoch']:.2f} | {first['cpu'] / m['cpu']:.2f} "
+            f"| {peaks['tutorial'] / peaks[way]:.2f} |"
         )
+    print(f"\n| ms of a step | {' | '.join((*STAGES, 'rest'))} |\n|" + "---|" * (len(STAGES) + 2))
+    for way, m in middle.items():
+        print(f"| {way} | {' | '.join(f'{m[stage] * step:.0f}' for stage in (*STAGES, 'rest'))} |")
 
 
 if __name__ == "__main__":

@@ -71,8 +71,8 @@ def measure(session: Session, client: WorkerClient, model: str, options: argpars
     widget = session.open(client)
     widget._parameterNode.model = model
     states: list[tuple[float, str]] = []
-    tell = widget._onProgress
-    widget._onProgress = lambda state: (states.append((time.monotonic(), state.text)), tell(state))
+    tell = widget._current._onProgress
+    widget._current._onProgress = lambda state: (states.append((time.monotonic(), state.text)), tell(state))
     heart = Heartbeat()
     begin = time.monotonic()
     run_to_end(widget, 600)

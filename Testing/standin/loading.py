@@ -1,6 +1,7 @@
 """Puts the stand-ins where Slicer has the real ones, and loads a module file as Slicer does."""
 
 import importlib.util
+import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -23,6 +24,7 @@ _MODULES = {
     "slicer.parameterNodeWrapper": parameter_nodes,
     "slicer.ScriptedLoadableModule": ScriptedLoadableModule,
 }
+_ROOT = Path(__file__).parents[2]
 _application: list[Any] = []
 
 
@@ -76,3 +78,21 @@ def load_module_file(path: Path) -> ModuleType:
     specification.loader.exec_module(module)
     assert isinstance(module, types.ModuleType)
     return module
+
+
+def imported_by_panel(module: str, folder: Path) -> set[str]:
+    """The packages that a fresh process has imported once it has opened a module's panel and closed it."""
+    file = _ROOT / module / f"{module}.py"
+    code = (
+        "import sys, slicer; from pathlib import Path; import standin.loading as loading\n"
+        f"file = Path({str(file)!r})\n"
+        f"loading.put_in_place(slicer.vtkMRMLScene(), file, Path({str(folder)!r}), loading.put_for_good)\n"
+        f"widget = loading.load_module_file(file).{module}Widget()\n"
+        "widget.cleanup()\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    # From the module file alone: the source tree is not on the path, as in Slicer.
+    environment = {"PYTHONPATH": str(_ROOT / "Testing"), "PYTHONSAFEPATH": "1"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())

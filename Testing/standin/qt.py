@@ -289,7 +289,7 @@ def process_events(milliseconds: int = 5) -> None:
     QtCore.QCoreApplication.sendPostedEvents(None, int(QtCore.QEvent.Type.DeferredDelete))
 
 
-def process_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+def process_until(condition: Callable[[], object], seconds: float = 240.0) -> None:
     """Let events happen until the condition holds.
 
     Raises:

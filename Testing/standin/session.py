@@ -1,7 +1,7 @@
 """A Slicer session for tests: a real scene, the stand-ins in place, the module's panel opened and driven by events."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -65,6 +65,13 @@ class Session:
         widget.enter()
         return widget
 
+    def open_on(self, client: Any, model: str, **parameters: Any) -> Any:
+        """Open the panel with a model on the CPU, and these parameters."""
+        widget = self.open(client)
+        for name, value in ({"model": model, "device": "cpu"} | parameters).items():
+            setattr(widget._parameterNode, name, value)
+        return widget
+
     def logic(self, client: Any = None) -> Any:
         self._logics.append(getattr(self.module, f"{self._name}Logic")(client))
         return self._logics[-1]
@@ -92,6 +99,30 @@ class Session:
         node.SetIJKToRASMatrix(transform.GetMatrix())
         return node
 
+    def add_sequence(self, shapes_kji: Sequence[tuple[int, int, int]], **index: str) -> Any:
+        """A sequence of such volumes over 0, 0.5, 1 and so on, shown by a browser; `index` may give name and unit."""
+        sequence = self.scene.AddNewNodeByClass("vtkMRMLSequenceNode", "Cine")
+        sequence.SetIndexName(index.get("name", sequence.GetIndexName()))
+        sequence.SetIndexUnit(index.get("unit", sequence.GetIndexUnit()))
+        for number, shape_kji in enumerate(shapes_kji):
+            volume = self.add_volume("Frame", seed=number, shape_kji=shape_kji)
+            sequence.SetDataNodeAtValue(volume, f"{number / 2:g}")
+            self.scene.RemoveNode(volume)
+        browser = self.scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "Player")
+        browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+        return sequence
+
+    def save_and_load(self) -> str:
+        """Save the scene's description, close it and load it again; its text."""
+        self.scene.SetSaveToXMLString(1)
+        self.scene.Commit()
+        text = str(self.scene.GetSceneXMLString())
+        self.scene.Clear()
+        self.scene.SetLoadFromXMLString(1)
+        self.scene.SetSceneXMLString(text)
+        self.scene.Import()
+        return text
+
     def node_ids(self) -> list[str]:
         """All nodes but those by which panel and application remember their own state."""
         own = ("vtkMRMLScriptedModuleNode",)
@@ -102,7 +133,7 @@ class Session:
         return list(slicer.util.getNodesByClass(class_name, self.scene))
 
     @staticmethod
-    def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    def until(condition: Callable[[], object], seconds: float = 240.0) -> None:
         """Let events happen until the condition holds."""
         qt.process_until(condition, seconds)
 
@@ -112,7 +143,7 @@ class Session:
         return [text for text, _ in ctk.shown]
 
 
-def run_to_end(widget: Any, seconds: float = 60.0) -> None:
+def run_to_end(widget: Any, seconds: float = 240.0) -> None:
     """Click Apply and let events happen until the run is over."""
     assert widget.ui.applyButton.enabled, widget.ui.applyButton.toolTip
     widget.ui.applyButton.click()

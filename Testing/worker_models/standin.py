@@ -25,6 +25,7 @@ from MedAILib.request import RunOptions
 from MedAILib.results import Code, Label, Segmentation, Terminology
 from MedAILib.spec import ModelSpec
 from MedAILib.volume import Volume
+from MedAILib.worker import server
 from MedAILib.worker.server import Library, main
 
 BRAIN = Terminology(Code("SCT", "123037004", "Anatomical Structure"), Code("SCT", "12738006", "Brain"))
@@ -35,7 +36,8 @@ GREEDY = ModelSpec("greedy", "1", "segmentation", Path("greedy"), "", "", ("imag
 class Behaviour:
     """Does what its name says with the volume, then thresholds it above 0."""
 
-    def __init__(self, name: str, opened: int) -> None:
+    def __init__(self, source: Path, opened: int) -> None:
+        name, self.folder = source.name, source.parent
         self.name, _, self.parameter = name.partition(":")
         self.opened = opened
         self.weights_bytes = int(self.parameter or 0) if self.name == "holds" else 0
@@ -91,6 +93,15 @@ def slow(model: Behaviour, progress: Progress) -> None:
         time.sleep(0.01)
 
 
+def gated(model: Behaviour, progress: Progress) -> None:
+    """Until a file "go" appears beside the model."""
+    done = 0
+    while not (model.folder / "go").exists():
+        progress.step(done, 100_000, "Segmenting")
+        time.sleep(0.01)
+        done += 1
+
+
 def compute(model: Behaviour, progress: Progress) -> None:
     for done in range(100):
         progress.step(done, 100, "Segmenting")
@@ -99,16 +110,16 @@ def compute(model: Behaviour, progress: Progress) -> None:
 
 def stuck(model: Behaviour, progress: Progress) -> None:
     progress.step(0, 1, "Stuck")
-    ctypes.PyDLL(None).sleep(60)  # PyDLL keeps the interpreter's lock: not even the reading thread moves
+    ctypes.PyDLL(None).sleep(900)  # PyDLL keeps the interpreter's lock: not even the reading thread moves
 
 
 def kernel(model: Behaviour, progress: Progress) -> None:
     progress.step(0, 1, "Computing")
-    ctypes.CDLL(None).sleep(60)
+    ctypes.CDLL(None).sleep(900)
 
 
 def children(model: Behaviour, progress: Progress) -> None:
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(900)"])
     progress.warn(str(child.pid))
     slow(model, progress)
 
@@ -126,6 +137,15 @@ def leave(model: Behaviour, progress: Progress) -> None:
 
 def die(model: Behaviour, progress: Progress) -> None:
     signal.raise_signal(getattr(signal, model.parameter))
+
+
+def unwell(model: Behaviour, progress: Progress) -> None:
+    """Like a driver that fails when it is asked how much memory there is."""
+
+    def ask() -> int:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    server.process_memory = ask
 
 
 def chatty(model: Behaviour, progress: Progress) -> None:
@@ -171,13 +191,13 @@ def torn(model: Behaviour, progress: Progress) -> None:
             os.write(descriptor, b"garbage in the middle of the stream")
         except OSError:
             continue
-    time.sleep(60)
+    time.sleep(900)
 
 
 BEHAVIOURS = {
     function.__name__: function
     for function in (
-        threshold, holds, greedy, slow, stuck, kernel, children, litter, leave, die, chatty, user_error,
+        threshold, holds, greedy, slow, gated, stuck, kernel, children, litter, leave, die, unwell, chatty, user_error,
         private_error, defect,
         leave_politely, allocate, warn, torn,
     )
@@ -192,7 +212,7 @@ class Opener:
 
     def __call__(self, source: Path, device: str, trust_code: str) -> Behaviour:
         self.opened += 1
-        return Behaviour(source.name, self.opened)
+        return Behaviour(source, self.opened)
 
 
 if __name__ == "__main__":
