@@ -92,3 +92,31 @@ def heart_task(recurrent: str = "gru", **changes: object) -> dict[str, object]:
         "strange_quantile": 0.0,
     }
     return small_task(**(told | changes))
+
+
+BOX = (10, 14, 16)  # K, J, I of clips of volumes
+BOX_FRAMES = 6
+
+
+def ventricle_volumes(rng: np.random.Generator, reduced: bool) -> NDArray[np.uint8]:
+    """A clip (T, K, J, I) of volumes: a bright ball on noise whose radius beats strongly or weakly."""
+    mean, phase = rng.uniform(3.0, 4.0), rng.uniform(0, 2 * np.pi)
+    radius = mean + (0.15 if reduced else 1.2) * np.cos(2 * np.pi * np.arange(BOX_FRAMES) / BOX_FRAMES + phase)
+    middle = np.array(BOX)[:, None, None, None] / 2 - 0.5
+    away = np.linalg.norm(np.indices(BOX) - middle, axis=0)
+    ball = np.clip(radius[:, None, None, None] - away + 0.5, 0, 1)
+    return np.clip(40 + 140 * ball + rng.normal(0, 10, ball.shape), 0, 255).astype(np.uint8)
+
+
+def volume_clips(folder: Path, count: int, seed: int) -> list[Path]:
+    """Clips of volumes as NIfTI files of four axes, in a folder for each class; voxels of 2 x 2 x 3 mm."""
+    rng = np.random.default_rng(seed)
+    paths = []
+    for n in range(count):
+        frames = [sitk.GetImageFromArray(frame) for frame in ventricle_volumes(rng, bool(n % 2))]
+        for frame in frames:
+            frame.SetSpacing((2.0, 2.0, 3.0))
+        paths.append(folder / CLASSES[n % 2] / f"heart{n:03d}.nii.gz")
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+        sitk.WriteImage(sitk.JoinSeries(frames), str(paths[-1]))
+    return paths

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from bundles import network_entry, random_bundle, threshold_bundle
 from classifier_bundles import DENSENET, classifier_bundle
 from detector_bundles import detector_bundle
+from legitimate import nnunet
 
 from MedAILib.batch.cases import find_batch_cases
 from MedAILib.batch.overview import page
@@ -26,7 +28,10 @@ from MedAILib.cli import main
 from MedAILib.commands.batch import LOCK
 from MedAILib.detections import Box, Detections
 from MedAILib.errors import InputError
+from MedAILib.models.bundle import BundleModel
+from MedAILib.models.open import open_model
 from MedAILib.progress import Cancellable, Cancelled, Progress
+from MedAILib.request import RunOptions
 from MedAILib.store.lock import locked
 from MedAILib.threads import wait_asleep
 from MedAILib.volume import Geometry, Volume
@@ -346,6 +351,40 @@ def test_voxels_beside_their_header_count_as_the_cases_content(tmp_path: Path) -
     before = content_sha256([header])
     voxels_of.write_bytes(b"2")
     assert content_sha256([header]) != before
+
+
+@pytest.mark.parametrize("kind", ["bundle", "nnU-Net"])
+def test_the_next_image_is_prepared_while_one_is_computed_and_labels_stay(kind: str, tmp_path: Path) -> None:
+    source = threshold_bundle(tmp_path / "m", 50.0) if kind == "bundle" else nnunet(tmp_path / "m")
+    model: Any = open_model(source, "cpu")
+    volume = Volume(voxels(1)[None].astype(np.float32), Geometry((18, 20, 22), np.diag([-0.9, 0.9, 1.4, 1.0])))
+    plain = model.run(volume, RunOptions(), Progress())
+    ahead = model.prepare_ahead(volume, RunOptions(), Progress())
+    assert ahead is not None
+    assert np.array_equal(model.run(volume, RunOptions(), Progress(), ahead).layers, plain.layers)
+
+
+def test_preparing_overlaps_with_computing(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        save(tmp_path / "in" / f"case_{number}.nii.gz", voxels(number))
+    prepared = threading.Semaphore(0)
+    prepare, run = BundleModel.prepare_ahead, BundleModel.run
+
+    def preparing(*arguments: Any) -> Any:
+        found = prepare(*arguments)
+        prepared.release()
+        return found
+
+    def running(*arguments: Any, **named: Any) -> Any:
+        # The first case is computed only when the second one is prepared, too.
+        assert "ahead" in named and (waited or (prepared.acquire(timeout=60) and prepared.acquire(timeout=60)))
+        waited.append(1)
+        return run(*arguments, **named)
+
+    waited: list[int] = []
+    monkeypatch.setattr(BundleModel, "prepare_ahead", preparing)
+    monkeypatch.setattr(BundleModel, "run", running)
+    assert batch(tmp_path / "in", "-m", model, "-o", tmp_path / "out") == 0
 
 
 class Heard(Progress):

@@ -348,3 +348,34 @@ def test_the_shipped_task_is_read_and_its_networks_make_pictures_of_its_size() -
     made = generator(torch.zeros(2, task.latent))
     assert made.shape == (2, 1, task.size, task.size)
     assert judge(made).shape == (2, 1)
+
+
+def test_a_generator_is_planned_from_pictures_of_any_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data" / "one"
+    data.mkdir(parents=True)
+    for number in range(6):
+        picture = np.random.default_rng(number).integers(0, 255, (40, 50), dtype=np.uint8)
+        PIL.Image.fromarray(picture).save(data / f"{number}.png")
+    words = ("--data", data.parent, "-o", tmp_path / "made", "--epochs", 1, "--device", "cpu")
+    assert main([str(word) for word in ("train", "generation", *words)]) == 0
+    told = capsys.readouterr().out
+    assert "50 along their longer side" in told and "asked for by --set" in told
+    task = read_task(str(tmp_path / "made.training" / "task.json"))
+    assert isinstance(task, GenerationTask)
+    assert (task.size, task.name, task.epochs) == (64, "made", 1)
+    assert (tmp_path / "made" / "docs" / "README.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("kind", "folder", "words"),
+    [("segmentation", "classes", "call the task classification"), ("classification", "masks", "the task segmentation")],
+)
+def test_data_of_another_kind_than_the_task_is_called_by_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, folder: str, words: str
+) -> None:
+    class_folders(tmp_path / "classes", 4)
+    for inside in ("images", "labels"):
+        class_folders(tmp_path / "masks" / inside, 2)
+    assert train(kind, "--data", tmp_path / folder, "-o", tmp_path / "out") == 2
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.glob("out*"))

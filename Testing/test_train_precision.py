@@ -13,7 +13,9 @@ from test_train_generator import small_generator
 from torch import nn
 
 from MedAILib.cli import main
-from MedAILib.errors import InputError
+from MedAILib.errors import InputError, ModelError
+from MedAILib.training.export import Contents, write_model
+from MedAILib.training.precision import AutocastInferer
 from MedAILib.training.task import read_task
 
 
@@ -58,6 +60,24 @@ def test_networks_are_taught_in_the_numbers_asked_for(
     card = train(tmp_path, task, data, precision)
     assert seen == {getattr(torch, precision)}
     assert precision in card
+
+
+@pytest.mark.parametrize("layer", [nn.Conv3d(8, 8, 3, padding=1), nn.ConvTranspose3d(8, 8, 3, padding=1)])
+@pytest.mark.parametrize("shape", [(2, 2, 1), (2, 4, 4), (4, 4, 4), (1, 2, 2)])
+def test_gradients_of_small_volumes_are_those_of_full_precision(shape: tuple[int, ...], layer: nn.Module) -> None:
+    image = torch.randn(4, 8, *shape, generator=torch.Generator().manual_seed(0))
+    found = []
+    for kind in (torch.bfloat16, torch.float32):
+        loss = AutocastInferer(kind)(image, layer).square().mean()
+        found.append(torch.autograd.grad(loss, layer.get_parameter("weight"))[0])
+    assert (found[0] - found[1]).abs().max() <= 0.05 * found[1].abs().max()
+
+
+def test_weights_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
+    contents = Contents({}, "", "", {"layer.weight": torch.tensor([1.0, float("nan")])})
+    with pytest.raises(ModelError, match=r"layer\.weight have values that are no numbers"):
+        write_model(contents, tmp_path / "m")
+    assert not list(tmp_path.iterdir())
 
 
 def test_numbers_that_there_are_not_are_refused(tmp_path: Path) -> None:

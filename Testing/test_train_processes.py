@@ -23,6 +23,7 @@ from MedAILib.read_spec import read_spec
 from MedAILib.training.overrides import read_settings, with_settings
 from MedAILib.training.processes import SharedOrder, asked_processes, own_part, own_share
 
+SHARED = ("--device", "cpu", "--quiet")
 LONGEST_S = 600  # for what takes seconds on a machine that has nothing else to do
 
 
@@ -38,17 +39,15 @@ class Together:
 def lines_of(folder: Path) -> dict[str, list[str]]:
     """Command lines by name, the models in `folder`, the data in the one above."""
     data = folder.parent
-    words = {
+    words: dict[str, list[object]] = {
         "balls": [data / "balls.json", "--data", data / "balls"],
         "squares": [data / "squares.json", "--data", data / "squares.npz"],
         "blobs": [data / "blobs.json", "--data", data / "blobs"],
         "pictures": [data / "generator.json", "--data", data / "squares.npz"],
     }
-    shared = ["--epochs", "2", "--device", "cpu", "--quiet"]
-    return {
-        name: ["train", *(str(word) for word in told), "-o", str(folder / name), *shared]
-        for name, told in words.items()
-    }
+    for name, told in words.items():
+        told += ["-o", folder / name, "--epochs", 2 if name == "balls" else 1, "--device", "cpu", "--quiet"]
+    return {name: ["train", *(str(word) for word in told)] for name, told in words.items()}
 
 
 def written_data(folder: Path) -> None:
@@ -57,7 +56,7 @@ def written_data(folder: Path) -> None:
     task = with_settings(small(cases, patch=[16, 16, 16]), read_settings(["folds=2", "patience=5"]))
     (folder / "balls.json").write_text(json.dumps({"kind": "segmentation", **task.__dict__}), encoding="utf-8")
     medmnist(folder / "squares.npz", train=25, val=8)
-    content = small_task(choice="best", networks=1, folds=2)
+    content = small_task(choice="best", networks=2, folds=1)
     (folder / "squares.json").write_text(json.dumps(content), encoding="utf-8")
     blob_folder(folder / "blobs", 5, 1, "boxes.csv")
     detection = {

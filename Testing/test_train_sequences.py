@@ -13,7 +13,19 @@ import SimpleITK as sitk
 import slicer
 import slicer.util
 import torch
-from clips import FRAMES, SIDE, clip_folders, frame_folders, frame_network, heart_task, hearts, write_clip
+from clips import (
+    BOX,
+    BOX_FRAMES,
+    FRAMES,
+    SIDE,
+    clip_folders,
+    frame_folders,
+    frame_network,
+    heart_task,
+    hearts,
+    volume_clips,
+    write_clip,
+)
 from pydicom.uid import MRImageStorage, UltrasoundMultiFrameImageStorage
 from test_dicom_series import image as dicom_image
 
@@ -353,3 +365,32 @@ def test_the_task_that_the_documentation_shows_is_one(tmp_path: Path) -> None:
     assert isinstance(task, ClassificationTask) and task.decision == "binary" and task.frames == 16
     with torch.inference_mode():
         assert new_network(task.network).eval()(torch.zeros(1, 3, 1, *task.size)).shape == (1, 2)
+
+
+def test_clips_of_volumes_are_learnt_from_and_classified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    volume_clips(tmp_path / "data" / "train", 32, 1)
+    volume_clips(tmp_path / "data" / "val", 8, 2)
+    backbone = frame_network(4) | {"spatial_dims": 3, "init_features": 4, "block_config": [1, 1]}
+    network = heart_task()["network"] | {"backbone": backbone, "features": 4}  # type: ignore[operator]
+    changes = {"network": network, "size": list(reversed(BOX)), "orientation": "RAS", "frames": BOX_FRAMES}
+    augmentation = {"flip": [0, 1, 2], "rotate": 10, "elastic": 0.03, "noise": 0.1}
+    task = written(tmp_path, heart_task(**changes, epochs=20, batch=8, augmentation=augmentation))
+    words = ["train", str(task), "--data", str(tmp_path / "data"), "-o", str(tmp_path / "model"), "--device", "cpu"]
+    assert main([*words, "--quiet"]) == 0
+    paths = volume_clips(tmp_path / "new", 16, 3)
+    found = said(tmp_path / "model", paths)
+    assert sum(one == path.parent.name for one, path in zip(found, paths, strict=True)) >= 14
+    capsys.readouterr()
+    words = ["classify", str(paths[0]), "-m", str(tmp_path / "model"), "-o", str(tmp_path / "found.json"), "--json"]
+    assert main([*words, "--device", "cpu", "--quiet"]) == 0
+    assert json.loads(capsys.readouterr().out)["predicted"] == found[0]
+
+
+def test_clips_of_volumes_are_planned_from_their_files(tmp_path: Path) -> None:
+    volume_clips(tmp_path / "data", 8, 1)
+    words = ["train", "beats", "--data", str(tmp_path / "data"), "-o", str(tmp_path / "m"), "--plan-only", "--quiet"]
+    assert main([*words, "--device", "cpu"]) == 0
+    task = read_task(str(tmp_path / "m.training" / "task.json"))
+    assert isinstance(task, ClassificationTask)
+    assert (task.frames, len(task.size), task.orientation) == (BOX_FRAMES, 3, "RAS")
+    assert task.network["backbone"]["spatial_dims"] == 3

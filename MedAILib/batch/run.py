@@ -1,4 +1,4 @@
-"""A batch at work: while one case is computed the next is read and the one before is written."""
+"""A batch at work: while one case is computed the next is read and prepared, and the one before is written."""
 
 import threading
 import time
@@ -6,6 +6,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -104,7 +105,7 @@ class _Run:
         self._records = batch.folder / "records"
         self._records.mkdir(exist_ok=True)
         self._batch = batch
-        self._reading, self._writing = threading.Semaphore(), threading.Semaphore()
+        self._reading, self._preparing, self._writing = (threading.Semaphore() for _ in range(3))
         self._computing = threading.Semaphore(batch.workers)
         self._room = MemoryRoom(available_memory(), progress.warn)
 
@@ -140,11 +141,18 @@ class _Run:
             volume = batch.read(case, notes)
             read = time.perf_counter() - start
         wanted = batch.demand(volume) if batch.demand is not None else 0
-        with self._computing, self._room.taken(wanted, self.stop):
+        with ExitStack() as turn:
+            with self._preparing:  # one case waits prepared
+                start = time.perf_counter()
+                ahead = self._ahead(volume, options, wanted, notes)
+                run = time.perf_counter() - start
+                turn.enter_context(self._computing)
+            turn.enter_context(self._room.taken(wanted, self.stop))
             share_cores(batch.workers)
             start = time.perf_counter()
-            result = cast(Result, cast(Any, batch.model).run(volume, options, notes))
-            run = time.perf_counter() - start
+            result = cast(Result, cast(Any, batch.model).run(volume, options, notes, **ahead))
+            run += time.perf_counter() - start
+        del ahead
         with self._writing:
             self.stop.step(0, 1)
             start = time.perf_counter()
@@ -155,6 +163,13 @@ class _Run:
             row = replace(row, **_figures(result, volume), write_s=time.perf_counter() - start)
             keep_record(place, key, row)
         return row
+
+    def _ahead(self, volume: Volume, options: Options, wanted: int, notes: Progress) -> dict[str, Any]:
+        """The prepared image for `run`, where the model prepares by itself and memory has room beside what runs."""
+        prepare, there = getattr(self._batch.model, "prepare_ahead", None), available_memory()
+        if prepare is None or not wanted or there is None or there < 2 * wanted:
+            return {}
+        return {"ahead": prepare(volume, options, notes)}
 
 
 def _figures(result: Result, volume: Volume) -> dict[str, Any]:

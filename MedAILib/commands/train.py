@@ -9,7 +9,7 @@ import torch
 
 from MedAILib.commands.train_classifier import planned_classifier, run_train_classifier
 from MedAILib.commands.train_detector import has_boxes, run_train_detector
-from MedAILib.commands.train_generator import run_train_generator
+from MedAILib.commands.train_generator import planned_generator, run_train_generator
 from MedAILib.commands.train_options import stops_early
 from MedAILib.commands.train_segmentation import run_train_segmentation
 from MedAILib.errors import InputError
@@ -19,9 +19,12 @@ from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.detection_task import DetectionTask
 from MedAILib.training.export import require_place
 from MedAILib.training.generation_task import GenerationTask
-from MedAILib.training.plan_classifier import has_classes
+from MedAILib.training.plan_classifier import has_classes, is_labelled
 from MedAILib.training.processes import is_first, own_device, process_count, together
 from MedAILib.training.task import is_task, read_task
+
+# Kinds by which a task may be called that is to be planned; it has the output folder's name then.
+SEGMENTATION, CLASSIFICATION, GENERATION = "segmentation", "classification", "generation"
 
 
 def run_train(options: argparse.Namespace, progress: Progress) -> None:
@@ -56,7 +59,19 @@ def _run_task(options: argparse.Namespace, device: torch.device, progress: Progr
         run_train_detector(options, task, device, _machine(device), progress)
     elif isinstance(task, GenerationTask):
         run_train_generator(options, task, device, _machine(device), progress)
-    elif task is None and has_classes(options.data):
+    elif task is None and options.task == GENERATION:
+        run_train_generator(options, planned_generator(options, progress), device, _machine(device), progress)
+    elif task is None and (has_classes(options.data) or options.task == CLASSIFICATION):
+        if options.task == SEGMENTATION:
+            raise InputError(
+                f"{options.data} has images of classes and no label maps, so that no segmentation can be learnt from "
+                "it; call the task classification, or give a folder with images and labels in it."
+            )
+        if not has_classes(options.data) and is_labelled(options.data):
+            raise InputError(
+                f"{options.data} has images and label maps and no classes of images, so that no classification can be "
+                "learnt from it; call the task segmentation, or give a folder for each class, a .csv or a .npz."
+            )
         planned = planned_classifier(options, progress)
         run_train_classifier(options, planned, device, _machine(device), progress)
     else:

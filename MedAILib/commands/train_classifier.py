@@ -93,6 +93,8 @@ def planned_classifier(options: argparse.Namespace, progress: Progress) -> Class
         InputError: the data is at fault, or a value of `--set`.
     """
     told = dict(word.partition("=")[::2] for word in options.set)
+    if options.epochs is not None:
+        told["epochs"] = str(options.epochs)
     frames = told.get("frames")
     if frames is not None and not frames.strip().isdecimal():
         raise InputError(f"--set frames={frames}: the task's frames has to be a whole number.")

@@ -2,20 +2,23 @@
 
 import argparse
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from MedAILib.commands.train_options import program
+from MedAILib.commands.train_options import program, tell_choices, write_task
 from MedAILib.errors import InputError
 from MedAILib.output import whole_file
 from MedAILib.progress import Progress
+from MedAILib.training.choices import ASKED
 from MedAILib.training.export import Contents, licence_text, write_model
 from MedAILib.training.generation import make_pictures, train_generator
 from MedAILib.training.generation_card import SHEET, GeneratorRecord, sample_sheet, write_generator_card
 from MedAILib.training.generation_export import inference, metadata
 from MedAILib.training.generation_task import GenerationTask
 from MedAILib.training.pictures import digest_of_pictures, read_pictures
+from MedAILib.training.plan_generator import plan_generator
 from MedAILib.training.precision import type_told
 from MedAILib.training.processes import is_first
 from MedAILib.training.segmentation import TrainingRun
@@ -44,9 +47,9 @@ def run_train_generator(
     place = folder.with_name(folder.name + ".training")
     run = TrainingRun(place, task.epochs, str(device), options.resume, data_sha256=digest_of_pictures(pictures))
     weights = train_generator(task, pictures, run, progress)
-
     if not is_first():
         return
+    write_task(task, place / "task.json")
     halves = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
     # As many as there are to compare with, by the very weights that are shipped.
     latents = torch.randn(
@@ -59,6 +62,22 @@ def run_train_generator(
         partial.write_bytes(sheet)
     configs = {"metadata": metadata(task, part, len(pictures)), "inference": inference(task)}
     write_model(Contents(configs, write_generator_card(record), licence_text(task), halves, {SHEET: sheet}), folder)
+
+
+def planned_generator(options: argparse.Namespace, progress: Progress) -> GenerationTask:
+    """A task planned from the pictures, every choice told on standard output; `--set` decides over it, `label` first.
+
+    Raises:
+        InputError: the data is at fault, or a value of `--set`.
+    """
+    told = {key.strip(): value.strip() for key, _, value in (word.partition("=") for word in options.set)}
+    if options.epochs is not None:
+        told["epochs"] = str(options.epochs)
+    name = options.output.resolve().name
+    task, choices = plan_generator(name, options.data, told.get("label", ""), progress)
+    shown = [replace(c, value=told[c.key], reason=ASKED) if c.key in told else c for c in choices]
+    tell_choices(f"The task '{name}' was planned from {options.data}", shown, options.quiet)
+    return task
 
 
 def _command(options: argparse.Namespace) -> str:

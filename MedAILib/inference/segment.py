@@ -92,10 +92,29 @@ class Segmented:
     engine: dict[str, str] = field(default_factory=dict)
 
 
+# A prepared image (C, X, Y, Z), and where it lies in the input.
+Ahead = tuple[Tensor, Frame]
+
+
 class Engines(Protocol):
     """What may run a network; see `models.engines`."""
 
     def chosen(self, network: nn.Module, calls: int, options: RunOptions, progress: Progress) -> ChosenEngine: ...
+
+
+def prepare_ahead(volume: Volume, recipe: Recipe, options: RunOptions, progress: Progress) -> Ahead | None:
+    """Prepare an image while another one is computed; None where that is done with the run alone.
+
+    Raises:
+        InputError: the image does not suit.
+        Cancelled: by `progress`.
+    """
+    by_slice = recipe.by_slice and volume.geometry.shape_kji[0] > 1
+    if options.roi is not None or by_slice or volume.channels != recipe.in_channels:
+        return None
+    require_usable(volume, Progress())  # the run warns
+    with torch.inference_mode():
+        return prepared(volume, recipe.steps, progress)
 
 
 def segment(
@@ -105,10 +124,12 @@ def segment(
     options: RunOptions,
     progress: Progress,
     engines: Engines | None = None,
+    *,
+    ahead: Ahead | None = None,
 ) -> Segmented:
     """Segment one image, on the device that the network is on, or as `ladder` says where memory is short.
 
-    `engines` says what may run the network; None is PyTorch alone.
+    `engines` says what may run the network; None is PyTorch alone. `ahead` is what `prepare_ahead` made of the image.
 
     Raises:
         InputError: the image does not suit (see `prepare`), an option does not suit the model, or there is too little
@@ -131,6 +152,7 @@ def segment(
     if engines is None:
         say_if_refused(next(network.parameters()).device, options, progress)
     way = _Way(part, network, recipe, options, progress, engines)
+    way.ahead = ahead
     home = next(network.parameters()).device
     try:
         (restored, accumulation), rung = climb_down(
@@ -177,7 +199,7 @@ class _Way:
         self.engines, self._chosen = engines, dict[torch.device, ChosenEngine]()
         self.part, self.network, self.recipe, self.options, self.progress = part, network, recipe, options, progress
         self.sliced = recipe.by_slice and part.geometry.shape_kji[0] > 1
-        self._prepared: tuple[Tensor, Frame] | None = None
+        self.ahead: Ahead | None = None
         self.agreement = self._fresh()
 
     def _fresh(self) -> Agreement:
@@ -205,9 +227,9 @@ class _Way:
         self.agreement = self._fresh()
         if self.sliced:
             return self._slice_by_slice(rung)
-        if self._prepared is None:
-            self._prepared = prepared(self.part, self.recipe.steps, self.progress)
-        return self._one(self.part, *self._prepared, rung, self.progress)
+        if self.ahead is None:
+            self.ahead = prepared(self.part, self.recipe.steps, self.progress)
+        return self._one(self.part, *self.ahead, rung, self.progress)
 
     def _one(self, part: Volume, image: Tensor, frame: Frame, rung: Rung, progress: Progress) -> tuple[Restored, str]:
         """A prepared image through the network and back."""

@@ -14,7 +14,7 @@ from MedAILib.errors import SpecError, UntrustedCodeError
 from MedAILib.inference.memory import memory_told
 from MedAILib.inference.precision import computed_in, number_format
 from MedAILib.inference.restore import Decision
-from MedAILib.inference.segment import Recipe, Segmented, segment
+from MedAILib.inference.segment import Ahead, Recipe, Segmented, prepare_ahead, segment
 from MedAILib.models.engines import Engines
 from MedAILib.models.inferers import laying
 from MedAILib.models.networks import (
@@ -83,7 +83,11 @@ class BundleModel:
         """What its network's weights hold on their device."""
         return held_bytes(self._network)
 
-    def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation:
+    def prepare_ahead(self, volume: Volume, options: RunOptions, progress: Progress) -> Ahead | None:
+        """What `run` takes as `ahead`, made while another image is computed; raises as `run` does."""
+        return prepare_ahead(volume, self._recipe, options, progress)
+
+    def run(self, volume: Volume, options: RunOptions, progress: Progress, ahead: Ahead | None = None) -> Segmentation:
         """Segment a volume (C, K, J, I); the result stands on the volume's own grid.
 
         Raises:
@@ -94,7 +98,7 @@ class BundleModel:
         if not isinstance(options, RunOptions):
             raise SpecError(f"The model {self.spec.name} segments images; it does not classify them.")
         with memory_told(f"{self.spec.name} ran on {volume.name}"), torch.inference_mode():
-            done = segment(volume, self._network, self._recipe, options, progress, self._engines)
+            done = segment(volume, self._network, self._recipe, options, progress, self._engines, ahead=ahead)
         return Segmentation(
             done.layers,
             self.spec.labels,

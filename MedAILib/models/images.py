@@ -44,7 +44,7 @@ class ImageModel(BundleModel):
             raise SpecError(f"The model {self.spec.name} is TorchScript that makes images, which MedAI does not run.")
         self._place(weighted_network(plan), sha256, device)
 
-    def run(self, volume: Volume, options: object, progress: Progress) -> NoReturn:
+    def run(self, volume: Volume, options: object, progress: Progress, ahead: object = None) -> NoReturn:
         """An image is no segmentation: raises `SpecError`."""
         raise SpecError(f"The model {self.spec.name} makes images of images, no labels; use `medai generate`.")
 

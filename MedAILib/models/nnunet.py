@@ -17,6 +17,7 @@ from MedAILib.inference.precision import HALF, computed_in, number_format
 from MedAILib.inference.prepare import require_usable
 from MedAILib.inference.restore import Restored
 from MedAILib.inference.segment import pasted
+from MedAILib.models.nnunet_prepare import Prepared, prepare_nnunet, view_of
 from MedAILib.models.nnunet_stage import Passed, Stage, open_stage
 from MedAILib.models.provenance import provenance
 from MedAILib.models.trust import tree_sha256
@@ -59,7 +60,19 @@ class NnunetModel:
         self.spec = replace(nnunet_spec(plan, source), mirror_axes=self._stages[-1].mirror_axes)
         self._plan, self._device, self._parity = plan, device, parity
 
-    def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation:
+    def prepare_ahead(self, volume: Volume, options: RunOptions, progress: Progress) -> Prepared | None:
+        """What `run` takes as `ahead`, made while another image is computed; raises as `run` does."""
+        self._require_suitable(volume, options)
+        if options.roi is not None:
+            return None
+        require_usable(volume, Progress())  # the run warns
+        plan = self._stages[0].plan
+        with torch.inference_mode():
+            return prepare_nnunet(volume, plan, view_of(plan, volume.geometry), None, progress)
+
+    def run(
+        self, volume: Volume, options: RunOptions, progress: Progress, ahead: Prepared | None = None
+    ) -> Segmentation:
         """Segment a volume (C, K, J, I); the result stands on the volume's own grid.
 
         Raises:
@@ -72,7 +85,7 @@ class NnunetModel:
             (restored, done), rung = climb_down(
                 rungs(self._device, (), None),
                 self._need(volume, options) if self._device.type != "cpu" else None,
-                lambda rung: self._through_stages(volume, options, progress, rung.device, rung.sums),
+                lambda rung: self._through_stages(volume, options, progress, rung, ahead),
                 progress,
             )
         if not restored.layers.any():
@@ -119,23 +132,29 @@ class NnunetModel:
         return lambda _: whole
 
     def _through_stages(
-        self, volume: Volume, options: RunOptions, progress: Progress, device: torch.device, sums: torch.device
+        self, volume: Volume, options: RunOptions, progress: Progress, rung: Rung, ahead: Prepared | None
     ) -> tuple[Restored, Passed]:
         with ExitStack() as moved:
-            stages = [moved.enter_context(stage.on(device, sums)) for stage in self._stages]
-            return self._through(stages, volume, options, progress)
+            stages = [moved.enter_context(stage.on(rung.device, rung.sums)) for stage in self._stages]
+            return self._through(stages, volume, options, progress, ahead)
 
     def _through(
-        self, stages: list[Stage], volume: Volume, options: RunOptions, progress: Progress
+        self,
+        stages: list[Stage],
+        volume: Volume,
+        options: RunOptions,
+        progress: Progress,
+        ahead: Prepared | None,
     ) -> tuple[Restored, Passed]:
         box = volume.geometry.box_of_roi(options.roi) if options.roi else None
         part = volume.cropped(box) if box else volume
         require_usable(part, progress)
         labels = None
         for stage in stages[:-1]:
-            found, _ = stage.run(part, labels, replace(options, probabilities=False, uncertainty=False), progress)
-            labels = found.layers[0]
-        restored, done = stages[-1].run(part, labels, options, progress)
+            plain = replace(options, probabilities=False, uncertainty=False)
+            found, _ = stage.run(part, labels, plain, progress, ahead)
+            labels, ahead = found.layers[0], None  # the next stage sees these, too
+        restored, done = stages[-1].run(part, labels, options, progress, ahead)
         return pasted(restored, volume.geometry.shape_kji, box) if box else restored, done
 
 

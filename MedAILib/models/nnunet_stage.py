@@ -79,7 +79,12 @@ class Stage:
                 network.to(self.device)
 
     def run(
-        self, volume: Volume, labels: NDArray[Any] | None, options: RunOptions, progress: Progress
+        self,
+        volume: Volume,
+        labels: NDArray[Any] | None,
+        options: RunOptions,
+        progress: Progress,
+        ahead: Prepared | None = None,
     ) -> tuple[Restored, Passed]:
         """Segment a volume; gives labels (1, K, J, I), probabilities and uncertainty if asked for, and how it went.
 
@@ -88,9 +93,10 @@ class Stage:
             labels: (K, J, I), the previous stage's, for a cascade.
             options: of the run.
             progress: told of each window; may cancel between two.
+            ahead: the image, if it is prepared already.
         """
         view = view_of(self.plan, volume.geometry)
-        prepared = prepare_nnunet(volume, self.plan, view, labels, progress)
+        prepared = ahead or prepare_nnunet(volume, self.plan, view, labels, progress)
         engines = self._engines(prepared, options, progress)
         decision = Decision(
             stepped=prepared.stepped,

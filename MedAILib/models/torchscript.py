@@ -10,6 +10,7 @@ from torch import nn
 
 from MedAILib.bundle_plan import BundlePlan
 from MedAILib.errors import ModelError
+from MedAILib.inference.segment import Ahead
 from MedAILib.models.bundle import BundleModel
 from MedAILib.models.trust import require_trust
 from MedAILib.progress import Progress
@@ -49,10 +50,10 @@ class TorchScriptModel(BundleModel):
             raise ModelError(f"{plan.script} changed while it was read; open the model again.")
         self._place(_Scripted(_loaded(content, plan.script)), sha256, device)
 
-    def run(self, volume: Volume, options: RunOptions, progress: Progress) -> Segmentation:
+    def run(self, volume: Volume, options: RunOptions, progress: Progress, ahead: Ahead | None = None) -> Segmentation:
         """As `BundleModel.run`; raises UntrustedCodeError where the user has revoked her trust."""
         require_trust(self._source, self._sha256, self._trust_code)
-        return super().run(volume, options, progress)
+        return super().run(volume, options, progress, ahead)
 
 
 class _Scripted(nn.Module):

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from MedAILib.errors import OutputError
+from MedAILib.errors import ModelError, OutputError
 from MedAILib.models.weights import save_checkpoint
 from MedAILib.training.task import Task
 
@@ -31,8 +32,14 @@ def write_model(contents: Contents, folder: Path) -> None:
     The folder is built beside its place and moved there when it is whole.
 
     Raises:
+        ModelError: a weight is no number.
         OutputError: the folder can't be written, or holds something else than a bundle.
     """
+    if bad := [key for key, value in contents.weights.items() if not bool(torch.isfinite(value).all())]:
+        raise ModelError(
+            f"The trained model is not written: its weights {bad[0]} have values that are no numbers, or too large for "
+            "half precision; train again with a tenth of the learning rate, or with --set precision=float32."
+        )
     require_place(folder)
     part, old = (folder.with_name(folder.name + ending) for ending in (".part", ".old"))
     try:

@@ -11,7 +11,7 @@ from MedAILib.progress import Progress
 from MedAILib.training.cases import LAYOUTS
 from MedAILib.training.choices import Choice
 from MedAILib.training.classification_task import ClassificationTask
-from MedAILib.training.labelled_images import LabelledImage, find_labelled_images, read_labelled
+from MedAILib.training.labelled_images import ENDINGS, LabelledImage, find_labelled_images, read_labelled
 from MedAILib.volume import Volume, closest_axes
 
 SEEN = 24  # images whose sizes are looked at
@@ -31,7 +31,17 @@ def has_classes(data: Path) -> bool:
     if not data.is_dir() or (data / "dataset.json").is_file():
         return False
     inside = [path.name for path in data.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return len(inside) >= 2 and not {name for layout in LAYOUTS for name in layout} & set(inside)
+    labelled = {name for layout in LAYOUTS for name in layout} | {"imagesTs", "labelsTs"}
+    return bool(inside) and not labelled & set(inside) and any(_holds_images(data / name) for name in inside)
+
+
+def is_labelled(data: Path) -> bool:
+    """Whether a folder has images and label maps, as for segmentation."""
+    return any((data / images).is_dir() and (data / labels).is_dir() for images, labels in LAYOUTS)
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(path.name.lower().endswith((*ENDINGS, ".dcm")) for path in folder.rglob("*") if path.is_file())
 
 
 def plan_classifier(

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 from monai.inferers import SimpleInferer
-from torch import Tensor, nn
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -29,28 +30,6 @@ def computes_bfloat16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-class SteadyConv3d(nn.Conv3d):
-    """A convolution that is done in float32 where PyTorch's in bfloat16 can't be trusted on a CPU.
-
-    Over two slices and with a kernel of three, its gradients of weights (oneDNN's, PyTorch 2.10 to 2.13) take in memory
-    that nobody has written to: most often right, sometimes off, sometimes no numbers.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        if input.device.type == "cpu" and input.shape[2] <= 2 and self.kernel_size[0] > 1:
-            with torch.autocast("cpu", enabled=False):
-                found: Tensor = super().forward(input.float())
-            return found
-        return super().forward(input)
-
-
-def steady(network: nn.Module) -> None:
-    """Make a network's convolutions `SteadyConv3d`; its parameters and their names stay."""
-    for part in network.modules():
-        if type(part) is nn.Conv3d:
-            part.__class__ = SteadyConv3d
-
-
 class AutocastInferer(SimpleInferer):
     """Runs the network in a number type on any device; the loss sees float32."""
 
@@ -59,8 +38,30 @@ class AutocastInferer(SimpleInferer):
         self.kind = kind
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        if self.kind == torch.bfloat16 and isinstance(network, nn.Module):
-            steady(network)
-        with torch.autocast(inputs.device.type, self.kind, enabled=self.kind != torch.float32):
+        if self.kind == torch.float32:
+            return network(inputs, *args, **kwargs).float()
+        with torch.autocast(inputs.device.type, self.kind), _WithRightGradients():
             output = network(inputs, *args, **kwargs)
         return output.float()
+
+
+class _WithRightGradients(TorchFunctionMode):
+    """Has the processor convolve volumes in float32 that have fewer slices along their first axis than the kernel.
+
+    In bfloat16 oneDNN (PyTorch 2.10 to 2.13) takes memory that nobody has written to into the gradients of such
+    weights, and writes beyond its own, on processors with AVX-512 BF16: they are off, or no numbers.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (torch.conv3d, torch.conv_transpose3d) and len(args) > 1 and args[0].device.type == "cpu":
+            image, weights = args[:2]
+            kernel = weights.shape[-3]
+            if image.shape[-3] < kernel or (image.shape[-3] == 2 and kernel == 2):
+                with torch.autocast("cpu", enabled=False):
+                    return func(*(_in_float32(x) for x in args), **{k: _in_float32(x) for k, x in kwargs.items()})
+        return func(*args, **kwargs)
+
+
+def _in_float32(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) else value
