@@ -33,6 +33,7 @@ from MedAILib.progress import Progress
 from MedAILib.read_spec import read_spec
 from MedAILib.runs.generate import generate_run
 from MedAILib.runs.segment import FramesRun, SegmentRun
+from MedAILib.scene.read import roi_from_node
 from MedAILib.scene.sequences import holds_volumes, sequence_shown_in, shown_in
 from MedAILib.scene.training_set import AddedCase, add_training_case
 from MedAILib.store.find import find_model
@@ -397,7 +398,7 @@ class MedAISegmentLogic(ModelLogic):
         """
         return self._begin(generate_run, model, count, seed, device, **options)
 
-    def addToTrainingSet(self, volumeNode, segmentationNode, folder, model="") -> AddedCase:
+    def addToTrainingSet(self, volumeNode, segmentationNode, folder, model="", roiNode=None) -> AddedCase:
         """Add an image and its corrected segmentation to a folder of labelled images, which `fineTune` learns from.
 
         An image that is there already gets the new labels. The scene stays as it is.
@@ -407,6 +408,7 @@ class MedAISegmentLogic(ModelLogic):
             segmentationNode: its structures, or its ID; segments are told by their names.
             folder: made if it is absent.
             model: whose structures and channels a new folder has; segments of other names come after them.
+            roiNode: a markups ROI node or its ID: the part of the image that is added; None for all of it.
 
         Returns:
             The case's name, whether it was there, its structures, and how many cases there are now.
@@ -420,7 +422,8 @@ class MedAISegmentLogic(ModelLogic):
         labels = {label.value: label.name for label in spec.labels} if spec else None
         nodes = nodes_of(volumeNode, _("image"))
         segmentation = node_of(segmentationNode, _("segmentation"))
-        return add_training_case(nodes, segmentation, Path(folder), labels, spec.channels if spec else ())
+        roi = None if roiNode is None else roi_from_node(node_of(roiNode, _("region of interest")), nodes[0])
+        return add_training_case(nodes, segmentation, Path(folder), labels, spec.channels if spec else (), roi)
 
     def fineTune(self, folder, name, model="", **options):
         """Train a model on a training set, starting from another, and wait for it; see `fineTuneAsync`.

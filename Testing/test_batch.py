@@ -322,7 +322,8 @@ def test_two_batches_do_not_write_into_one_folder(
     with locked(out / LOCK, ""):
         assert batch(images, "-m", model, "-o", out) == 2
     assert "Another batch is writing" in capsys.readouterr().err and not (out / "cases.csv").exists()
-    (out / ".medai-half").mkdir()  # what a killed one has left
+    (out / ".medai-half").mkdir()
+    (out / ".medai-half" / "case_1.nii.gz").write_bytes(b"")  # what a killed one has left
     assert batch(images, "-m", model, "-o", out) == 0
     assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
 

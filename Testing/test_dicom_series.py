@@ -22,6 +22,8 @@ from MedAILib.errors import GeometryError, InputError
 from MedAILib.files.dicom import read_dicom
 from MedAILib.files.images import read_image
 from MedAILib.progress import Progress
+from MedAILib.training.labelled_images import find_labelled_images, read_labelled
+from MedAILib.training.plan_classifier import has_classes
 
 PYDICOM_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 AXES = Rotation.from_euler("xyz", (20, -10, 30), degrees=True).as_matrix().T  # row, column, normal, LPS
@@ -415,3 +417,26 @@ def test_dicom_damaged_in_its_header_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_bytes(whole[:600])
     with pytest.raises(InputError, match=r"a\.dcm"):
         read_image(tmp_path / "a.dcm")
+
+
+def test_series_in_folders_of_classes_are_an_image_each(tmp_path: Path) -> None:
+    for name in ("above/one", "above/deeper/two", "below/three"):
+        save(ct(), tmp_path / name)
+    found = find_labelled_images(tmp_path)
+    assert [(image.name, image.label) for image in found] == [
+        ("above/deeper/two", "above"),
+        ("above/one", "above"),
+        ("below/three", "below"),
+    ]
+    assert read_labelled(found[0]).geometry.shape_kji[0] == 6
+    assert has_classes(tmp_path)
+
+
+def test_single_dicom_files_in_folders_of_classes_are_pictures(tmp_path: Path) -> None:
+    for label in ("above", "below"):
+        (tmp_path / label).mkdir()
+        for number, dataset in enumerate(ct(2)):
+            dataset.save_as(tmp_path / label / f"{number}.dcm", enforce_file_format=True)
+    found = find_labelled_images(tmp_path)
+    assert [image.name for image in found] == ["above/0.dcm", "above/1.dcm", "below/0.dcm", "below/1.dcm"]
+    assert read_labelled(found[0]).geometry.shape_kji[0] == 1

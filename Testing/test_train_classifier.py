@@ -1,6 +1,7 @@
 """Training of classifiers: data is checked first, runs go on where they stopped, and the result runs everywhere."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -398,3 +399,21 @@ def test_a_fold_of_a_classifier_is_refused(tmp_path: Path, capsys: pytest.Captur
     assert main(["train", str(path), "--data", str(data), "-o", str(tmp_path / "x"), "--fold", "1"]) == 2
     assert "leave --fold out" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_all_that_is_wrong_with_pictures_is_told_at_once(task: ClassificationTask, tmp_path: Path) -> None:
+    images, labels = pictures(12)
+    images[6], images[7, :], images[3] = images[0], 5, images[1]
+    labels[3] = 1 - labels[1]
+    arrays = {}
+    for part, place in (("train", slice(0, 6)), ("val", slice(6, 12))):
+        arrays |= {f"{part}_images": images[place], f"{part}_labels": labels[place]}
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(InputError, match="The data has 3 faults") as told:
+        read_data(task, tmp_path / "bad.npz", SILENT)
+    for line in (
+        "train_0003: .* under two labels",
+        "val_0000: .* the same image, one for train",
+        "val_0001: .* same value",
+    ):
+        assert re.search(line, str(told.value))

@@ -182,6 +182,22 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
     assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
 
 
+def test_schedule_and_accumulation_change_what_is_learnt(
+    task: DetectionTask, samples: list[Sample], tmp_path: Path
+) -> None:
+    short = replace(task, epochs=1)
+
+    def learnt(name: str, **changes: Any) -> torch.Tensor:
+        weights = train_detector(replace(short, **changes), samples, TrainingRun(tmp_path / name, 1), SILENT)
+        return torch.cat([value.flatten().float() for value in weights.values()])
+
+    plain = learnt("plain")
+    assert not torch.equal(plain, learnt("summed", accumulate=2))
+    assert not torch.equal(plain, learnt("level", schedule="constant"))
+    rates = [line.split(",")[2] for line in (tmp_path / "level" / "losses.csv").read_text().splitlines()[1:]]
+    assert rates == [f"{task.learning_rate:g}"]
+
+
 def test_a_resume_of_another_training_names_what_differs(
     task: DetectionTask, samples: list[Sample], tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from MedAILib.training.continued import LIKE, like_model
 from MedAILib.training.data_folder import open_folder
 from MedAILib.training.plan import Choice
 from MedAILib.training.task import SegmentationTask, read_task
-from MedAILib.volume import Geometry, Volume
+from MedAILib.volume import Geometry, Roi, Volume
 
 MODELS = Path(__file__).parents[1] / "Resources" / "Models"
 SHAPE_KJI = (12, 16, 20)
@@ -76,6 +76,25 @@ def test_segmentation_under_a_transform_is_written_where_it_lies_in_the_world(sc
     added = add_training_case([image], segmentation, tmp_path / "set")
     found = np.argwhere(label_of(tmp_path / "set", added.name).data[0])
     assert (found.min(axis=0).tolist(), found.max(axis=0).tolist()) == ([6, 5, 6], [9, 8, 11])
+
+
+def ball_ijk() -> np.ndarray:
+    """Voxels (n, 3) of the ball along I, J, K."""
+    k, j, i = (np.arange(place.start, place.stop) for place in BALL)
+    return np.stack(np.meshgrid(i, j, k, indexing="ij"), axis=-1).reshape(-1, 3)
+
+
+def test_region_of_interest_alone_is_added_where_it_lies(scene, tmp_path) -> None:
+    whole = Geometry(SHAPE_KJI, MATRIX)
+    corners = whole.ras_of([[5, 4, 3], [13, 10, 9]])  # I, J, K
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    roi = Roi(tuple(((low + high) / 2).tolist()), tuple((high - low + 0.1).tolist()))
+    added = add_training_case(add_image(scene), add_segmentation(scene, ball=BALL), tmp_path / "set", roi=roi)
+    label = label_of(tmp_path / "set", added.name)
+    assert np.prod(label.geometry.shape_kji) < np.prod(SHAPE_KJI) / 4
+    found = label.geometry.ras_of(np.argwhere(label.data[0])[:, ::-1])
+    wanted = whole.ras_of(ball_ijk())
+    np.testing.assert_allclose(np.sort(found, axis=0), np.sort(wanted, axis=0))
 
 
 def test_image_that_is_there_gets_its_new_label_and_no_second_place(scene, tmp_path) -> None:

@@ -153,7 +153,7 @@ def test_defect_of_a_check_or_a_download_is_told(session, added, server, tmp_pat
     talker.write_text("#!/bin/sh\necho this is no JSON\n")
     talker.chmod(0o755)
     monkeypatch.setattr("MedAILib.gui.getting.worker_python", lambda: str(talker))
-    added._get(server.give("/mine.zip", b""))
+    added._models.get(server.give("/mine.zip", b""))
     session.until(lambda: len(session.messages()) == 2)
     assert "JSONDecodeError" in added.ui.logText.toPlainText() and added.ui.addModelButton.enabled
 

@@ -69,7 +69,7 @@ def run_batch_command(options: argparse.Namespace, progress: Progress) -> None:
     busy = f"Another batch is writing into {options.output}; wait for its end, or choose another folder."
     with writable(own), locked(options.output / LOCK, busy):
         try:
-            _clear_away(options.output)
+            _clear_away(options.output, cases)
             _run(options, progress, spec, cases, run)
         finally:
             with suppress(OSError):  # Windows keeps it while it is open
@@ -86,11 +86,12 @@ def _images_of_a_case(spec: ModelSpec) -> int | None:
     return 1 if picture else len(spec.channels)
 
 
-def _clear_away(folder: Path) -> None:
-    """Remove what a killed batch has left half written; nobody else writes here now."""
+def _clear_away(folder: Path, cases: Sequence[BatchCase]) -> None:
+    """Remove what a killed batch has left half written: files of its cases and its table; no other batch runs here."""
+    names = ("index.html", TABLE, *(case.name for case in cases))
     for place in (folder, folder / PICTURES, folder / RECORDS):
         for part in place.glob(f"{UNFINISHED}*"):
-            if part.is_dir():
+            if part.is_dir() and all(path.name.startswith(names) for path in part.iterdir()):
                 shutil.rmtree(part, ignore_errors=True)
 
 

@@ -55,7 +55,11 @@ class TrainingSection:
             parameters, images = self._inputs()
             try:
                 added = self._logic.addToTrainingSet(
-                    images, parameters.trainingSegmentation, parameters.trainingFolder, parameters.model
+                    images,
+                    parameters.trainingSegmentation,
+                    parameters.trainingFolder.strip(),
+                    parameters.model,
+                    parameters.roi if is_there(parameters.roi) else None,
                 )
             except MedAIError as error:
                 self._messages.show(error)

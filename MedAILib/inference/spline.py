@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-# Bytes of a block that is worked on at a time.
-BLOCK_BYTES = 64 * 2**20
+# Bytes of a block that is worked on at a time; small enough for the cache of the processor.
+BLOCK_BYTES = 8 * 2**20
 DOUBLE = 8
-BLOCK_ROWS = 48
+BLOCK_ROWS = 24
 # A spline's weights fall to a quarter from voxel to voxel; from here on they are lost in the rounding to float32.
 NOTHING = 1e-15
 

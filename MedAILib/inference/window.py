@@ -21,6 +21,8 @@ from MedAILib.inference.memory import accumulator_dtype
 from MedAILib.progress import Progress
 
 CPU = torch.device("cpu")
+# Numbers (float32) that stay in the cache of a processor.
+IN_CACHE = 1 << 18
 Network = Callable[[Tensor], Tensor]
 
 
@@ -194,7 +196,7 @@ def _add(sums: Tensor, output: Tensor, weights: Tensor) -> None:
     """
     if sums.dtype == torch.float32:
         sums.addcmul_(output, weights[:, None])
-    elif sums.device.type != "cpu":
+    elif sums.device.type != "cpu" or sums.numel() <= IN_CACHE:
         sums += output * weights[:, None]
     else:  # plane by plane, so that what is in between stays in the processor's cache
         for place, values, weight in zip(sums, output, weights.float(), strict=True):
@@ -231,7 +233,7 @@ def _finish(sums: Tensor, counts: Tensor, start: int, stop: int) -> Iterator[tup
         plane = torch.div(sums[z % depth], counts[z % depth])
         if not all_finite(plane):
             raise ModelError(
-                "The sums of the network's output are not finite; its outputs are too large to be added up."
+                "The sums of the network's output are not finite; its outputs are not, or too large to be added up."
             )
         yield z, plane
         sums[z % depth].zero_()

@@ -23,7 +23,7 @@ from MedAILib.output import WholeFiles, cannot_write, whole_files
 from MedAILib.scene.arrays import matrix_of, node_matrix, set_voxels, voxels_of
 from MedAILib.scene.read import volume_from_nodes
 from MedAILib.scene.volume_node import STAND_INS
-from MedAILib.volume import Volume
+from MedAILib.volume import Roi, Volume
 
 IMAGES, LABELS, DESCRIPTION, PATIENTS = "imagesTr", "labelsTr", "dataset.json", "patients.csv"
 ENDING = ".nrrd"
@@ -54,6 +54,7 @@ def add_training_case(
     folder: Path,
     labels: Mapping[int, str] | None = None,
     channels: Sequence[str] = (),
+    roi: Roi | None = None,
 ) -> AddedCase:
     """Add an image and its segmentation to a folder of labelled images.
 
@@ -68,6 +69,8 @@ def add_training_case(
         labels: for a new set, the values that names get, as the model has them that is to be corrected; names that
             are not among them get the next free values.
         channels: for a new set, what they are called; by the nodes' names where these are not as many as there are.
+        roi: the part of the image that is added, a box in its own RAS; None for all. A model that wants crops has
+            labelled nothing outside of it.
 
     Raises:
         InputError: no segment with voxels on the image, two of one name, or some that overlap; the folder holds
@@ -78,7 +81,9 @@ def add_training_case(
     volume = volume_from_nodes(volume_nodes)
     names = channels if len(channels) == volume.channels else [node.GetName() for node in volume_nodes]
     description = _description(folder, volume, names, labels or {})
-    voxels = _voxels_by_name(segmentation_node, volume_nodes[0])
+    box = (slice(None),) * 3 if roi is None else volume.geometry.box_of_roi(roi)
+    volume = volume if roi is None else volume.cropped(box)
+    voxels = _voxels_by_name(segmentation_node, volume_nodes[0], box)
     values: dict[str, int] = description["labels"]
     for name in voxels:
         values.setdefault(name, max(values.values()) + 1)
@@ -95,8 +100,8 @@ def add_training_case(
     return AddedCase(name, same is not None, tuple(voxels), len(cases))
 
 
-def _voxels_by_name(node: Any, volume_node: Any) -> dict[str, NDArray[np.bool_]]:
-    """Which voxels (K, J, I) of an image each segment has, by its name; segments without any are left out."""
+def _voxels_by_name(node: Any, volume_node: Any, box: tuple[slice, slice, slice]) -> dict[str, NDArray[np.bool_]]:
+    """Which voxels (K, J, I) in a box of an image each segment has, by its name; segments without any are left out."""
     if node is None or not hasattr(node, "IsA") or not node.IsA("vtkMRMLSegmentationNode"):
         raise InputError("No segmentation was given; choose the one that belongs to the image.")
     if node.GetScene() is not volume_node.GetScene():
@@ -105,7 +110,7 @@ def _voxels_by_name(node: Any, volume_node: Any) -> dict[str, NDArray[np.bool_]]
     found: dict[str, NDArray[np.bool_]] = {}
     for index in range(segmentation.GetNumberOfSegments()):
         name = segmentation.GetNthSegment(index).GetName().strip()
-        inside = _voxels_on_grid(node, segmentation.GetNthSegmentID(index), volume_node)
+        inside = _voxels_on_grid(node, segmentation.GetNthSegmentID(index), volume_node)[box]
         if not inside.any():
             continue
         if name in found or not name or name == "background":

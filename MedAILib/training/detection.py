@@ -142,6 +142,7 @@ def _go_on(course: _Course, samples: Sequence[Sample], progress: Progress) -> No
         prepare_batch=_on_device,
         inferer=_Losses(),
         decollate=False,
+        accumulation_steps=task.accumulate,
     )
     trainer.state.epoch, trainer.state.iteration, trainer.state.epoch_length = done, done * length, length
     steps = task.epochs * length
@@ -152,12 +153,17 @@ def _go_on(course: _Course, samples: Sequence[Sample], progress: Progress) -> No
         number = trainer.state.iteration
         warm = min(1.0, number / max(WARM_UP * steps, 1))
         for group in parts["optimizer"].param_groups:
-            group["lr"] = task.learning_rate * warm * falling("cosine", (number - 1) / steps)
+            group["lr"] = task.learning_rate * warm * falling(task.schedule, (number - 1) / steps)
         torch.manual_seed(own_seed(seed_of(task.seed, number)))
+
+    def steps_now() -> bool:
+        place = (trainer.state.iteration - 1) % length + 1
+        return place % task.accumulate == 0 or place == length
 
     @trainer.on(IterationEvents.BACKWARD_COMPLETED)
     def limit() -> None:
-        nn.utils.clip_grad_norm_(parts["network"].parameters(), STEEPEST)
+        if steps_now():
+            nn.utils.clip_grad_norm_(parts["network"].parameters(), STEEPEST)
 
     @trainer.on(Events.ITERATION_COMPLETED)
     def after() -> None:
@@ -165,7 +171,8 @@ def _go_on(course: _Course, samples: Sequence[Sample], progress: Progress) -> No
         if not math.isfinite(loss):
             raise _stopped(trainer.state.epoch, task, samples)
         losses.append(loss)
-        parts["average"].update_parameters(parts["network"])
+        if steps_now():
+            parts["average"].update_parameters(parts["network"])
         mean = sum(losses) / len(losses)
         progress.step(trainer.state.iteration, steps, f"Epoch {trainer.state.epoch} of {task.epochs}, loss {mean:.3f}")
 

@@ -136,6 +136,9 @@ def results_table(evaluation: DetectorEvaluation) -> str:
     )
 
 
+FALLS = {"cosine": " falling to zero by a cosine", "poly": " falling to zero by a power of 0.9", "constant": ""}
+
+
 def _how(record: DetectorRecord) -> str:
     """How the network was trained, in a paragraph."""
     task = record.task
@@ -144,7 +147,8 @@ def _how(record: DetectorRecord) -> str:
         f"RetinaNet over {task.backbone['_target_']} with a feature pyramid of {task.width} channels",
         f"anchors of {', '.join(_times(shape) for shape in task.anchors)} voxels matched by ATSS",
         f"{task.epochs} epochs, {task.samples} patches of each image in an epoch, in batches of {task.batch}",
-        f"AdamW with learning rate {task.learning_rate:g} falling to zero by a cosine",
+        f"AdamW with learning rate {task.learning_rate:g}{FALLS[task.schedule]}",
+        f"gradients of {task.accumulate} batches summed up for a step" if task.accumulate > 1 else "",
         f"{losses[task.class_loss]} for classes and {losses[task.box_loss]} for boxes",
         "the hardest of the places without a finding" if task.hard_negatives else "all places alike",
         f"moving average of the weights ({task.ema_decay:g})",

@@ -8,6 +8,7 @@ from MedAILib.training.recipe import Z_SCORE
 
 CLASS_LOSSES = ("bce", "focal")
 BOX_LOSSES = ("giou", "smooth_l1")
+SCHEDULES = ("poly", "cosine", "constant")
 POOLED = 2  # by the first layers of a residual network, after its first convolution
 
 
@@ -42,6 +43,8 @@ class DetectionTask:
             all anchors count alike.
         samples: patches of each image in an epoch; half of them, on average, lie around a finding.
         mirror_axes: axes along which images are mirrored while they are learnt from.
+        schedule: how the learning rate falls after its first rise: "poly" (power 0.9), "cosine" or "constant".
+        accumulate: batches whose gradients are summed up for one step.
         noise: standard deviation of the noise that is added, at most.
         score_threshold, overlap_limit, most: of the detector: see `DetectionPlan`.
 
@@ -88,6 +91,8 @@ class DetectionTask:
     learning_rate: float = 0.001
     weight_decay: float = 0.0001
     ema_decay: float = 0.99
+    schedule: str = "cosine"
+    accumulate: int = 1
     score_threshold: float = 0.05
     overlap_limit: float = 0.2
     most: int = 100
@@ -115,6 +120,8 @@ class DetectionTask:
             "folds": self.folds < 1,
             "batch": self.batch < 1,
             "learning_rate": self.learning_rate <= 0,
+            "schedule": self.schedule not in SCHEDULES,
+            "accumulate": self.accumulate < 1,
             "ema_decay": not 0 <= self.ema_decay < 1,
             "score_threshold": not 0 <= self.score_threshold <= 1,
             "overlap_limit": not 0 <= self.overlap_limit <= 1,

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from MedAILib.errors import InputError, MedAIError
 from MedAILib.files.clips import is_clip_folder, read_clip
+from MedAILib.files.dicom_find import is_dicom
 from MedAILib.files.images import read_image
 from MedAILib.progress import Progress
 from MedAILib.training.cases import IMAGE_ENDINGS, Fault, require_faultless
@@ -64,7 +65,8 @@ def find_labelled_images(data: Path, sequences: bool = False) -> tuple[LabelledI
     A CSV names its columns in its first line (path and label; perhaps split and patient), or has a path and a label in
     each line and nothing else; paths count from its folder.
     A folder may have `train`, `val` and `test` with the classes' folders in them. Where clips are wanted (`sequences`),
-    a folder in a class's folder that holds pictures is one: its frames.
+    a folder in a class's folder that holds pictures is one: its frames. Else a DICOM file in a class's folder is an
+    image, and a folder of DICOM files in it another: their series.
 
     Raises:
         InputError: it is none of these, or is damaged or incomplete; the sentence names the file.
@@ -169,20 +171,22 @@ def check_images(
             continue
         first = images[other]
         if first.split != image.split:
-            raise InputError(
+            text = (
                 f"{first.name} and {image.name} are the same image, one for {first.split}, the other for "
                 f"{image.split}; keep one, since figures on images that were learnt from mean nothing."
             )
-        if numbers[other] != numbers[number]:
-            raise InputError(
+            faults.append(Fault(image.name, text))
+        elif numbers[other] != numbers[number]:
+            text = (
                 f"{first.name} and {image.name} are the same image under two labels, {first.label} and {image.label}; "
                 "correct one."
             )
-        twice.append(image.name)
+            faults.append(Fault(image.name, text))
+        else:
+            twice.append(image.name)
     progress.step(len(images), len(images), "Checking")
-    require_faultless(faults)
+    require_faultless([*faults, *_patient_faults(images)])
     _check_channels(images, channels)
-    _check_patients(images)
     if twice:
         progress.warn(
             f"{len(twice)} images are there twice: {_listed(twice)}; they count twice, and stay in one fold together."
@@ -246,14 +250,18 @@ def _check_channels(images: Sequence[LabelledImage], channels: Sequence[int]) ->
         raise InputError(f"{_listed(others)} have not {usual} channels as the others; convert or take them out.")
 
 
-def _check_patients(images: Sequence[LabelledImage]) -> None:
+def _patient_faults(images: Sequence[LabelledImage]) -> list[Fault]:
+    """Patients in two parts of the data, each told once."""
     parts: dict[str, LabelledImage] = {}
+    faults: dict[str, Fault] = {}
     for image in images:
         if image.patient and (first := parts.setdefault(image.patient, image)).split != image.split:
-            raise InputError(
+            text = (
                 f"Images of the patient {image.patient} are in two parts of the data: {first.name} is for "
                 f"{first.split}, {image.name} for {image.split}; keep each patient in one."
             )
+            faults.setdefault(image.patient, Fault(image.name, text))
+    return list(faults.values())
 
 
 def _of_npz(path: Path) -> tuple[LabelledImage, ...]:
@@ -290,9 +298,32 @@ def _of_npz(path: Path) -> tuple[LabelledImage, ...]:
 
 
 def _images_of_class(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        if path.name.lower().endswith(ENDINGS) and not path.name.startswith("."):
+    """Files of images, single DICOM files among them, and folders below that hold a DICOM series each."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir() and _holds_series(path):
             yield path
+        elif path.is_dir():
+            yield from _images_of_class(path)
+        elif path.name.lower().endswith((*ENDINGS, ".dcm")):
+            yield path
+
+
+def _holds_series(folder: Path) -> bool:
+    """Whether DICOM files lie directly in a folder, and no images of other kinds."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    if any(path.name.lower().endswith(ENDINGS) for path in files):
+        return False
+    return any(looks_like_dicom(path) for path in files)
+
+
+def looks_like_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM files do; one that can't be read does not."""
+    try:
+        return is_dicom(path)
+    except OSError:
+        return False
 
 
 def _clips_of_class(folder: Path) -> Iterator[Path]:

@@ -11,7 +11,13 @@ from MedAILib.progress import Progress
 from MedAILib.training.cases import LAYOUTS
 from MedAILib.training.choices import Choice
 from MedAILib.training.classification_task import ClassificationTask
-from MedAILib.training.labelled_images import ENDINGS, LabelledImage, find_labelled_images, read_labelled
+from MedAILib.training.labelled_images import (
+    ENDINGS,
+    LabelledImage,
+    find_labelled_images,
+    looks_like_dicom,
+    read_labelled,
+)
 from MedAILib.volume import Volume, closest_axes
 
 SEEN = 24  # images whose sizes are looked at
@@ -41,7 +47,8 @@ def is_labelled(data: Path) -> bool:
 
 
 def _holds_images(folder: Path) -> bool:
-    return any(path.name.lower().endswith((*ENDINGS, ".dcm")) for path in folder.rglob("*") if path.is_file())
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return any(path.name.lower().endswith((*ENDINGS, ".dcm")) or looks_like_dicom(path) for path in files)
 
 
 def plan_classifier(

@@ -38,7 +38,8 @@ from MedAILib.training.cases import Split, split_cases  # noqa: E402
 from MedAILib.training.data_folder import DataFolder, open_folder, prescribed_split  # noqa: E402
 from MedAILib.training.examine import examine_cases, groups_of  # noqa: E402
 from MedAILib.training.overrides import wishes_of  # noqa: E402
-from MedAILib.training.plan import CPU, plan_task  # noqa: E402
+from MedAILib.training.plan import plan_task  # noqa: E402
+from MedAILib.training.plan_grid import CPU  # noqa: E402
 from MedAILib.training.task import SegmentationTask  # noqa: E402
 
 NAME = "against_nnunet"

@@ -19,7 +19,7 @@ from MedAILib.results import Segmentation
 from MedAILib.spec import ModelSpec
 from MedAILib.training.cases import Case
 from MedAILib.training.evaluate import Evaluation, evaluate_segmentation
-from MedAILib.training.export import Bundle, write_bundle
+from MedAILib.training.segmentation_export import Bundle, write_bundle
 from MedAILib.training.task import SegmentationTask
 from MedAILib.volume import Volume
 

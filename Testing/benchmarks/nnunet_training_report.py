@@ -133,7 +133,7 @@ def _picture(kept: dict[str, list[tuple[float, float]]], path: Any) -> None:
     for name, points in kept.items():
         axes.plot([seconds / 60 for seconds, _ in points], [dice for _, dice in points], "o-", label=name)
     axes.set_xlabel("wall time, minutes")
-    axes.set_ylabel("mean Dice on cases kept aside, without mirroring")
+    axes.set_ylabel("mean Dice, cases kept aside")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)

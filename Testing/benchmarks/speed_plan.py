@@ -63,7 +63,7 @@ ON_GPU = (
     replace(ON_CPU[1], shape=(160, 384, 384), features=(32, 64, 128, 256), patch=(64, 96, 96)),
     *ON_CPU[2:],
 )
-BASE = Scene("", "nnunet", shape=(48, 128, 128), classes=8, features=(8, 16, 32), patch=(32, 48, 48))
+BASE = Scene("", "nnunet", shape=(48, 128, 128), classes=8, features=(8, 16, 32), patch=(32, 48, 48), steps=60)
 GROWTH = {
     "volume": [replace(BASE, shape=(n * 24, n * 64, n * 64)) for n in (2, 3, 4)],
     "classes": [replace(BASE, classes=n) for n in (4, 16, 64)],
@@ -71,7 +71,14 @@ GROWTH = {
 }
 # Slices as thick as the working spacing, so that the slab is as large for the one as for the other.
 LARGE = Scene(
-    "", "nnunet", shape=(600, 512, 512), classes=118, features=(4, 8, 16), patch=(96, 96, 96), spacing=(1.6, 0.8, 0.8)
+    "",
+    "nnunet",
+    shape=(600, 512, 512),
+    classes=118,
+    features=(4, 8, 16),
+    patch=(96, 96, 96),
+    spacing=(1.6, 0.8, 0.8),
+    steps=60,
 )
 MEMORY = [replace(LARGE, shape=(slices, 512, 512)) for slices in (300, 600)]
 SMALL = {"shape": (24, 64, 64), "features": (4, 8), "patch": (16, 32, 32), "steps": 20}
@@ -151,6 +158,14 @@ def rough_seconds(job: Job, threads: int) -> float:
     return START_S + network + LABELS_S[job.way.program] * prod(scene.shape) * scene.classes
 
 
+def making_seconds(scene: Scene, threads: int) -> float:
+    """How long it takes to train a scene's network and to draw its image, roughly."""
+    trained = scene.steps if scene.kind == "nnunet" and scene.own is None else 0
+    # Forth and back, and the gradients of the weights.
+    operations = 3 * trained * prod(min(n, 48) for n in scene.patch) * 430.0 * scene.features[0] ** 2
+    return OPERATIONS_S * operations / 1e9 / max(threads, 1) + 1e-6 * prod(scene.shape)
+
+
 def seconds_left(waiting: list[Job], runs: Mapping[str, Mapping[str, Any]], threads: int) -> float:
     """How long the runs that wait will take: as they did before, or by rough numbers in the measured proportion."""
     known: dict[tuple[str, str, str], list[float]] = {}
@@ -159,7 +174,9 @@ def seconds_left(waiting: list[Job], runs: Mapping[str, Mapping[str, Any]], thre
         known.setdefault((run["device"], run["scene"]["name"], run["way"]), []).append(run["whole"])
         ratios.append(run["whole"] / run["rough"])
     share = median(ratios) if ratios else 1.0
-    return sum(
+    made = {run["scene"]["name"] for run in runs.values()}
+    new = {job.scene.name: job.scene for job in waiting if job.scene.name not in made}
+    return sum(making_seconds(scene, threads) for scene in new.values()) + sum(
         median(known.get((job.device, job.scene.name, job.way.title), [share * rough_seconds(job, threads)]))
         for job in waiting
     )
