@@ -49,6 +49,19 @@ def test_apply_brings_the_segmentation_into_the_scene_and_before_the_eyes(sessio
     assert session.messages() == []
 
 
+def test_model_is_loaded_when_the_module_is_entered_if_the_user_allows(session, behaving_client, tmp_path) -> None:
+    behaving_client.restart()
+    widget = session.open_on(behaving_client, behaviour(tmp_path, "threshold"))
+    widget.exit()
+    widget.enter()
+    assert behaving_client.status() == WorkerStatus()
+    widget.ui.startAheadCheckBox.checked = True
+    widget.exit()
+    widget.enter()
+    session.until(lambda: [model.name for model in behaving_client.status().models] == ["threshold"])
+    assert slicer.app.settings().value("MedAI/StartWorkerAhead") == "true"
+
+
 @pytest.fixture
 def coarse(session) -> Any:
     """An image whose voxels are far larger than those that the built-in model was trained on."""

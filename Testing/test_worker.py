@@ -128,6 +128,18 @@ def test_model_stays_warm_until_it_is_freed(client: WorkerClient, volume: Volume
     assert opened() == "2"
 
 
+def test_model_is_ready_before_its_first_run_where_that_was_wished(client: WorkerClient, volume: Volume) -> None:
+    client.warm("threshold")
+    until(lambda: [model.name for model in client.status().models] == ["threshold"])
+    assert client.submit(RunRequest("threshold"), volume).result(LIMIT_S).provenance["opened"] == "1"
+
+
+def test_what_can_not_be_made_ready_is_left_for_the_run_to_say(client: WorkerClient, volume: Volume) -> None:
+    client.warm("threshold", "no device")
+    until(lambda: "KeyError" in client.log)
+    assert client.submit(RunRequest("threshold"), volume).result(LIMIT_S).layers.any()
+
+
 def test_model_is_opened_again_when_its_file_changed(client: WorkerClient, volume: Volume, tmp_path: Path) -> None:
     model = tmp_path / "threshold"
     answers = []

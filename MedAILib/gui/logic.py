@@ -134,6 +134,11 @@ class ModelLogic(ScriptedLoadableModuleLogic):
             self._shared.client.free_memory()
             self._shared.breathe()
 
+    def warmWorker(self, model="hippocampus", device="auto"):
+        """Start the worker and let it open a model in the background, so that the first run need not wait; returns."""
+        self._shared.join(self)
+        self._shared.warm(model, device)
+
     def restartWorker(self):
         """End the worker; the next run starts a new one."""
         if self._shared.client is not None:

@@ -133,6 +133,8 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def enter(self):
         self.initializeParameterNode()
+        with slicer.util.tryWithErrorDisplay(_("The worker could not be started.")):
+            self._worker.startAhead(self._modelAtHand(), self._parameterNode.device)
 
     def exit(self):
         self.setParameterNode(None)
@@ -288,6 +290,11 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _modelName(self) -> str:
         model = self._picker.current()
         return model.name if model is not None else ""
+
+    def _modelAtHand(self) -> str:
+        """The chosen model's name; empty where there is none, or it has to be got first, or can't be read."""
+        model = self._picker.current()
+        return "" if model is None or model.offer is not None or model.spec is None else model.name
 
     def _spec(self) -> ModelSpec | None:
         """What the chosen model says of itself; None where there is none or it can't be read."""

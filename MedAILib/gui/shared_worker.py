@@ -12,8 +12,12 @@ from MedAILib.worker.client import WorkerClient
 
 # Where the user's own command for the worker is kept: in the settings, never in a scene.
 COMMAND_SETTING = "MedAI/WorkerCommand"
+# Whether the worker is started when a module is entered, likewise.
+AHEAD_SETTING = "MedAI/StartWorkerAhead"
 # How long a message that no run follows is given to reach the worker.
 MESSAGE_S = 1.0
+# How long a worker that starts for no run is given to come and be told which model to open.
+START_S = 15.0
 
 
 class SharedWorker:
@@ -53,6 +57,11 @@ class SharedWorker:
         """Let a message that no run follows reach the worker."""
         self._timer().breathe(MESSAGE_S)
 
+    def warm(self, model: str, device: str) -> None:
+        """Start the worker if there is none, and let it open a model; returns at once."""
+        self.worker().warm(model, device)
+        self._timer().breathe(START_S)
+
     def stop(self) -> None:
         """Follow nothing any more; nobody is told."""
         if self._follower is not None:
@@ -74,6 +83,16 @@ class SharedWorker:
 def worker_command() -> str:
     """The user's own command for the worker; empty for this computer's own."""
     return str(slicer.app.settings().value(COMMAND_SETTING, "") or "")
+
+
+def starts_ahead() -> bool:
+    """Whether the user lets the worker start when a module is entered."""
+    return str(slicer.app.settings().value(AHEAD_SETTING, "false")).lower() == "true"
+
+
+def keep_starts_ahead(ahead: bool) -> None:
+    """Keep it in the settings."""
+    slicer.app.settings().setValue(AHEAD_SETTING, "true" if ahead else "false")
 
 
 def keep_worker_command(command: str) -> None:

@@ -11,6 +11,7 @@ from MedAILib.gui.combo import offer
 from MedAILib.gui.devices import device_choices, nvidia_cards
 from MedAILib.gui.logic import ModelLogic
 from MedAILib.gui.messages import Messages
+from MedAILib.gui.shared_worker import keep_starts_ahead, starts_ahead
 from MedAILib.gui.words import worker_text
 
 
@@ -18,7 +19,8 @@ class WorkerControls:
     """Shows and changes what the worker is and has.
 
     Args:
-        ui: has `deviceComboBox`, `workerStateLabel`, `workerCommandLineEdit`, `researchUseLabel` and the buttons.
+        ui: has `deviceComboBox`, `workerStateLabel`, `workerCommandLineEdit`, `startAheadCheckBox`, `researchUseLabel`
+            and the buttons.
         logic: knows the worker.
         messages: where it says what was done.
         onDevicePicked: called with the device that the user picks.
@@ -28,7 +30,9 @@ class WorkerControls:
         self._ui, self._logic, self._messages, self._onDevicePicked = ui, logic, messages, onDevicePicked
         self.showStatus()
         ui.workerCommandLineEdit.text = logic.workerCommand()
+        ui.startAheadCheckBox.checked = starts_ahead()
         self._sayDestination()
+        ui.startAheadCheckBox.connect("toggled(bool)", keep_starts_ahead)
         ui.deviceComboBox.connect("currentIndexChanged(int)", self._onDeviceIndexChanged)
         ui.freeMemoryButton.connect("clicked(bool)", self.onFreeMemoryButton)
         ui.restartWorkerButton.connect("clicked(bool)", self.onRestartWorkerButton)
@@ -40,6 +44,11 @@ class WorkerControls:
         self._ui.workerStateLabel.text = worker_text(status)
         choices = device_choices(nvidia_cards(), status.devices)
         offer(self._ui.deviceComboBox, [(text, name) for name, text in choices])
+
+    def startAhead(self, model: str, device: str) -> None:
+        """Let the worker start and open a model in the background, where the user allows that."""
+        if model and starts_ahead():
+            self._logic.warmWorker(model, device)
 
     def chooseDevice(self, name: str) -> None:
         """Show this device as the chosen one."""

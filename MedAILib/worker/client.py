@@ -20,7 +20,7 @@ from MedAILib.worker.job import Job, JobState, WorkerDefect, WorkerDied
 from MedAILib.worker.process import JOIN_S, LOG_BYTES, WorkerProcess
 from MedAILib.worker.protocol import Kind, Message
 from MedAILib.worker.status import WorkerStatus, unpack_status
-from MedAILib.worker.wire import pack_run
+from MedAILib.worker.wire import Wish, pack_run, pack_wish
 from MedAILib.worker.wire_results import unpack_result
 
 __all__ = ["Job", "JobState", "WorkerClient", "WorkerDefect", "WorkerDied", "WorkerStatus"]
@@ -94,6 +94,20 @@ class WorkerClient:
         """
         return "" if self._command is None else destination_of(self._command)
 
+    def warm(self, model: str, device: str = "auto") -> None:
+        """Start the worker if there is none, and let it open a model before the first run; returns at once.
+
+        What can't be opened is not said: the run says it. Runs that are waiting come first.
+
+        Args:
+            model: as in a `RunRequest`.
+            device: likewise.
+        """
+        wish = Wish(model, device, _local_path(model))
+        with self._lock:
+            if not self._closed:
+                self._present().send(lambda: protocol.frame(Message(Kind.WARM, body=pack_wish(wish))))
+
     def free_memory(self) -> None:
         """Let the worker forget its warm models and empty its caches, after the run that it computes now."""
         with self._lock:
@@ -158,14 +172,18 @@ class WorkerClient:
 
     def _hand_over(self, job: Job) -> None:
         """Give a run to the current worker, or to a new one; called with the lock held."""
+        worker = self._present()
+        worker.runs[job.id] = job
+        worker.send(lambda: self._run_message(worker, job))
+
+    def _present(self) -> "_Worker":
+        """The current worker, or a new one; called with the lock held."""
         if self._current is None:
             self._current = _Worker(self._command, self._received, self._worker_ended)
             self._alive.add(self._current)
             self._status, self._asked = WorkerStatus(), float("-inf")
             self._current.start()
-        worker = self._current
-        worker.runs[job.id] = job
-        worker.send(lambda: self._run_message(worker, job))
+        return self._current
 
     def _run_message(self, worker: "_Worker", job: Job) -> list[memoryview]:
         """What the writing thread sends for a run: nothing when it was cancelled before, or can't be sent."""

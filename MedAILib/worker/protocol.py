@@ -24,7 +24,7 @@ from MedAILib.worker.foreign import ProtocolError, decoding, member_of, object_o
 if sys.platform == "linux":
     import fcntl
 
-VERSION = 3
+VERSION = 4
 # A byte that no text has, then a line end that text-mode streams would mangle.
 MAGIC = b"\x93MedAI\r\n"
 PREAMBLE = struct.Struct("<8sHxxII")
@@ -41,10 +41,11 @@ FOLDER_PREFIX = "MedAI-worker-"
 
 
 class Kind(str, Enum):
-    """What a message says. The first four go to the worker, the others come from it."""
+    """What a message says. The first five go to the worker, the others come from it."""
 
     RUN = "run"
     CANCEL = "cancel"
+    WARM = "warm"
     FREE = "free"
     ASK = "ask"
     HELLO = "hello"

@@ -151,6 +151,7 @@ class _Server:
         self._waiting: deque[_Run] = deque()
         self._running: _Run | None = None
         self._free_wanted = False
+        self._wish: wire.Wish | None = None
 
     def serve(self, stdin: ByteSource) -> None:
         self._greet()
@@ -167,6 +168,11 @@ class _Server:
             self._tell_places()
         elif message.kind is Kind.CANCEL:
             self._cancel(message.run)
+        elif message.kind is Kind.WARM:
+            wish = wire.unpack_wish(message)
+            with self._changed:
+                self._wish = wish
+                self._changed.notify()
         elif message.kind is Kind.FREE:
             with self._changed:
                 self._free_wanted = True
@@ -207,12 +213,15 @@ class _Server:
     def _compute(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._waiting) or self._free_wanted)
+                self._changed.wait_for(lambda: bool(self._waiting or self._free_wanted or self._wish))
                 free, self._free_wanted = self._free_wanted, False
+                wish, self._wish = self._wish, None
                 self._running = self._waiting.popleft() if self._waiting else None
                 run = self._running
             if free:
                 self._warm.drop()
+            if run is None and wish is not None:
+                self._fulfil(wish)
             if run is not None:
                 self._tell_places()
                 self._write(self._answer(run))
@@ -221,6 +230,16 @@ class _Server:
                     trim_memory()
             self._listed = self._warm.listed()
             self._tell_status()
+
+    def _fulfil(self, wish: wire.Wish) -> None:
+        """Open a model before its first run; what goes wrong is left for that run to say."""
+        try:
+            self._warm.get(self._find(wish.model, wish.path), self._library.resolver(wish.device))
+        except (MedAIError, ModuleNotFoundError, MemoryError) as error:
+            print(f"{wish.model} could not be made ready: {error}", file=sys.stderr)
+        except Exception:  # noqa: BLE001  the worker's loop: who asked for nothing is shown no defect
+            traceback.print_exc()
+        self._greet()
 
     def _answer(self, run: _Run) -> list[memoryview]:
         """Run to the end; the frame of the one message that closes the run."""
@@ -263,7 +282,7 @@ class _Server:
 
     def _run_model(self, run: _Run, reporter: _Reporter) -> Result:
         reporter.step(0, 1, f"Loading {run.request.model}")
-        source, device = self._find(run), self._library.resolver(run.request.device)
+        source, device = self._find(run.request.model, run.path), self._library.resolver(run.request.device)
         model = self._warm.get(source, device, run.request.trust_code)
         self._greet()
         self._make_room(run, model, device)
@@ -287,11 +306,11 @@ class _Server:
         if (wanted.on_cpu() if device == "cpu" else wanted.on_gpu(sums_on_gpu=True)) > there:
             self._warm.keep_only(model)
 
-    def _find(self, run: _Run) -> Path:
+    def _find(self, model: str, path: str) -> Path:
         """Where the model lies; a relative path counts from the client's working folder, where that is known here."""
-        there = Path(run.path) if run.path and Path(run.path).exists() else None
+        there = Path(path) if path and Path(path).exists() else None
         try:
-            found = self._library.finder(run.request.model)
+            found = self._library.finder(model)
         except InputError:
             if there is None:
                 raise

@@ -53,6 +53,27 @@ def unpack_run(message: Message) -> tuple[RunRequest, Volume | None, str]:
         return request, None, path
 
 
+@dataclass(frozen=True)
+class Wish:
+    """A model that is to be ready before its first run: as a run's request calls it, its device and its path."""
+
+    model: str
+    device: str
+    path: str = ""
+
+
+def pack_wish(wish: Wish) -> dict[str, Any]:
+    """Body of a WARM message."""
+    return asdict(wish)
+
+
+def unpack_wish(message: Message) -> Wish:
+    """Inverse of `pack_wish`; raises ProtocolError."""
+    body = message.body
+    with decoding("wish"):
+        return Wish(text_of(body["model"]), text_of(body["device"]), text_of(body["path"]))
+
+
 def pack_request(request: RunRequest) -> dict[str, Any]:
     """A request as JSON."""
     return {

@@ -164,7 +164,8 @@ def trained_network(scene: Scene, result: Path, steps: int) -> Any:
     low, high, mean, deviation = (known[key] for key in ("percentile_00_5", "percentile_99_5", "mean", "std"))
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, 0.9)
-    rng, patch = np.random.default_rng(0), [min(n, 48) for n in scene.patch]
+    side = max(48, 2 ** len(scene.features))  # two voxels at the coarsest stage, as its normalisation needs
+    rng, patch = np.random.default_rng(0), [min(n, side) for n in scene.patch]
     for step in range(steps):
         if step % 40 == 0:
             drawn = pictured(scene, tuple(int(n * 1.5) for n in scene.patch), seed=step)

@@ -51,7 +51,18 @@ class Job:
 
 
 MANY = "nnU-Net, 118 classes"
+# A network and an image as researchers have them: 160 x 256 x 256 voxels of work, 27 windows.
+WHOLE = Scene(
+    "CT, nnU-Net of 30 million weights",
+    "nnunet",
+    shape=(120, 512, 512),
+    features=(32, 64, 128, 256, 320, 320),
+    patch=(96, 128, 128),
+    spacing=(2.13, 0.8, 0.8),
+    steps=40,
+)
 ON_CPU = (
+    WHOLE,
     Scene("nnU-Net, 15 classes", "nnunet"),
     Scene(MANY, "nnunet", shape=(64, 192, 192), classes=118, features=(8, 16, 32)),
     Scene("hippocampus (built in)", "builtin", shape=(80, 96, 96), classes=3),
@@ -60,8 +71,8 @@ ON_CPU = (
 FEW = "nnU-Net, 3 classes"
 ON_GPU = (
     Scene(FEW, "nnunet", shape=(160, 384, 384), classes=3, features=(32, 64, 128, 256), patch=(64, 96, 96)),
-    replace(ON_CPU[1], shape=(160, 384, 384), features=(32, 64, 128, 256), patch=(64, 96, 96)),
-    *ON_CPU[2:],
+    replace(ON_CPU[2], shape=(160, 384, 384), features=(32, 64, 128, 256), patch=(64, 96, 96)),
+    *ON_CPU[3:],
 )
 BASE = Scene("", "nnunet", shape=(48, 128, 128), classes=8, features=(8, 16, 32), patch=(32, 48, 48), steps=60)
 GROWTH = {

@@ -3,6 +3,7 @@
 Prints one JSON object. Networks are watched through hooks, preparing by a wrapper; all else is the difference.
 """
 
+import importlib.util
 import json
 import resource
 import sys
@@ -92,7 +93,9 @@ def ours(job: dict[str, Any], stages: Stages) -> Callable[[], dict[str, str]]:
     from MedAILib.progress import Progress
     from MedAILib.request import RunOptions
 
-    if job.get("options", {}).get("engine") == "openvino":
+    asked = job.get("options", {})
+    may_be_openvino = asked.get("engine") == "openvino" or asked.get("precision") == "half"
+    if may_be_openvino and job["device"] == "cpu" and importlib.util.find_spec("openvino"):
         from MedAILib.inference import engine_openvino
 
         request = engine_openvino.openvino.InferRequest
