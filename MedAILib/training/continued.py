@@ -12,7 +12,7 @@ from MedAILib.errors import InputError
 from MedAILib.models.steps import INTENSITIES, OWN_INTENSITIES
 from MedAILib.plans import read_any_plan
 from MedAILib.training.architectures import head_weights
-from MedAILib.training.plan import Choice
+from MedAILib.training.choices import Choice
 from MedAILib.training.task import SegmentationTask
 
 LIKE = "as the model has it that the weights are from"
