@@ -23,6 +23,7 @@ from MedAILib.cli import main
 from MedAILib.errors import InputError, ModelError
 from MedAILib.files.images import read_image
 from MedAILib.models.open import open_model
+from MedAILib.models.weights import load_weights
 from MedAILib.progress import Cancellable, Cancelled, Progress
 from MedAILib.request import DetectOptions
 from MedAILib.training.boxed_images import find_boxed_cases, label_names, read_boxed
@@ -180,6 +181,57 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
         run = replace(run, resume=True)
     resumed = train_detector(task, samples, run, SILENT)
     assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
+
+
+def test_a_training_that_may_stop_early_goes_on_to_the_same_weights_and_keeps_the_best(
+    task: DetectionTask, samples: list[Sample], tmp_path: Path
+) -> None:
+    task = replace(task, patience=3)
+    learnt, watched = samples[:3], samples[3:]
+    whole = train_detector(task, learnt, TrainingRun(tmp_path / "whole", 3), SILENT, watched)
+    run = TrainingRun(tmp_path / "parts", 3)
+    with pytest.raises(Cancelled):
+        train_detector(task, learnt, run, Until("Epoch 3"), watched)
+    resumed = train_detector(task, learnt, replace(run, resume=True), SILENT, watched)
+    assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
+    rows = list(csv.DictReader((tmp_path / "whole" / "losses.csv").open()))
+    assert (tmp_path / "whole" / "losses.csv").read_bytes() == (tmp_path / "parts" / "losses.csv").read_bytes()
+    kept = [float(row["loss_kept_aside"]) for row in rows]
+    best = load_weights(tmp_path / "whole" / "checkpoint.pt")["best"]
+    assert len(kept) == 3 and best["epoch"] == 1 + kept.index(min(kept))
+    assert all(torch.equal(value, whole[key]) for key, value in best["weights"].items())
+
+
+def test_without_gain_training_ends_and_the_card_tells_who_decided(
+    task: DetectionTask, data: Path, tmp_path: Path
+) -> None:
+    path = written(task, tmp_path / "t.json", epochs=9, patience=1, learning_rate=1e-30)
+    assert command("train", path, "--data", data, "-o", tmp_path / "m", "--set", "precision=bfloat16") == 0
+    assert len((tmp_path / "m.training" / "losses.csv").read_text().splitlines()) == 3  # the second brings nothing
+    card = (tmp_path / "m" / "docs" / "README.md").read_text(encoding="utf-8")
+    assert "1 images for training and 2 for validation" in card and "1 more images decided when to stop" in card
+    assert "computed in bfloat16" in card
+
+
+def test_a_detector_is_taught_in_the_numbers_asked_for(
+    task: DetectionTask, samples: list[Sample], tmp_path: Path
+) -> None:
+    task = replace(task, patch=[32, 32, 32], epochs=1, samples=1)
+    for precision in (torch.float32, torch.bfloat16):
+        seen: set[torch.dtype] = set()
+
+        def look(part: torch.nn.Module, _: Any, output: Any, seen: set[torch.dtype] = seen) -> None:
+            if part.training and isinstance(part, torch.nn.Conv3d) and output.shape[2] > 2:
+                seen.add(output.dtype)
+
+        hook = torch.nn.modules.module.register_module_forward_hook(look)
+        name = str(precision).removeprefix("torch.")
+        weights = train_detector(
+            replace(task, precision=name), samples, TrainingRun(tmp_path / name, 1), SILENT, samples[:1]
+        )
+        hook.remove()
+        assert seen == {precision}
+        assert all(value.dtype == torch.float32 for value in weights.values() if value.is_floating_point())
 
 
 def test_schedule_and_accumulation_change_what_is_learnt(

@@ -14,9 +14,11 @@ from MedAILib.errors import InputError
 from MedAILib.models.open import open_model
 from MedAILib.models.store import find_model
 from MedAILib.progress import Progress
+from MedAILib.training.boxed_changes import require_following
 from MedAILib.training.boxed_images import (
     LISTS,
     BoxedCase,
+    as_case,
     channels_there,
     find_boxed_cases,
     label_names,
@@ -24,7 +26,7 @@ from MedAILib.training.boxed_images import (
     read_boxed,
 )
 from MedAILib.training.cases import Fault, split_cases
-from MedAILib.training.choices import Choice, told_choices
+from MedAILib.training.choices import ASKED, Choice, told_choices
 from MedAILib.training.data_folder import patients_of, splits_of
 from MedAILib.training.detection import train_detector
 from MedAILib.training.detection_card import DetectorRecord, write_detector_card
@@ -39,11 +41,12 @@ from MedAILib.training.examine import digest_of, groups_of, require_sound
 from MedAILib.training.examine_boxes import BoxedFacts, examine_boxed
 from MedAILib.training.export import Contents, licence_text, write_model
 from MedAILib.training.intensities import intensity_entries
-from MedAILib.training.overrides import read_settings, require_kinds
+from MedAILib.training.overrides import read_settings, recipe_of, require_kinds
 from MedAILib.training.plan_detection import plan_detector, plan_left, require_boxes
 from MedAILib.training.plan_grid import CPU, GPU
+from MedAILib.training.precision import type_told
 from MedAILib.training.processes import is_first
-from MedAILib.training.segmentation import TrainingRun
+from MedAILib.training.segmentation import TrainingRun, kept_for_stopping
 
 PLANNED = "detection"
 
@@ -65,9 +68,10 @@ class _Data:
 
 @dataclass(frozen=True)
 class _Sides:
-    """Cases to learn from and cases to judge by."""
+    """Cases to learn from, those that decide when to stop, and cases to judge by."""
 
     training: tuple[BoxedCase, ...]
+    stopping: tuple[BoxedCase, ...]
     validation: tuple[BoxedCase, ...]
 
 
@@ -90,9 +94,10 @@ def run_train_detector(
         Cancelled: by `progress`; `--resume` goes on from the last whole epoch.
     """
     settings = _settings(options)
+    wanted = settings.pop("augmentation", None)
     task = None if given is None else replace(given, **settings)
     data = _read(options.data, task, progress)
-    task = _whole_task(options, task, settings, data, device)
+    task = _whole_task(options, task, settings | ({} if wanted is None else {"augmentation": wanted}), data, device)
     if data.splits:
         task = replace(task, folds=len(data.splits))
     bench = _Bench(options, task, data, device, machine)
@@ -100,6 +105,8 @@ def run_train_detector(
     every = [_split(data, task, fold) for fold in folds]
     for sides in every:  # what a fold lacks is told before anything is written
         require_boxes(data.facts, [case.name for case in sides.training], "training")
+        if sides.stopping:
+            require_boxes(data.facts, [case.name for case in sides.stopping], "early stopping (--set patience=0: none)")
         require_boxes(data.facts, [case.name for case in sides.validation], "validation")
     inference(task)  # also says what is wrong with the network
     place = _training_folder(options.output)
@@ -148,13 +155,22 @@ def _learnt(
     initial = None if options.initial is None else find_model(str(options.initial))
     resume = options.resume and (options.fold != "all" or (place / "started.json").is_file())
     run = TrainingRun(place, task.epochs, str(bench.device), resume, initial, bench.data.digest, bench.data.groups)
-    weights = train_detector(task, _prepared(sides.training, bench, progress), run, progress)
+    learnt, watched = (_prepared(part, bench, progress) for part in (sides.training, sides.stopping))
+    weights = train_detector(task, learnt, run, progress, watched)
     if not is_first():
         return None
     halves = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
-    names = [[case.name for case in part] for part in (sides.training, sides.validation)]
-    start = initial.name if initial else ""
-    record = DetectorRecord(task, names[0], names[1], fold, _command(options), bench.machine, start)
+    record = DetectorRecord(
+        task,
+        [case.name for case in sides.training],
+        [case.name for case in sides.validation],
+        fold,
+        _command(options),
+        bench.machine,
+        initial.name if initial else "",
+        len(sides.stopping),
+        type_told(task.precision, bench.device),
+    )
     configs = {"metadata": metadata(task), "inference": inference(task)}
     return Contents(configs, write_detector_card(record, None), licence_text(task), halves), record
 
@@ -196,7 +212,7 @@ def _train_all(bench: _Bench, every: Sequence[_Sides], progress: Progress) -> No
         inside = place / f"fold_{number}"
         found = _train_fold(bench, (number, sides), (inside, inside / "bundle"), progress)
         evaluations += [] if found is None else [found]
-    learnt = _learnt(bench, _Sides(bench.data.cases, ()), None, place / "all", progress)
+    learnt = _learnt(bench, _sides(bench.data, bench.task, bench.data.cases, ()), None, place / "all", progress)
     if learnt is None:
         return
     contents, record = learnt
@@ -217,7 +233,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     settings = read_settings(words, DetectionTask)
     if "intensity" in settings:
         settings["intensity"] = intensity_entries(settings["intensity"])
-    require_kinds(DetectionTask, settings)
+    require_kinds(DetectionTask, {key: value for key, value in settings.items() if key != "augmentation"})
     return settings
 
 
@@ -261,11 +277,17 @@ def _split_faults(
 def _whole_task(
     options: argparse.Namespace,
     given: DetectionTask | None,
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
     data: _Data,
     device: torch.device,
 ) -> DetectionTask:
-    """The task with nothing left to be planned; every choice is told on standard output."""
+    """The task with nothing left to be planned; every choice is told on standard output.
+
+    Raises:
+        InputError: augmentations that there are not, or that boxes can't follow.
+    """
+    wanted = settings.get("augmentation")
+    settings = {key: value for key, value in settings.items() if key != "augmentation"}
     if given is None:
         name = options.output.resolve().name if options.task == PLANNED else options.task
         classes = {name: _called(name, data.names) for name in dict.fromkeys(data.names.values())}
@@ -275,6 +297,11 @@ def _whole_task(
         task, choices = _with_classes(given, data)
         task, left = plan_left(task, data.facts)
         name, choices = task.name, choices + left
+    if wanted is not None:
+        task = replace(task, augmentation=recipe_of(wanted, task.augmentation))
+        told = Choice("augmentation", ", ".join(task.augmentation) or "none", ASKED)
+        choices = [told if choice.key == "augmentation" else choice for choice in choices]
+    require_following(task.augmentation)
     if choices and not options.quiet:
         print(f"The task '{name}' was planned from {len(data.facts)} images:\n{told_choices(choices)}", flush=True)
     return task
@@ -301,15 +328,25 @@ def _split(data: _Data, task: DetectionTask, fold: int) -> _Sides:
         if fold >= len(data.splits):
             raise InputError(f"There is no fold {fold}: the data has folds 0 to {len(data.splits) - 1}.")
         parts = [sorted(part) for part in data.splits[fold]]
-        return _Sides(tuple(by_name[name] for name in parts[0]), tuple(by_name[name] for name in parts[1]))
+        learnt, judged = ([by_name[name] for name in part] for part in parts)
+        return _sides(data, task, learnt, judged)
     if task.folds < 2:
         raise InputError(
             f"The task {task.name} has one fold only, so that nothing is left to validate on; give 2 or more."
         )
     dealt = split_cases(tuple(one.plain.case for one in data.facts), task.folds, fold, task.seed, data.groups)
-    return _Sides(
-        tuple(by_name[case.name] for case in dealt.training), tuple(by_name[case.name] for case in dealt.validation)
-    )
+    learnt, judged = ([by_name[case.name] for case in part] for part in (dealt.training, dealt.validation))
+    return _sides(data, task, learnt, judged)
+
+
+def _sides(data: _Data, task: DetectionTask, learnt: Sequence[BoxedCase], judged: Sequence[BoxedCase]) -> _Sides:
+    """The cases, some of those to be learnt from set aside where the task stops early."""
+    if not task.patience:
+        return _Sides(tuple(learnt), (), tuple(judged))
+    by_name = {case.name: case for case in learnt}
+    kept, stopping = kept_for_stopping(tuple(as_case(case) for case in learnt), task.seed, data.groups)
+    here = tuple(by_name[case.name] for case in kept), tuple(by_name[case.name] for case in stopping)
+    return _Sides(*here, tuple(judged))
 
 
 def _command(options: argparse.Namespace) -> str:

@@ -28,18 +28,29 @@ def component_boxes(segmentation: Segmentation, smallest_ml: float = 0.0) -> Det
     boxes = []
     for structure in segmentation.labels:
         mask = segmentation.mask(structure)
-        parts, count = label(mask, generate_binary_structure(3, 3))
+        parts, places = touching_parts(mask)
+        count = len(places)
         if not count:
             continue
         sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
         scores = _scores(segmentation, structure.name, parts, count)
-        for number, (k, j, i) in enumerate(find_objects(parts)):
+        for number, (k, j, i) in enumerate(places):
             if sizes[number] >= least:
                 low, high = (i.start - 0.5, j.start - 0.5, k.start - 0.5), (i.stop - 0.5, j.stop - 0.5, k.stop - 0.5)
                 boxes.append(Box(structure.name, scores[number], low, high))
     names = tuple(structure.name for structure in segmentation.labels)
     codes = tuple(None if x.terminology is None else x.terminology.type for x in segmentation.labels)
     return Detections(tuple(boxes), names, segmentation.geometry, 0.0, dict(segmentation.provenance), codes)
+
+
+def touching_parts(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], list[tuple[slice, ...]]]:
+    """The parts of a mask (K, J, I) whose voxels touch, by face, edge or corner.
+
+    Returns:
+        an array of the mask's shape with the parts' numbers, from 1 on; the box of each.
+    """
+    parts, _ = label(mask, generate_binary_structure(3, 3))
+    return parts, find_objects(parts)
 
 
 def _scores(segmentation: Segmentation, name: str, parts: NDArray[np.int32], count: int) -> list[float]:

@@ -1,7 +1,8 @@
-"""The augmentations that a segmentation task may name, each as MONAI's transform (ghosts are our own)."""
+"""The augmentations that tasks may name by which patches are cut, each as MONAI's transform (ghosts are our own)."""
 
 import math
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from monai.transforms import (
     CenterSpatialCropd,
@@ -16,6 +17,7 @@ from monai.transforms import (
     RandKSpaceSpikeNoised,
     RandScaleIntensityd,
     RandScaleIntensityFixedMeand,
+    RandShiftIntensityd,
     RandSimulateLowResolutiond,
     Transform,
 )
@@ -30,12 +32,23 @@ PICTURE_SHARE = 60.0  # magnitude of bending for a point's shift of one pixel
 AFFINE = ("rotation", "scaling", "translation")
 
 
+class Augmented(Protocol):
+    """A task that says how its images are changed."""
+
+    @property
+    def augmentation(self) -> dict[str, dict[str, Any]]: ...
+
+    @property
+    def axes(self) -> int: ...
+
+    @property
+    def mirror_axes(self) -> list[int]: ...
+
+
 def require_name(name: str) -> None:
     """Raise `InputError` where there is no augmentation of a name."""
     if name == "mixup":
-        raise InputError(
-            "mixup blends images and their classes, and is for classifiers; leave it out for segmentation."
-        )
+        raise InputError("mixup blends images and their classes, and is for classifiers; leave it out for other tasks.")
     if name not in PARAMETERS:
         raise InputError(f"There is no augmentation '{name}'; known are {', '.join(PARAMETERS)}.")
 
@@ -56,24 +69,28 @@ def spatial_changes(task: SegmentationTask, size: list[int] | None) -> list[Tran
     """What moves voxels, image and label alike; with `size` the result is the middle of that size."""
     recipe, axes = filled(task), task.axes
     steps: list[Transform] = []
-    if chosen := {name: recipe[name] for name in AFFINE if name in recipe}:
-        steps.append(
-            RandAffined(
-                BOTH,
-                spatial_size=size,
-                prob=max(found["prob"] for found in chosen.values()),
-                rotate_range=_angles(chosen["rotation"]["degrees"], axes) if "rotation" in chosen else None,
-                scale_range=[tuple(chosen["scaling"]["range"])] * axes if "scaling" in chosen else None,
-                translate_range=chosen["translation"]["voxels"][:axes] if "translation" in chosen else None,
-                mode=("bilinear", "nearest"),
-                padding_mode="zeros",
-            )
-        )
+    if (prob := affine_prob(recipe)) is not None:
+        told: dict[str, Any] = {**affine_ranges(recipe, axes), "mode": ("bilinear", "nearest"), "padding_mode": "zeros"}
+        steps.append(RandAffined(BOTH, spatial_size=size, prob=prob, **told))
     elif size is not None:
         steps.append(CenterSpatialCropd(BOTH, roi_size=size))
     if found := recipe.get("elastic"):
         steps.append(_elastic(found, axes))
     return steps
+
+
+def affine_prob(recipe: Mapping[str, dict[str, Any]]) -> float | None:
+    """How often images are turned, scaled and shifted, which is drawn together; None where a recipe has none of it."""
+    return max((recipe[name]["prob"] for name in AFFINE if name in recipe), default=None)
+
+
+def affine_ranges(recipe: Mapping[str, dict[str, Any]], axes: int) -> dict[str, Any]:
+    """By how much, as MONAI's transforms are told; parameters are complete, see `filled`."""
+    return {
+        "rotate_range": _angles(recipe["rotation"]["degrees"], axes) if "rotation" in recipe else None,
+        "scale_range": [tuple(recipe["scaling"]["range"])] * axes if "scaling" in recipe else None,
+        "translate_range": recipe["translation"]["voxels"][:axes] if "translation" in recipe else None,
+    }
 
 
 def _angles(degrees: list[float], axes: int) -> list[float]:
@@ -93,13 +110,13 @@ def _elastic(found: dict[str, Any], axes: int) -> Transform:
     )
 
 
-def flips(task: SegmentationTask) -> list[Transform]:
+def flips(task: Augmented, keys: Sequence[str] = BOTH) -> list[Transform]:
     """Mirroring along each of the task's axes."""
     found = filled(task).get("flip")
-    return [RandFlipd(BOTH, prob=found["prob"], spatial_axis=axis) for axis in task.mirror_axes] if found else []
+    return [RandFlipd(keys, prob=found["prob"], spatial_axis=axis) for axis in task.mirror_axes] if found else []
 
 
-def value_changes(task: SegmentationTask) -> list[Transform]:
+def value_changes(task: Augmented) -> list[Transform]:
     """What changes the image's values; the artefacts of a scanner come before noise and blur."""
     steps: list[Transform] = []
     finer = "bilinear" if task.axes == 2 else "trilinear"
@@ -119,6 +136,8 @@ def value_changes(task: SegmentationTask) -> list[Transform]:
                 steps.append(RandGaussianSmoothd("image", prob=prob, sigma_x=sigma, sigma_y=sigma, sigma_z=sigma))
             case "brightness":
                 steps.append(RandScaleIntensityd("image", prob=prob, factors=a["factor"]))
+            case "offset":
+                steps.append(RandShiftIntensityd("image", prob=prob, offsets=a["amount"]))
             case "contrast":
                 steps.append(
                     RandScaleIntensityFixedMeand("image", prob=prob, factors=tuple(a["factor"]), preserve_range=True)
@@ -134,6 +153,6 @@ def value_changes(task: SegmentationTask) -> list[Transform]:
     return steps
 
 
-def filled(task: SegmentationTask) -> dict[str, dict[str, Any]]:
+def filled(task: Augmented) -> dict[str, dict[str, Any]]:
     """The task's augmentations in the order in which they are done, parameters that it leaves out added."""
     return {name: usual | task.augmentation[name] for name, usual in PARAMETERS.items() if name in task.augmentation}

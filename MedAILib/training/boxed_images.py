@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from MedAILib.detections import Box
 from MedAILib.errors import InputError
 from MedAILib.files.images import read_channels, read_image
-from MedAILib.inference.components import component_boxes
+from MedAILib.inference.components import touching_parts
 from MedAILib.progress import Progress
-from MedAILib.results import Label, Segmentation
 from MedAILib.training.case_images import label_values
 from MedAILib.training.cases import Case, find_cases, images_by_name, read_labels
 from MedAILib.volume import Volume
@@ -56,11 +56,17 @@ class BoxedCase:
 
 @dataclass(frozen=True, eq=False)
 class BoxedImage:
-    """An image as it was read, and its findings on its grid, each of a class by its name."""
+    """An image as it was read, and its findings on its grid, each of a class by its name.
+
+    Args:
+        outermost: of each finding the indices (n, 3) of its outermost voxels along I, J, K, where a label map tells
+            its shape; none where boxes alone are known.
+    """
 
     case: BoxedCase
     volume: Volume
     boxes: tuple[Box, ...]
+    outermost: tuple[NDArray[np.int64], ...] = ()
 
 
 def find_boxed_cases(folder: Path, channels: int = 1) -> tuple[BoxedCase, ...]:
@@ -156,9 +162,27 @@ def read_boxed(case: BoxedCase, names: Mapping[str, str]) -> BoxedImage:
     every = [int(value) for value in np.unique(values) if value]
     if unknown := [value for value in every if str(value) not in names]:
         raise InputError(f"{case.label} has the value {unknown[0]}, which is none of the classes {_classes(names)}.")
-    parts = component_boxes(Segmentation(values[None], tuple(Label(v, str(v)) for v in every), volume.geometry))
-    boxes = tuple(Box(names[box.label], box.score, box.low_ijk, box.high_ijk) for box in parts.boxes)
-    return BoxedImage(case, volume, boxes)
+    boxes: list[Box] = []
+    outermost: list[NDArray[np.int64]] = []
+    for value in every:
+        parts, places = touching_parts(values == value)
+        for number, place in enumerate(places, start=1):
+            ends = outermost_voxels(parts[place] == number) + [side.start for side in place]
+            outermost.append(ends[:, ::-1])
+            k, j, i = place
+            low, high = (i.start - 0.5, j.start - 0.5, k.start - 0.5), (i.stop - 0.5, j.stop - 0.5, k.stop - 0.5)
+            boxes.append(Box(names[str(value)], 1.0, low, high))
+    return BoxedImage(case, volume, tuple(boxes), tuple(outermost))
+
+
+def outermost_voxels(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The indices (n, axes) of voxels that end a mask along every axis; its convex hull's corners are among them."""
+    ends = mask.copy()
+    for axis in range(mask.ndim):
+        first = np.cumsum(mask, axis) == 1
+        last = np.flip(np.cumsum(np.flip(mask, axis), axis), axis) == 1
+        ends &= first | last
+    return np.argwhere(ends)
 
 
 def _on_grid(told: WorldBox, volume: Volume, names: Mapping[str, str]) -> Box:

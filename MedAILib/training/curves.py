@@ -20,15 +20,20 @@ from MedAILib.training.processes import is_first
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch: mean loss, learning rate at its end, mean Dice on the cases that decide when to stop (else 0)."""
+    """One epoch: mean loss, learning rate at its end, and how the cases that decide when to stop came out (else 0)."""
 
     loss: float
     rate: float
-    dice: float
+    kept_aside: float
 
 
-def write_curves(epochs: Sequence[EpochRecord], folder: Path) -> None:
+def write_curves(epochs: Sequence[EpochRecord], folder: Path, judged_by: str = "dice") -> None:
     """Write `losses.csv` and `losses.png`; of several processes the first does.
+
+    Args:
+        epochs: all that are over.
+        folder: of the training.
+        judged_by: what the cases kept aside are judged by, "dice" or "loss".
 
     Raises:
         OutputError: a file can't be written.
@@ -37,14 +42,14 @@ def write_curves(epochs: Sequence[EpochRecord], folder: Path) -> None:
         return
     with whole_file(folder / "losses.csv") as part, part.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["epoch", "loss", "learning_rate", "dice"])
-        rows.writerows([n, f"{e.loss:.6g}", f"{e.rate:.6g}", f"{e.dice:.6g}"] for n, e in enumerate(epochs, start=1))
+        rows.writerow(["epoch", "loss", "learning_rate", "dice" if judged_by == "dice" else "loss_kept_aside"])
+        rows.writerows([n, *(f"{x:.6g}" for x in (e.loss, e.rate, e.kept_aside))] for n, e in enumerate(epochs, 1))
     with matplotlib.rc_context(STYLE), whole_file(folder / "losses.png") as part:
-        draw_curves(epochs).savefig(part, dpi=150)
+        draw_curves(epochs, judged_by).savefig(part, dpi=150)
 
 
-def draw_curves(epochs: Sequence[EpochRecord]) -> Figure:
-    """The loss by epoch, with the Dice of those that decide when to stop, and the learning rate below."""
+def draw_curves(epochs: Sequence[EpochRecord], judged_by: str = "dice") -> Figure:
+    """The loss by epoch, with the Dice or the loss of those that decide when to stop, and the learning rate below."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     numbers = range(1, len(epochs) + 1)
@@ -52,9 +57,13 @@ def draw_curves(epochs: Sequence[EpochRecord]) -> Figure:
     upper.plot(numbers, [epoch.loss for epoch in epochs], color=ACCENT, linewidth=1.4, label="training loss", **style)
     upper.set_ylabel("Loss")
     upper.grid(axis="y", color="#e6e8eb", linewidth=0.6)
-    if any(epoch.dice for epoch in epochs):
+    kept = [epoch.kept_aside for epoch in epochs]
+    if any(kept) and judged_by == "loss":
+        upper.plot(numbers, kept, color=REFERENCE, linewidth=1.4, label="loss, kept aside", **style)
+        upper.legend(frameon=False)
+    elif any(kept):
         right = upper.twinx()
-        right.plot(numbers, [e.dice for e in epochs], color=REFERENCE, linewidth=1.4, label="Dice, kept aside", **style)
+        right.plot(numbers, kept, color=REFERENCE, linewidth=1.4, label="Dice, kept aside", **style)
         right.set_ylabel("Dice")
         right.set_ylim(0, 1)
         right.spines["right"].set_visible(True)

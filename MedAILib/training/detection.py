@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,19 @@ from MedAILib.models.detector import build_anchors
 from MedAILib.progress import Progress
 from MedAILib.training.checkpoint import begin, identity_of, keep, require_room
 from MedAILib.training.curves import EpochRecord, board_writer, write_curves
-from MedAILib.training.detection_data import Batches, Sample, plan_of_task
+from MedAILib.training.detection_data import Batches, Sample, changed_patches, plan_of_task
 from MedAILib.training.detection_task import DetectionTask
 from MedAILib.training.initial import load_initial
-from MedAILib.training.processes import joined, mean_over_processes, own_seed, own_share, wait_for_all
+from MedAILib.training.precision import AutocastMaps, training_type
+from MedAILib.training.processes import (
+    is_first,
+    joined,
+    mean_over_processes,
+    own_seed,
+    own_share,
+    said_by_first,
+    wait_for_all,
+)
 from MedAILib.training.samples import seed_of
 from MedAILib.training.segmentation import TrainingRun, falling, moving_average
 
@@ -62,9 +71,15 @@ class _Losses(SimpleInferer):
 
 
 def train_detector(
-    task: DetectionTask, samples: Sequence[Sample], run: TrainingRun, progress: Progress
+    task: DetectionTask,
+    samples: Sequence[Sample],
+    run: TrainingRun,
+    progress: Progress,
+    watched: Sequence[Sample] = (),
 ) -> dict[str, Tensor]:
     """Train the task's network and return its averaged weights by name (float32, on the CPU).
+
+    Where the task stops early, they are those of the epoch in which the loss on `watched` was lowest.
 
     A checkpoint stands in `run.folder` after every epoch; `run.resume` goes on from it, to the same bits on a CPU.
 
@@ -73,6 +88,7 @@ def train_detector(
         samples: see `prepare_image`.
         run: where and how.
         progress: hears of every step.
+        watched: images that are not learnt from and decide when to stop; only for a task with patience.
 
     Raises:
         InputError: the checkpoint to resume from is missing or of another training.
@@ -87,42 +103,110 @@ def train_detector(
     network = bundle_network(plan)
     if run.initial is not None:
         load_initial(network, run.initial, progress)
-    detector = _taught(task, network, build_anchors(plan.detection.anchors)).to(torch.device(run.device))
+    device = torch.device(run.device)
+    anchors = build_anchors(plan.detection.anchors)
+    detector = _taught(task, network, anchors, device)
     average = AveragedModel(network, multi_avg_fn=moving_average(task.ema_decay))
     optimizer = torch.optim.AdamW(network.parameters(), lr=task.learning_rate, weight_decay=task.weight_decay)
     parts: dict[str, Any] = {"network": network, "average": average, "optimizer": optimizer}
-    records: list[EpochRecord] = []
+    judged = _Judged(task, _taught(task, average.module, anchors, device), _fixed_patches(task, watched))
+    course = _Course(task, detector, parts, run.folder, judged)
     require_room(run.folder, sum(p.nbytes for p in network.parameters()))
     initial = str(run.initial.resolve()) if run.initial else ""
     state = begin(run.folder, identity_of(task, initial=initial, data=run.data_sha256), run.resume)
     if state is not None:
-        try:
-            for name, part in parts.items():
-                part.load_state_dict(state[name])
-            records = [EpochRecord(*numbers) for numbers in state["records"]]
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise InputError(f"{run.folder} is of another training: start anew without --resume.") from error
-    if len(records) < task.epochs:
-        _go_on(_Course(task, detector, parts, records, run.folder), samples, progress)
-    return {key: value.detach().cpu().clone() for key, value in average.module.state_dict().items()}
+        course.take_up(state)
+    if not course.over:
+        _go_on(course, samples, progress)
+    return course.weights
 
 
 @dataclass(frozen=True, eq=False)
+class _Judged:
+    """The averaged network as it is judged on patches that are always the same."""
+
+    task: DetectionTask
+    detector: TaughtDetector
+    patches: list[Sample]
+
+    @torch.no_grad()
+    def loss(self) -> float:
+        """The mean loss of all patches; layers behave as in use."""
+        self.detector.train()  # so that it gives losses
+        self.detector.network.eval()
+        torch.manual_seed(self.task.seed)  # of what is chosen among the places without findings
+        device, batch = next(self.detector.parameters()).device, self.task.batch
+        found = []
+        for start in range(0, len(self.patches), batch):
+            part = self.patches[start : start + batch]
+            images, targets, _, _ = _on_device(part, device)
+            losses = self.detector(images, targets)
+            found.append(float(_loss(self.task, self.detector, losses)) * len(part))
+        return sum(found) / len(self.patches)
+
+
+def _fixed_patches(task: DetectionTask, watched: Sequence[Sample]) -> list[Sample]:
+    """Patches of the images that decide when to stop, as they are."""
+    plain = replace(task, augmentation={})
+    return [
+        patch for number, x in enumerate(watched) for patch in changed_patches(x, plain, seed_of(task.seed, number))
+    ]
+
+
+@dataclass(eq=False)
 class _Course:
     """One training as it goes: all that a checkpoint holds, and where it is kept."""
 
     task: DetectionTask
     detector: TaughtDetector
     parts: dict[str, Any]
-    records: list[EpochRecord]
     folder: Path
+    judged: _Judged
+    records: list[EpochRecord] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_epoch: int = 0
 
-    def keep(self, loss: float) -> None:
-        """Note an epoch, and keep all on disk."""
-        self.records.append(EpochRecord(loss, float(self.parts["optimizer"].param_groups[0]["lr"]), 0.0))
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The averaged weights on the CPU, or the best epoch's where the task stops early."""
+        now = self.parts["average"].module.state_dict()
+        return self.best or {key: value.detach().cpu().clone() for key, value in now.items()}
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to be done."""
+        done, patience = len(self.records), self.task.patience
+        return done >= self.task.epochs or bool(patience and done - self.best_epoch >= patience)
+
+    def take_up(self, state: dict[str, Any]) -> None:
+        """Go on from what a checkpoint holds.
+
+        Raises:
+            InputError: it is of another training.
+        """
+        try:
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            self.records = [EpochRecord(*numbers) for numbers in state["records"]]
+            self.best_epoch, self.best = state["best"]["epoch"], state["best"]["weights"]
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise InputError(f"{self.folder} is of another training: start anew without --resume.") from error
+
+    def after_epoch(self, loss: float) -> None:
+        """Note an epoch, judge it where the task stops early, and keep all on disk."""
+        kept_aside = 0.0
+        if self.judged.patches:
+            kept_aside = said_by_first(self.judged.loss() if is_first() else 0.0)
+            if not self.records or kept_aside < min(record.kept_aside for record in self.records):
+                self.best = {}
+                self.best_epoch, self.best = len(self.records) + 1, self.weights
+        rate = float(self.parts["optimizer"].param_groups[0]["lr"])
+        self.records.append(EpochRecord(loss, rate, kept_aside))
         states = {name: part.state_dict() for name, part in self.parts.items()}
-        keep({**states, "records": [[r.loss, r.rate, r.dice] for r in self.records]}, self.folder)
-        write_curves(self.records, self.folder)
+        records = [[r.loss, r.rate, r.kept_aside] for r in self.records]
+        best = {"epoch": self.best_epoch, "weights": self.best}
+        keep({**states, "records": records, "best": best}, self.folder)
+        write_curves(self.records, self.folder, "loss")
 
 
 def _go_on(course: _Course, samples: Sequence[Sample], progress: Progress) -> None:
@@ -138,7 +222,7 @@ def _go_on(course: _Course, samples: Sequence[Sample], progress: Progress) -> No
         epoch_length=length,
         network=joined(detector, device, some_unused=True),  # without findings no box is learnt from
         optimizer=parts["optimizer"],
-        loss_function=lambda losses, _: losses[detector.cls_key] + task.box_weight * losses[detector.box_reg_key],
+        loss_function=lambda losses, _: _loss(task, detector, losses),
         prepare_batch=_on_device,
         inferer=_Losses(),
         decollate=False,
@@ -178,8 +262,10 @@ def _go_on(course: _Course, samples: Sequence[Sample], progress: Progress) -> No
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def note() -> None:
-        course.keep(sum(losses) / len(losses))
+        course.after_epoch(sum(losses) / len(losses))
         losses.clear()
+        if course.over:
+            trainer.terminate()
 
     board = board_writer(course.folder, trainer.state.iteration)
     if board is not None:
@@ -206,9 +292,14 @@ def _stopped(epoch: int, task: DetectionTask, samples: Sequence[Sample]) -> Mode
     return ModelError(f"Training stopped: the loss is no finite number in epoch {epoch}; {reason}.")
 
 
-def _taught(task: DetectionTask, network: nn.Module, anchors: Any) -> TaughtDetector:
-    """The detector with the task's losses, matcher and sampler."""
-    detector = TaughtDetector(network, anchors)
+def _loss(task: DetectionTask, detector: TaughtDetector, losses: dict[str, Tensor]) -> Tensor:
+    return losses[detector.cls_key] + task.box_weight * losses[detector.box_reg_key]
+
+
+def _taught(task: DetectionTask, network: nn.Module, anchors: Any, device: torch.device) -> TaughtDetector:
+    """The detector with the task's losses, matcher and sampler, its network in the task's number type."""
+    detector = TaughtDetector(network, anchors).to(device)
+    detector.network = AutocastMaps(network, training_type(task.precision, device))
     detector.set_target_keys(box_key=BOX, label_key=LABEL)
     detector.set_atss_matcher(num_candidates=task.candidates, center_in_gt=False)
     if task.hard_negatives:

@@ -24,6 +24,8 @@ class DetectorRecord:
         training: names of the cases that it learnt from.
         validation: of those kept aside; none where it learnt from all.
         fold: which; None for all cases, whose figures are those of cross-validation.
+        stopping: how many more decided when to stop.
+        numbers: the type that the network computed in.
     """
 
     task: DetectionTask
@@ -33,6 +35,8 @@ class DetectorRecord:
     command: str
     machine: str
     initial: str = ""
+    stopping: int = 0
+    numbers: str = "float32"
 
 
 def write_detector_card(record: DetectorRecord, evaluation: DetectorEvaluation | None) -> str:
@@ -65,8 +69,8 @@ surest is kept, {task.most} at most.
 
 ## Data
 
-{task.data_source}. {_parts(record)} The last epoch's
-averaged weights were taken, not the best of several.
+{task.data_source}. {_parts(record)}
+{_epoch_taken(record)}
 Licence of the weights, as derived from the data: {task.licence}.
 
 ## Training
@@ -87,10 +91,19 @@ Licence of the weights, as derived from the data: {task.licence}.
 """
 
 
+def _epoch_taken(record: DetectorRecord) -> str:
+    if not record.stopping:
+        return "The last epoch's averaged weights were taken, not the best of several."
+    return (
+        f"{record.stopping} more images decided when to stop: the averaged weights are those of the epoch in which the "
+        f"loss on\nthese was lowest, {record.task.patience} epochs without gain ended the training."
+    )
+
+
 def _parts(record: DetectorRecord) -> str:
     """Which images it learnt from."""
     if record.fold is None:
-        return f"It learnt from all {len(record.training)} images."
+        return f"It learnt from {'' if record.stopping else 'all '}{len(record.training)} images."
     return (
         f"{len(record.training)} images for training and {len(record.validation)} for validation (part\n"
         f"{record.fold} of {record.task.folds}); the validation images took no part in any choice during training."
@@ -103,7 +116,7 @@ def _validation(record: DetectorRecord, evaluation: DetectorEvaluation | None) -
     if record.fold is None:
         return (
             f"{record.task.folds}-fold cross-validation: the figures are of {record.task.folds} other networks of this "
-            "task, each judged on\nthe images that it had not learnt from. The network here learnt from all of them."
+            f"task, each judged on\nthe images that it had not learnt from. {_parts(record)}"
             f"\n\n{results_table(evaluation)}"
         )
     return f"{results_table(evaluation)}\n\nValidation images: {', '.join(record.validation)}."
@@ -152,10 +165,11 @@ def _how(record: DetectorRecord) -> str:
         f"{losses[task.class_loss]} for classes and {losses[task.box_loss]} for boxes",
         "the hardest of the places without a finding" if task.hard_negatives else "all places alike",
         f"moving average of the weights ({task.ema_decay:g})",
+        f"computed in {record.numbers}",
         f"started from {record.initial}" if record.initial else "",
     ]
-    mirrored = f"mirroring along axes {', '.join(map(str, task.mirror_axes))}, " if task.mirror_axes else ""
-    text = f"{'; '.join(part for part in parts if part)}. Augmentation: {mirrored}brightness, contrast and noise."
+    changes = ", ".join(name.replace("_", " ") for name in task.augmentation) or "none"
+    text = f"{'; '.join(part for part in parts if part)}. Augmentation: {changes}."
     return f"{text} Seed {task.seed}. Machine: {record.machine}."
 
 

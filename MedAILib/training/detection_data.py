@@ -3,12 +3,10 @@
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from monai.apps.detection.transforms.dictionary import ClipBoxToImaged, RandCropBoxByPosNegLabeld, RandFlipBoxd
-from monai.transforms import Compose, RandGaussianNoised, RandScaleIntensityd, RandShiftIntensityd, SpatialPadd
+from numpy.typing import NDArray
 from torch import Tensor
 
 from MedAILib.bundle_plan import BundlePlan, plan_of
@@ -16,6 +14,7 @@ from MedAILib.config import Config
 from MedAILib.inference.prepare import prepare
 from MedAILib.models.steps import preprocessing_steps
 from MedAILib.progress import Progress
+from MedAILib.training.boxed_changes import OWNER, POINTS, REACH, random_patches
 from MedAILib.training.boxed_images import BoxedImage
 from MedAILib.training.detection_export import inference, metadata
 from MedAILib.training.detection_task import DetectionTask
@@ -36,25 +35,35 @@ def prepare_image(image: BoxedImage, task: DetectionTask) -> Sample:
 
     Returns:
         "image" (C, X, Y, Z); "box" (N, 6), lowest and highest faces in voxels, of which one reaches from its number to
-        the next, as MONAI's transforms have it; "label" (N,), class numbers from 0 on.
+        the next, as MONAI's transforms have it; "label" (N,), class numbers from 0 on; and what each finding's box is
+        made of when the image is turned (see `boxed_changes`): "points" and "reach" (M, 3) in voxels, whose middles
+        are at their numbers, "owner" (M,), the finding's number.
 
     Raises:
         InputError: as `prepare`.
     """
     working, frame = prepare(image.volume, preprocessing_steps(plan_of_task(task).preprocessing), Progress())
-    boxes = np.zeros((len(image.boxes), 6), np.float32)
+    axes, offset, scale = list(frame.axes), np.array(frame.offset), np.array(frame.scale)
+    shape = np.array(frame.shape)
+    found: list[tuple[NDArray[np.float64], int, NDArray[np.float64], NDArray[np.float64]]] = []
     for number, box in enumerate(image.boxes):
-        for axis in range(3):
-            ends = np.array([box.low_ijk[frame.axes[axis]], box.high_ijk[frame.axes[axis]]])
-            low, high = sorted((ends - frame.offset[axis]) / frame.scale[axis] + 0.5)
-            boxes[number, axis], boxes[number, axis + 3] = max(low, 0.0), min(high, frame.shape[axis])
-    there = (boxes[:, 3:] - boxes[:, :3] > 0).all(axis=1)
-    labels = np.array([task.names.index(box.label) for box in image.boxes], np.int64)
-    return {
-        "image": working.contiguous(),
-        "box": torch.from_numpy(boxes[there]),
-        "label": torch.from_numpy(labels.reshape(-1)[there]),
+        ends = (np.array([box.low_ijk, box.high_ijk])[:, axes] - offset) / scale
+        faces = np.concatenate([np.maximum(ends.min(axis=0) + 0.5, 0.0), np.minimum(ends.max(axis=0) + 0.5, shape)])
+        if (faces[3:] <= faces[:3]).any():
+            continue
+        points, reach = ends.mean(axis=0)[None], abs(ends[1] - ends[0]) / 2
+        if image.outermost:
+            points, reach = (image.outermost[number][:, axes] - offset) / scale, abs(0.5 / scale)
+        found.append((faces, task.names.index(box.label), points, np.broadcast_to(reach, points.shape)))
+    counts = [len(points) for *_, points, _ in found]
+    told = {
+        "box": np.array([faces for faces, *_ in found], np.float32).reshape(-1, 6),
+        "label": np.array([label for _, label, *_ in found], np.int64),
+        POINTS: np.concatenate([np.empty((0, 3)), *(points for *_, points, _ in found)]),
+        REACH: np.concatenate([np.empty((0, 3)), *(reach for *_, reach in found)]),
+        OWNER: np.repeat(np.arange(len(found)), counts),
     }
+    return {"image": working.contiguous(), **{key: torch.from_numpy(value) for key, value in told.items()}}
 
 
 class Batches:
@@ -68,7 +77,7 @@ class Batches:
 
     def __init__(self, samples: Sequence[Sample], task: DetectionTask, epoch: int) -> None:
         self._samples, self._task, self._epoch = list(samples), task, epoch
-        self._steps = _steps(task)
+        self._steps = random_patches(task)
 
     def __len__(self) -> int:
         return math.ceil(len(self._samples) * self._task.samples / self._task.batch)
@@ -81,9 +90,8 @@ class Batches:
         waiting: list[Sample] = []
         begun: list[Sample] = []  # what fills up a last batch, where several processes need a part of it each
         for number in order:
-            sample = {key: value.clone() for key, value in self._samples[number].items()}
-            for patch in self._steps(sample):
-                waiting.append(_for_network(patch))
+            for patch in self._steps(self._samples[number]):
+                waiting.append(patch)
                 if len(waiting) == self._task.batch:
                     begun = begun or waiting
                     yield self._own(waiting, begun)
@@ -98,29 +106,6 @@ class Batches:
 
 def changed_patches(sample: Sample, task: DetectionTask, seed: int) -> list[Sample]:
     """What an epoch shows of an image, as `prepare_image` gives it: its patches, cut and changed by the seed."""
-    steps = _steps(task)
+    steps = random_patches(task)
     steps.set_random_state(seed)
-    return [_for_network(patch) for patch in steps({key: value.clone() for key, value in sample.items()})]
-
-
-def _steps(task: DetectionTask) -> Compose:
-    """Pad, cut patches, half of them around a finding, mirror and vary values; all of it MONAI's."""
-    image = ["image"]
-    return Compose(
-        [
-            SpatialPadd(image, spatial_size=task.patch, method="end"),
-            RandCropBoxByPosNegLabeld(image, "box", "label", task.patch, num_samples=task.samples, allow_smaller=True),
-            ClipBoxToImaged("box", ["label"], "image", remove_empty=True),
-            *(RandFlipBoxd(image, ["box"], ["image"], prob=0.5, spatial_axis=axis) for axis in task.mirror_axes),
-            RandScaleIntensityd(image, 0.1, prob=0.5),
-            RandShiftIntensityd(image, 0.1, prob=0.5),
-            *([RandGaussianNoised(image, prob=0.5, std=task.noise)] if task.noise else []),
-        ]
-    )
-
-
-def _for_network(patch: dict[str, Any]) -> Sample:
-    """From MONAI's transforms, where a voxel reaches from its number to the next, to its centre at its number."""
-    image, boxes, labels = (torch.as_tensor(patch[key]) for key in ("image", "box", "label"))
-    plain = image.as_tensor() if hasattr(image, "as_tensor") else image
-    return {"image": plain.float(), "box": boxes.float().reshape(-1, 6) - 0.5, "label": labels.long().reshape(-1)}
+    return list(steps(sample))

@@ -54,10 +54,9 @@ def draw_boxed_samples(task: DetectionTask, samples: Sequence[Sample], names: Se
             draw += 1
         for column, patch in enumerate(patches[: COLUMNS - 1], start=1):
             _panel(panels[row, column], patch, limits)
-    mirrored = "mirrored, " if task.mirror_axes else ""
+    names_told = ", ".join(name.replace("_", " ") for name in task.augmentation) or "no augmentation"
     figure.supxlabel(
-        f"Left: as prepared. Others: patches, {mirrored}brightness, contrast and noise changed. Boxes: "
-        f"{', '.join(task.names)}. One slice of each.",
+        f"Left: as prepared. Others: patches, {names_told}. Boxes: {', '.join(task.names)}. One slice of each.",
         fontsize=7.5,
     )
     return figure

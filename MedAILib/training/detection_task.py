@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from MedAILib.errors import InputError
+from MedAILib.training.classification_task import PRECISIONS
 from MedAILib.training.recipe import Z_SCORE
 
 CLASS_LOSSES = ("bce", "focal")
@@ -15,6 +16,26 @@ POOLED = 2  # by the first layers of a residual network, after its first convolu
 def _backbone() -> dict[str, Any]:
     group = ["group", {"num_groups": 8}]
     return {"_target_": "resnet18", "conv1_t_size": [7, 7, 7], "conv1_t_stride": [2, 2, 2], "norm": group}
+
+
+def former_recipe(noise: float = 0.1) -> dict[str, dict[str, Any]]:
+    """How images are changed for a task that does not say it, as all were before tasks could.
+
+    Args:
+        noise: its largest standard deviation.
+    """
+    recipe: dict[str, dict[str, Any]] = {"flip": {"prob": 0.5}}
+    recipe |= {"noise": {"prob": 0.5, "std": noise}} if noise else {}
+    return recipe | {"brightness": {"prob": 0.5, "factor": 0.1}, "offset": {"prob": 0.5, "amount": 0.1}}
+
+
+def told_now(content: dict[str, Any]) -> dict[str, Any]:
+    """A task as a file has it, in the keys of now: before there was an augmentation, a task said `noise` alone."""
+    noise = content.get("noise")
+    if noise is None or "augmentation" in content:
+        return content
+    kept = {key: value for key, value in content.items() if key != "noise"}
+    return {**kept, "augmentation": former_recipe(noise)}
 
 
 @dataclass(frozen=True)
@@ -45,7 +66,11 @@ class DetectionTask:
         mirror_axes: axes along which images are mirrored while they are learnt from.
         schedule: how the learning rate falls after its first rise: "poly" (power 0.9), "cosine" or "constant".
         accumulate: batches whose gradients are summed up for one step.
-        noise: standard deviation of the noise that is added, at most.
+        augmentation: parameters by name; see `augmentations`. The axes that "flip" mirrors along are `mirror_axes`.
+        precision: of the network: "auto" (bfloat16 where the device computes in it, else float32), "float32" or
+            "bfloat16"; losses are in float32.
+        patience: epochs without gain after which training ends, judged by the loss on a tenth of the images that are
+            to be learnt from; the best epoch's weights are taken. 0: never.
         score_threshold, overlap_limit, most: of the detector: see `DetectionPlan`.
 
     Raises:
@@ -84,7 +109,7 @@ class DetectionTask:
     )
     samples: int = 2
     mirror_axes: list[int] = field(default_factory=list)
-    noise: float = 0.1
+    augmentation: dict[str, dict[str, Any]] = field(default_factory=former_recipe)
     seed: int = 12345
     folds: int = 5
     batch: int = 2
@@ -96,6 +121,8 @@ class DetectionTask:
     score_threshold: float = 0.05
     overlap_limit: float = 0.2
     most: int = 100
+    precision: str = "float32"
+    patience: int = 0
 
     def __post_init__(self) -> None:
         names = self.names
@@ -116,7 +143,6 @@ class DetectionTask:
             "candidates": self.candidates < 1,
             "samples": self.samples < 1,
             "mirror_axes": not set(self.mirror_axes) <= {0, 1, 2},
-            "noise": self.noise < 0,
             "folds": self.folds < 1,
             "batch": self.batch < 1,
             "learning_rate": self.learning_rate <= 0,
@@ -126,6 +152,8 @@ class DetectionTask:
             "score_threshold": not 0 <= self.score_threshold <= 1,
             "overlap_limit": not 0 <= self.overlap_limit <= 1,
             "most": self.most < 1,
+            "precision": self.precision not in PRECISIONS,
+            "patience": self.patience < 0,
         }
         if bad := [key for key, is_wrong in wrong.items() if is_wrong]:
             raise InputError(f"The training task {self.name} has '{bad[0]}' = {getattr(self, bad[0])}; mend it.")
@@ -134,6 +162,11 @@ class DetectionTask:
                 f"The training task {self.name} has a 'patch' of {self.patch}, and {uneven[0]} is no multiple of its "
                 f"network's {self.size_divisible}; mend it."
             )
+
+    @property
+    def axes(self) -> int:
+        """How many axes an image has for the network."""
+        return 3
 
     def _shared_label(self) -> bool:
         told = [label for labels in self.labels.values() for label in labels]

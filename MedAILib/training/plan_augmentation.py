@@ -61,3 +61,20 @@ def planned_augmentation(
         recipe["rotation"]["degrees"] = [180.0 if axis == coarse else 0.0 for axis in range(3)]
         return recipe, "nnU-Net's; slices are thick, so that turning keeps to their plane"
     return recipe, f"nnU-Net's; also known: {', '.join(sorted(PARAMETERS.keys() - recipe.keys()))}"
+
+
+def planned_for_boxes(
+    spacing: Sequence[float], patch: Sequence[int], named_sides: bool
+) -> tuple[dict[str, dict[str, Any]], str]:
+    """How images with boxes are changed: turned little, or in their plane where slices are thick, and why."""
+    recipe = usual_recipe()
+    coarse = int(np.argmax(spacing))
+    if max(spacing) / min(spacing) > ANISOTROPIC:
+        angle = 15.0 if named_sides else 180.0
+        recipe["rotation"]["degrees"] = [angle if axis == coarse else 0.0 for axis in range(3)]
+        recipe["translation"]["voxels"] = [0 if axis == coarse else 4 for axis in range(3)]
+        return (
+            recipe,
+            f"nnU-Net's; slices are thick, so that turning keeps to their plane, by at most {angle:g} degrees",
+        )
+    return recipe, f"nnU-Net's; also known: {', '.join(sorted(PARAMETERS.keys() - recipe.keys() - {'elastic'}))}"

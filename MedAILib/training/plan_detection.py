@@ -14,7 +14,7 @@ from MedAILib.training.choices import ASKED, Choice, short
 from MedAILib.training.data_folder import channel_names
 from MedAILib.training.detection_task import POOLED, DetectionTask, strides_of
 from MedAILib.training.examine_boxes import BoxedFacts
-from MedAILib.training.plan_augmentation import planned_mirror
+from MedAILib.training.plan_augmentation import planned_for_boxes, planned_mirror
 from MedAILib.training.plan_grid import Budget
 from MedAILib.training.plan_intensity import modality_of, planned_intensity
 from MedAILib.volume import closest_axes
@@ -71,6 +71,7 @@ def plan_detector(
     steps = round(epochs * len(facts) * 0.8 * samples / batch)
     intensity, _, why_intensity = planned_intensity(channels, [one.plain for one in facts])
     mirror, why_mirror = planned_mirror(list(classes))
+    changes, why_changes = planned_for_boxes(spacing, patch, len(mirror) < 3)
     folds = min(5, len(facts))
     wide = budget.name == "gpu"
     planned: dict[str, tuple[Any, str]] = {
@@ -88,6 +89,9 @@ def plan_detector(
             f"patches of each image in an epoch, for at most about {EPOCHS} epochs, or as many as fill it; 8 at most",
         ),
         "mirror_axes": (mirror, why_mirror),
+        "augmentation": (changes, why_changes),
+        "precision": ("auto", "bfloat16 where the device computes in it, else float32"),
+        "patience": (0, "no early stopping: the learning rate falls to its end"),
         "learning_rate": (0.002, "AdamW, rising over a twentieth of the steps, then falling by a cosine"),
         "ema_decay": (0.99 if steps >= LONG else 0.9, f"0.99 from {LONG} steps on, so that the first ones don't count"),
         "epochs": (epochs, f"{STEPS[budget.name]} steps in all on a {budget.name.upper()}"),
@@ -198,7 +202,7 @@ def _shown(key: str, value: Any) -> Any:
     match key:
         case "classes":
             return ", ".join(str(entry["name"]) for entry in value)
-        case "channels":
+        case "channels" | "augmentation":
             return ", ".join(str(entry) for entry in value)
         case "intensity":
             return ", ".join(str(step["_target_"]) for step in value)

@@ -1,11 +1,12 @@
 """In which numbers a network computes while it is trained: for "auto" half precision only where the hardware has it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from monai.inferers import SimpleInferer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -38,11 +39,35 @@ class AutocastInferer(SimpleInferer):
         self.kind = kind
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        if self.kind == torch.float32:
-            return network(inputs, *args, **kwargs).float()
-        with torch.autocast(inputs.device.type, self.kind), _WithRightGradients():
+        with _computing_in(self.kind, inputs.device.type):
             output = network(inputs, *args, **kwargs)
         return output.float()
+
+
+class AutocastMaps(nn.Module):
+    """A network of several maps by name, run in a number type on any device; what takes the maps sees float32.
+
+    It has the attributes of the network, which stays the one whose weights are learnt.
+    """
+
+    def __init__(self, network: nn.Module, kind: torch.dtype) -> None:
+        super().__init__()
+        self.network, self.kind = network, kind
+
+    def forward(self, images: Tensor) -> dict[str, list[Tensor]]:
+        """Maps (B, channels, X, Y, Z), the finest first, by their name."""
+        with _computing_in(self.kind, images.device.type):
+            found = self.network(images)
+        return {name: [one.float() for one in maps] for name, maps in found.items()}
+
+
+@contextmanager
+def _computing_in(kind: torch.dtype, device: str) -> Iterator[None]:
+    if kind == torch.float32:
+        yield
+        return
+    with torch.autocast(device, kind), _WithRightGradients():
+        yield
 
 
 class _WithRightGradients(TorchFunctionMode):

@@ -1,4 +1,4 @@
-"""What a segmentation task does to images where its file says nothing else; plain data, no PyTorch."""
+"""What tasks of segmentation and detection do to images where their file says nothing else; plain data, no PyTorch."""
 
 import copy
 from typing import Any
@@ -19,12 +19,13 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "noise": {"prob": 0.15, "std": 0.3},
     "blur": {"prob": 0.2, "sigma": [0.5, 1.0]},
     "brightness": {"prob": 0.15, "factor": 0.25},
+    "offset": {"prob": 0.15, "amount": 0.1},
     "contrast": {"prob": 0.15, "factor": [-0.25, 0.25]},
     "low_resolution": {"prob": 0.2, "zoom": [0.5, 1.0]},
     "gamma": {"prob": 0.3, "range": [0.7, 1.5], "inverted_prob": 0.1},
 }
 # What nnU-Net has no counterpart of, or leaves out by default.
-ON_REQUEST = ("elastic", "bias_field", "ghosting", "spike")
+ON_REQUEST = ("elastic", "bias_field", "ghosting", "spike", "offset")
 
 
 def usual_recipe() -> dict[str, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Training of a segmentation network: MONAI's trainer, deep supervision, averaged weights, resumable at each epoch."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ class Course:
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "records": [[r.loss, r.rate, r.dice] for r in self.records],
+            "records": [[r.loss, r.rate, r.kept_aside] for r in self.records],
             "best": {"epoch": self.best_epoch, "dice": self.best_dice, "weights": self.best},
         }
 
@@ -167,7 +167,10 @@ def train_segmentation(task: SegmentationTask, split: Split, run: TrainingRun, p
     """
     own_share(task.batch)  # a batch that can't be divided is told before anything is prepared
     course = Course(task, run, progress)
-    learnt, watched = _kept_for_stopping(task, split.training, run)
+    learnt: tuple[Case, ...] = split.training
+    watched: tuple[Case, ...] = ()
+    if task.patience:
+        learnt, watched = kept_for_stopping(learnt, task.seed, run.groups)
     names = [case.name for case in learnt]
     initial = str(run.initial.resolve()) if run.initial else ""
     identity = identity_of(task, run_epochs=run.epochs, cases=names, initial=initial, data=run.data_sha256)
@@ -256,16 +259,18 @@ def _arguments(network: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in network.items() if key != "_target_"}
 
 
-def _kept_for_stopping(
-    task: SegmentationTask, cases: tuple[Case, ...], run: TrainingRun
+def kept_for_stopping(
+    cases: tuple[Case, ...], seed: int, groups: Mapping[str, str]
 ) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-    """Cases to learn from, and those that decide when to stop: none where the task does not stop early."""
-    if not task.patience:
-        return cases, ()
-    parts = min(KEPT_FOR_STOPPING, len({run.groups.get(case.name, case.name) for case in cases}))
+    """Of cases to be learnt from those that stay so, and those that decide when to stop, which share no patient.
+
+    Raises:
+        InputError: all are of one patient.
+    """
+    parts = min(KEPT_FOR_STOPPING, len({groups.get(case.name, case.name) for case in cases}))
     if parts < 2:
         raise InputError("The training cases are of one patient, too few to stop early by; give --set patience=0.")
-    split = split_cases(cases, parts, 0, task.seed, run.groups)
+    split = split_cases(cases, parts, 0, seed, groups)
     return split.training, split.validation
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from MedAILib.errors import InputError
 from MedAILib.training.classification_task import ClassificationTask
-from MedAILib.training.detection_task import DetectionTask
+from MedAILib.training.detection_task import DetectionTask, told_now
 from MedAILib.training.generation_task import GenerationTask
 from MedAILib.training.recipe import Z_SCORE, usual_recipe
 
@@ -126,6 +126,7 @@ def read_task(name: str) -> Task:
     if kind is None:
         raise InputError(f"The training task {path} is of no kind that MedAI trains; 'kind' is {' or '.join(KINDS)}.")
     expected = {field.name for field in fields(kind)}
+    content = told_now(content) if kind is DetectionTask else content
     content = defaults(kind) | content
     if content.keys() != expected:
         raise InputError(
