@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 
 from MedAILib.training.classification_measures import RESAMPLES, Measured
 from MedAILib.training.detection_measures import FOUND_FROM, MEASURES, PRECISIONS, RATES, at
-from MedAILib.training.evaluate import Picture
-from MedAILib.training.evaluate_detector import DetectorCase, DetectorEvaluation, summary
+from MedAILib.training.detection_pictures import boxes_picture
+from MedAILib.training.evaluate_detector import BoxedPicture, DetectorCase, DetectorEvaluation, summary
 from MedAILib.training.paired_test import PairedComparison, paired_html, paired_json
-from MedAILib.training.plots import ACCENT, PREDICTED, REFERENCE, STYLE, outlines
+from MedAILib.training.plots import ACCENT, PREDICTED, REFERENCE, STYLE
 from MedAILib.training.report import CSS, figure_html, png_data, write_together
 
 AXES = ("i", "j", "k")
@@ -115,17 +115,19 @@ def _worst(evaluation: DetectorEvaluation) -> str:
         return ""
     cells = "".join(_picture_cell(evaluation, picture) for picture in evaluation.worst)
     return f"""<section><h2>The images with most boxes missed or false</h2>
-<div class="pictures">{cells}<p class="key"><b style="--c:{REFERENCE}">reference</b>
-<b style="--c:{PREDICTED}">model</b>The slice through the middle of a box that was missed or false, counted from 0.
+<div class="pictures">{cells}<p class="key"><b class="dashed" style="--c:{REFERENCE}">reference</b>
+<b style="--c:{PREDICTED}">model, found</b><b class="dotted" style="--c:{PREDICTED}">model, false</b>
+The slice through the middle of a box that was missed or false, counted from 0.
 A letter names the side of the patient at its edge.</p></div></section>
 """
 
 
-def _picture_cell(evaluation: DetectorEvaluation, picture: Picture) -> str:
+def _picture_cell(evaluation: DetectorEvaluation, picture: BoxedPicture) -> str:
     result = next(result for result in evaluation.cases if result.case.name == picture.case)
+    drawn = png_data(boxes_picture(picture))
     return (
         f'<figure><img alt="Slice {picture.slice_k} of {escape(picture.case)} with boxes" '
-        f'src="{png_data(outlines(picture))}"><figcaption><b>{escape(picture.case)}</b>, slice {picture.slice_k}<br>'
+        f'src="{drawn}"><figcaption><b>{escape(picture.case)}</b>, slice {picture.slice_k}<br>'
         f"{_counts(result)}</figcaption></figure>"
     )
 

@@ -32,7 +32,6 @@ from MedAILib.training.detection_measures import (
     per_class,
     with_intervals,
 )
-from MedAILib.training.evaluate import Picture
 from MedAILib.volume import Geometry
 
 OUTCOMES = ("found", "false", "missed")
@@ -74,6 +73,28 @@ class DetectorCase:
 
 
 @dataclass(frozen=True, eq=False)
+class BoxedPicture:
+    """One slice of a case with the boxes that reach into it, to look at.
+
+    Args:
+        case: the case's name.
+        image: (J, I), the first channel.
+        boxes: for each whether it is the "reference"'s, or the model's and "found" or "false"; and its faces along I
+            and J, in continuous voxel indices.
+        spacing_ji_mm: distance of voxel centres along J and I.
+        orientation: where I, J and K grow, such as "RAS".
+        slice_k: which slice of the image it is.
+    """
+
+    case: str
+    image: NDArray[Any]
+    boxes: tuple[tuple[str, NDArray[np.float64], NDArray[np.float64]], ...]
+    spacing_ji_mm: tuple[float, float]
+    orientation: str
+    slice_k: int
+
+
+@dataclass(frozen=True, eq=False)
 class DetectorEvaluation:
     """A detector's results on a set of images.
 
@@ -94,7 +115,7 @@ class DetectorEvaluation:
     measured: dict[str, Measured]
     each: dict[str, dict[str, float]]
     curve: tuple[NDArray[np.float64], NDArray[np.float64]]
-    worst: tuple[Picture, ...]
+    worst: tuple[BoxedPicture, ...]
     matches: tuple[Matches, ...]
     provenance: dict[str, str]
     started: datetime
@@ -188,26 +209,19 @@ def worst_cases(results: Sequence[DetectorCase]) -> list[DetectorCase]:
     return sorted(wrong, key=lambda one: (-one.count("missed"), -one.count("false")))[:WORST_SHOWN]
 
 
-def _picture(image: BoxedImage, result: DetectorCase) -> Picture:
+def _picture(image: BoxedImage, result: DetectorCase) -> BoxedPicture:
     """The slice through the middle of the first box that was missed, else of the surest one that is false."""
     geometry = image.volume.geometry
     wrong = [box for kind in ("missed", "false") for box in result.boxes if box.outcome == kind]
     middle = geometry.ijk_of(np.array(wrong[0].center_ras)[None])[0]
     number = int(np.clip(round(float(middle[2])), 0, geometry.shape_kji[0] - 1))
-    drawn = [np.zeros(geometry.shape_kji[1:], np.uint16) for _ in range(2)]
-    found = [box for box in result.boxes if box.outcome != "missed"]
-    for labels, boxes in zip(
-        drawn, ([_ends(box) for box in image.boxes], [_on(geometry, x) for x in found]), strict=True
-    ):
-        for value, (low, high) in enumerate(boxes, start=1):
-            if low[2] <= number <= high[2]:
-                i, j = (slice(max(int(np.ceil(low[n])), 0), int(np.floor(high[n])) + 1) for n in (0, 1))
-                labels[j, i] = value
-    return Picture(
+    every = [("reference", *_ends(box)) for box in image.boxes]
+    every += [(box.outcome, *_on(geometry, box)) for box in result.boxes if box.outcome != "missed"]
+    here = [(kind, low[:2], high[:2]) for kind, low, high in every if low[2] <= number <= high[2]]
+    return BoxedPicture(
         image.case.name,
         image.volume.data[0, number],
-        drawn[0],
-        drawn[1],
+        tuple(here),
         geometry.spacing_kji_mm[1:],
         geometry.orientation,
         number,

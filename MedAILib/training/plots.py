@@ -121,28 +121,51 @@ def _bland_altman_panel(axes: Axes, reference: NDArray[np.float64], predicted: N
 def outlines(picture: Picture) -> Figure:
     """The square part of the slice around the structures, as radiologists look at it, with both outlines."""
     (image, reference, predicted), spacing, letters = as_seen(picture)
-    figure = Figure(figsize=(3, 3), facecolor="black")
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    height, width = image.shape[0] * spacing[0], image.shape[1] * spacing[1]
     rows, columns = np.nonzero(reference | predicted)
-    centre = (
-        (np.ptp(columns) / 2 + columns.min() + 0.5) * spacing[1],
-        (np.ptp(rows) / 2 + rows.min() + 0.5) * spacing[0],
-    )
-    half = max(np.ptp(columns) * spacing[1], np.ptp(rows) * spacing[0]) / 2 * 1.25 + 4 * max(spacing)
-    shown = image[np.isfinite(image)]
-    low, high = np.percentile(shown, (1, 99.5)) if shown.size else (0, 1)
-    axes.imshow(
-        image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), extent=(0, width, height, 0), interpolation="bilinear"
-    )
+    low = columns.min() * spacing[1], rows.min() * spacing[0]
+    high = (columns.max() + 1) * spacing[1], (rows.max() + 1) * spacing[0]
+    figure, axes = slice_around(image, spacing, letters, (low, high))
     for labels, color, line in ((reference, REFERENCE, 1.6), (predicted, PREDICTED, 1.2)):
         x = (np.arange(labels.shape[1] + 2) - 0.5) * spacing[1]
         y = (np.arange(labels.shape[0] + 2) - 0.5) * spacing[0]
         for value in np.unique(labels[labels > 0]):
             axes.contour(x, y, np.pad(labels == value, 1), levels=[0.5], colors=color, linewidths=line)
-    axes.set_xlim(centre[0] - half, centre[0] + half)
-    axes.set_ylim(centre[1] + half, centre[1] - half)
+    return figure
+
+
+def slice_around(
+    image: NDArray[Any],
+    spacing: tuple[float, float],
+    letters: tuple[str, str],
+    bounds: tuple[tuple[float, float], tuple[float, float]],
+) -> tuple[Figure, Axes]:
+    """The square part of a slice around what lies within bounds, with the letters of its left and upper edge.
+
+    Args:
+        image: (rows, columns), as it is to be seen.
+        spacing: of rows and columns, mm.
+        letters: at the left and at the upper edge.
+        bounds: lowest and highest place (x, y) in mm from the outer corner at the upper left, y downwards.
+    """
+    figure = Figure(figsize=(3, 3), facecolor="black")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    height, width = image.shape[0] * spacing[0], image.shape[1] * spacing[1]
+    low, high = np.array(bounds)
+    half = float((high - low).max()) / 2 * 1.25 + 4 * max(spacing)
+    shown = image[np.isfinite(image)]
+    darkest, brightest = np.percentile(shown, (1, 99.5)) if shown.size else (0, 1)
+    axes.imshow(
+        image,
+        cmap="gray",
+        vmin=darkest,
+        vmax=max(brightest, darkest + 1e-6),
+        extent=(0, width, height, 0),
+        interpolation="bilinear",
+    )
+    x, y = (float(n) for n in (low + high) / 2)
+    axes.set_xlim(x - half, x + half)
+    axes.set_ylim(y + half, y - half)
     for letter, place in zip(letters, ((0.03, 0.5), (0.5, 0.97)), strict=True):
         axes.text(
             *place,
@@ -153,7 +176,7 @@ def outlines(picture: Picture) -> Figure:
             ha="left" if place[0] < 0.1 else "center",
             va="center" if place[0] < 0.1 else "top",
         )
-    return figure
+    return figure, axes
 
 
 def as_seen(picture: Picture) -> tuple[list[NDArray[Any]], tuple[float, float], tuple[str, str]]:
@@ -164,15 +187,27 @@ def as_seen(picture: Picture) -> tuple[list[NDArray[Any]], tuple[float, float], 
         at the upper edge.
     """
     arrays: list[NDArray[Any]] = [picture.image.astype(np.float64), picture.reference, picture.predicted]
-    spacing_rows, spacing_columns = picture.spacing_ji_mm
-    along_columns, along_rows = picture.orientation[0], picture.orientation[1]
-    if "RLAPSI".index(along_columns) // 2 > "RLAPSI".index(along_rows) // 2:
-        arrays = [array.T for array in arrays]
-        spacing_rows, spacing_columns = spacing_columns, spacing_rows
-        along_rows, along_columns = along_columns, along_rows
-    if along_columns in "RAS":
+    swapped, mirrored, upturned, letters = turns(picture.orientation)
+    spacing = picture.spacing_ji_mm
+    if swapped:
+        arrays, spacing = [array.T for array in arrays], spacing[::-1]
+    if mirrored:
         arrays = [array[:, ::-1] for array in arrays]
-    if along_rows in "RAS":
+    if upturned:
         arrays = [array[::-1] for array in arrays]
-    letters = tuple("RAS"["RLAPSI".index(letter) // 2] for letter in (along_columns, along_rows))
-    return arrays, (spacing_rows, spacing_columns), (letters[0], letters[1])
+    return arrays, spacing, letters
+
+
+def turns(orientation: str) -> tuple[bool, bool, bool, tuple[str, str]]:
+    """What brings a slice (J, I) of an orientation to the way it is shown.
+
+    Returns:
+        whether rows and columns are swapped; then whether columns, and whether rows are reversed; the letters at the
+        left and at the upper edge.
+    """
+    columns, rows = orientation[0], orientation[1]
+    swapped = "RLAPSI".index(columns) // 2 > "RLAPSI".index(rows) // 2
+    if swapped:
+        columns, rows = rows, columns
+    left, upper = ("RAS"["RLAPSI".index(letter) // 2] for letter in (columns, rows))
+    return swapped, columns in "RAS", rows in "RAS", (left, upper)

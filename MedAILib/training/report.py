@@ -314,6 +314,8 @@ figcaption{margin-top:6px;color:#4d5661;font-size:13px;line-height:1.4}
 .key b{display:block;font-weight:400;color:#22272e;margin-bottom:4px}
 .key b::before{content:"";display:inline-block;width:18px;height:3px;margin-right:5px;vertical-align:middle;
   background:var(--c);-webkit-print-color-adjust:exact;print-color-adjust:exact}
+.key b.dashed::before{background:repeating-linear-gradient(90deg,var(--c) 0 6px,transparent 6px 9px)}
+.key b.dotted::before{background:repeating-linear-gradient(90deg,var(--c) 0 2px,transparent 2px 4px)}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:3px 20px;margin:0;font-size:14px}
 dt{color:#6a737d}dd{margin:0;overflow-wrap:anywhere}
 .code{font:13px/1.6 ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace}
