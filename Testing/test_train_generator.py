@@ -1,5 +1,6 @@
 """Training of generators: pictures are checked first, a stopped run goes on to the same end, classifiers learn too."""
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from MedAILib.request import GenerateOptions
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import split_folds
 from MedAILib.training.generation import build_pair, train_generator
+from MedAILib.training.generation_distance import Distance, kept_aside
 from MedAILib.training.generation_task import GenerationTask
 from MedAILib.training.labelled_images import MADE
 from MedAILib.training.pictures import pictures_tensor, read_pictures
@@ -41,6 +43,19 @@ class Listener(Progress):
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)
+
+
+class Until(Cancellable):
+    """Cancels where a step's text starts so."""
+
+    def __init__(self, start: str) -> None:
+        super().__init__()
+        self.start = start
+
+    def step(self, done: int, total: int, text: str = "") -> None:
+        if text.startswith(self.start):
+            self.cancel()
+        super().step(done, total, text)
 
 
 def small_generator(folder: Path, **changes: object) -> Path:
@@ -129,22 +144,54 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     shown, _ = read_pictures(task, medmnist(tmp_path / "squares.npz", train=13), SILENT)
     whole = train_generator(task, shown, TrainingRun(tmp_path / "whole", 4), SILENT)
 
-    class Until(Cancellable):
-        def __init__(self, start: str) -> None:
-            super().__init__()
-            self.start = start
-
-        def step(self, done: int, total: int, text: str = "") -> None:
-            if text.startswith(self.start):
-                self.cancel()
-            super().step(done, total, text)
-
     for number, moment in enumerate(("Epoch 1", "Epoch 2", "Epoch 4")):
         with pytest.raises(Cancelled):
             train_generator(task, shown, TrainingRun(tmp_path / "parts", 4, resume=number > 0), Until(moment))
     resumed = train_generator(task, shown, TrainingRun(tmp_path / "parts", 4, resume=True), SILENT)
     assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
     assert (tmp_path / "parts" / "losses.csv").read_bytes() == (tmp_path / "whole" / "losses.csv").read_bytes()
+
+
+def test_pictures_of_the_same_kind_are_near_and_others_far() -> None:
+    draws = torch.Generator().manual_seed(0)
+    smooth = torch.rand(90, 1, 6, 6, generator=draws)
+    smooth = torch.nn.functional.interpolate(smooth, scale_factor=2.0, mode="bilinear")
+    distance = Distance(smooth[:40], smooth[40:60])
+    near, shifted = distance(smooth[60:80]), distance((smooth[60:80] + 0.1).clamp(max=1))
+    far = distance(torch.rand(20, 1, SIDE, SIDE, generator=draws))
+    repeated = distance(smooth[60:61].repeat(20, 1, 1, 1))
+    assert abs(near) < 0.1 < shifted < far and repeated > 2 * abs(near)
+    assert distance.wanted == 240
+
+
+def test_a_training_that_may_stop_early_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    task = generation_task(tmp_path, patience=30, learning_rate=0.003)
+    shown, _ = read_pictures(task, medmnist(tmp_path / "squares.npz", train=24), SILENT)
+    learnt, kept = kept_aside(shown, task.seed)
+    assert len(learnt) == 20 and len(kept) == 4
+    whole = train_generator(task, learnt, TrainingRun(tmp_path / "whole", 25), SILENT, kept)
+    for number, moment in enumerate(("Epoch 10", "Epoch 12")):
+        run = TrainingRun(tmp_path / "parts", 25, resume=number > 0)
+        with pytest.raises(Cancelled):
+            train_generator(task, learnt, run, Until(moment), kept)
+    resumed = train_generator(task, learnt, TrainingRun(tmp_path / "parts", 25, resume=True), SILENT, kept)
+    assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
+    assert (tmp_path / "parts" / "losses.csv").read_bytes() == (tmp_path / "whole" / "losses.csv").read_bytes()
+    rows = list(csv.DictReader((tmp_path / "whole" / "losses.csv").open()))
+    judged = {int(row["epoch"]): float(row["distance_kept_aside"]) for row in rows if row["distance_kept_aside"]}
+    assert list(judged) == [10, 20, 25] and judged[25] < judged[10]
+
+
+def test_a_generator_that_gains_nothing_stops_and_its_card_says_by_what(tmp_path: Path) -> None:
+    path = small_generator(tmp_path, learning_rate=1e-30, epochs=90)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["generator"]["norm"] = "INSTANCE"  # which counts nothing
+    path.write_text(json.dumps(content), encoding="utf-8")
+    data = medmnist(tmp_path / "squares.npz", train=20)
+    assert train(path, "--data", data, "-o", tmp_path / "m", "--set", "patience=15") == 0
+    assert len((tmp_path / "m.training" / "losses.csv").read_text().splitlines()) == 1 + 30
+    card = (tmp_path / "m" / "docs" / "README.md").read_text(encoding="utf-8")
+    assert "4 more pictures decided when to stop" in card and "16 pictures of the part 'train'" in card
 
 
 def test_a_resume_of_another_training_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,6 +252,8 @@ def spoil_empty(arrays: dict[str, np.ndarray]) -> None:
         (spoil_empty, [], "train_0002 has the same value everywhere"),
         (None, ["label=7"], "has no images of the label '7'; its labels are '0' (5), '1' (5)"),
         (None, ["size=13"], "'generator' = "),
+        (spoil_few, ["patience=9", "batch=2"], "There are 3 pictures, too few to keep some aside and stop early"),
+        (None, ["patience=-1"], "'patience' = -1"),
         (None, ["batch=many"], "the task's batch has to be a whole number"),
         (None, ["colour=red"], "there is no such key"),
     ],

@@ -15,6 +15,7 @@ from MedAILib.training.choices import ASKED
 from MedAILib.training.export import Contents, licence_text, write_model
 from MedAILib.training.generation import make_pictures, train_generator
 from MedAILib.training.generation_card import SHEET, GeneratorRecord, sample_sheet, write_generator_card
+from MedAILib.training.generation_distance import kept_aside
 from MedAILib.training.generation_export import inference, metadata
 from MedAILib.training.generation_task import GenerationTask
 from MedAILib.training.pictures import digest_of_pictures, read_pictures
@@ -46,7 +47,10 @@ def run_train_generator(
     folder: Path = options.output
     place = folder.with_name(folder.name + ".training")
     run = TrainingRun(place, task.epochs, str(device), options.resume, data_sha256=digest_of_pictures(pictures))
-    weights = train_generator(task, pictures, run, progress)
+    kept = None
+    if task.patience:
+        pictures, kept = kept_aside(pictures, task.seed)
+    weights = train_generator(task, pictures, run, progress, kept)
     if not is_first():
         return
     write_task(task, place / "task.json")
@@ -56,7 +60,8 @@ def run_train_generator(
         min(max(len(pictures), 40), JUDGED_AT_MOST), task.latent, generator=torch.Generator().manual_seed(0)
     )
     made = make_pictures(task, halves, latents)
-    record = GeneratorRecord(task, pictures, made, _command(options), machine, part, type_told(task.precision, device))
+    numbers, stopping = type_told(task.precision, device), 0 if kept is None else len(kept)
+    record = GeneratorRecord(task, pictures, made, _command(options), machine, part, numbers, stopping)
     sheet = sample_sheet(made.numpy(), pictures.numpy())
     with whole_file(place / SHEET) as partial:
         partial.write_bytes(sheet)

@@ -101,5 +101,5 @@ def identity_of(task: Any, **more: Any) -> dict[str, Any]:
 def _differing(before: Any, now: dict[str, Any]) -> list[str]:
     if not isinstance(before, dict):
         return ["all"]
-    before = {"processes": 1} | before
+    before = {"processes": 1, "patience": 0} | before  # as it was before there were these
     return [key for key in now if before.get(key) != now[key]]

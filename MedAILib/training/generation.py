@@ -21,15 +21,18 @@ from MedAILib.training.checkpoint import begin, identity_of, keep, require_room
 from MedAILib.training.classification import SeededOrder
 from MedAILib.training.curves import board_writer
 from MedAILib.training.generation_curves import write_pair_curves
+from MedAILib.training.generation_distance import Distance
 from MedAILib.training.generation_task import GenerationTask
 from MedAILib.training.precision import AutocastInferer, training_type
 from MedAILib.training.processes import (
     SharedOrder,
+    is_first,
     joined,
     mean_over_processes,
     own_seed,
     own_share,
     process_count,
+    said_by_first,
     wait_for_all,
 )
 from MedAILib.training.samples import seed_of
@@ -37,6 +40,7 @@ from MedAILib.training.segmentation import TrainingRun, moving_average
 
 # Standard deviation of the first weights (Radford et al. 2016, section 4).
 FIRST_WEIGHTS = 0.02
+JUDGED_EVERY = 10  # epochs; to judge takes as long as to learn from two hundred small pictures
 DRAWN_EVERY = 10  # epochs; to draw the curves takes as long as to learn from a hundred small pictures
 
 
@@ -47,8 +51,8 @@ class Contest:
     discriminator's how likely a picture is real.
     """
 
-    def __init__(self, task: GenerationTask, device: str) -> None:
-        self.task = task
+    def __init__(self, task: GenerationTask, device: str, distance: Distance | None = None) -> None:
+        self.task, self.distance = task, distance
         self.generator, self.discriminator = (network.to(device) for network in build_pair(task))
         where = torch.device(device)
         self.infer = AutocastInferer(training_type(task.precision, where))
@@ -61,15 +65,21 @@ class Contest:
             for network in (self.generator, self.discriminator)
         )
         self.losses: list[tuple[float, float]] = []
+        self.distances: dict[int, float] = {}  # by epoch, of those that were judged
+        self.best: dict[str, Tensor] = {}
         self.draws = torch.Generator()  # on the CPU, so that every device sees the same
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The generator's averaged weights on the CPU."""
-        return {key: value.detach().cpu().clone() for key, value in self.average.module.state_dict().items()}
+        """The generator's averaged weights on the CPU, or the best epoch's where the task stops early."""
+        return self.best or {
+            key: value.detach().cpu().clone() for key, value in self.average.module.state_dict().items()
+        }
 
     def state(self) -> dict[str, Any]:
-        return {**{name: getattr(self, name).state_dict() for name in PARTS}, "losses": [list(x) for x in self.losses]}
+        judged = {"distances": [[float(n), x] for n, x in self.distances.items()], "best": self.best}
+        parts = {name: getattr(self, name).state_dict() for name in PARTS}
+        return {**parts, "losses": [list(x) for x in self.losses], "judged": judged}
 
     def take_up(self, state: dict[str, Any], run: TrainingRun) -> None:
         """Go on from what a checkpoint holds.
@@ -81,8 +91,37 @@ class Contest:
             for name in PARTS:
                 getattr(self, name).load_state_dict(state[name])
             self.losses = [(float(g), float(d)) for g, d in state["losses"]]
+            if "judged" in state:
+                self.distances = {int(number): float(x) for number, x in state["judged"]["distances"]}
+                self.best = state["judged"]["best"]
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise InputError(f"{run.folder} is of another training: start anew without --resume.") from error
+
+    def is_over(self, epochs: int) -> bool:
+        """Whether nothing of so many epochs is left to be done."""
+        if len(self.losses) >= epochs or not self.distances:
+            return len(self.losses) >= epochs
+        best = min(self.distances, key=lambda number: self.distances[number])
+        return max(self.distances) - best >= self.task.patience
+
+    def judge(self) -> None:
+        """Compare what the averaged generator makes of the same numbers each time with the pictures kept aside."""
+        if self.distance is None:
+            return
+        found = 0.0
+        if is_first():
+            network: nn.Module = self.average.module
+            draws = torch.Generator().manual_seed(self.task.seed)
+            latents = torch.randn(self.distance.wanted, self.task.latent, generator=draws)
+            network.eval()
+            with torch.inference_mode():
+                made = network(latents.to(next(network.parameters()).device)).sigmoid().cpu()
+            found = self.distance(made)
+        found = said_by_first(found)
+        if found < min(self.distances.values(), default=math.inf):
+            self.best = {}
+            self.best = self.weights
+        self.distances[len(self.losses)] = found
 
     def reseed(self, iteration: int) -> None:
         """Make all that is random in a step a function of its number alone."""
@@ -134,16 +173,20 @@ def build_pair(task: GenerationTask) -> tuple[Generator, Discriminator]:
     return generator, discriminator
 
 
-def train_generator(task: GenerationTask, pictures: Tensor, run: TrainingRun, progress: Progress) -> dict[str, Tensor]:
+def train_generator(
+    task: GenerationTask, pictures: Tensor, run: TrainingRun, progress: Progress, kept: Tensor | None = None
+) -> dict[str, Tensor]:
     """Train the two networks against each other; return the generator's averaged weights (float32, on the CPU).
 
-    A checkpoint stands in `run.folder` after every epoch; `run.resume` goes on from it, to the same bits on a CPU.
+    Where the task stops early, they are those that made the pictures nearest to `kept`. A checkpoint stands in
+    `run.folder` after every epoch; `run.resume` goes on from it, to the same bits on a CPU.
 
     Args:
         task: what to learn.
         pictures: (N, 1, size, size), axes I and J, 0 to 1.
         run: its checkpoints' folder, its length, its device.
         progress: hears of each batch.
+        kept: pictures that are not learnt from and decide when to stop; only for a task with patience.
 
     Raises:
         InputError: too few pictures; the checkpoint to resume from is missing or of another training.
@@ -157,12 +200,12 @@ def train_generator(task: GenerationTask, pictures: Tensor, run: TrainingRun, pr
             "add some, or give a smaller --set batch=N."
         )
     own_share(task.batch, least=2 if process_count() > 1 else 1)  # what can't be divided is told first
-    contest = Contest(task, run.device)
+    contest = Contest(task, run.device, None if kept is None else Distance(pictures, kept))
     require_room(run.folder, sum(p.nbytes for n in (contest.generator, contest.discriminator) for p in n.parameters()))
     state = begin(run.folder, identity_of(task, run_epochs=run.epochs, data=run.data_sha256), run.resume)
     if state is not None:
         contest.take_up(state, run)
-    if len(contest.losses) < run.epochs:
+    if not contest.is_over(run.epochs):
         _go_on(contest, pictures, run, progress)
     return contest.weights
 
@@ -228,9 +271,13 @@ def _go_on(contest: Contest, pictures: Tensor, run: TrainingRun, progress: Progr
     def note() -> None:
         contest.losses.append(_mean(found))
         found.clear()
+        if len(contest.losses) % JUDGED_EVERY == 0 or len(contest.losses) == run.epochs:
+            contest.judge()
         keep(contest.state(), run.folder)
-        if len(contest.losses) % DRAWN_EVERY == 0 or len(contest.losses) == run.epochs:
-            write_pair_curves(contest.losses, run.folder)
+        if len(contest.losses) % DRAWN_EVERY == 0 or contest.is_over(run.epochs):
+            write_pair_curves(contest.losses, run.folder, contest.distances)
+        if contest.is_over(run.epochs):
+            trainer.terminate()
 
     board = board_writer(run.folder, trainer.state.iteration)
     if board is not None:

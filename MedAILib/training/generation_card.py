@@ -26,6 +26,7 @@ class GeneratorRecord:
         made: some of its own, of the same shape.
         part: of the data that they are from; empty where it has no parts.
         numbers: the type that the networks computed in.
+        stopping: how many more pictures decided when to stop.
     """
 
     task: GenerationTask
@@ -35,6 +36,7 @@ class GeneratorRecord:
     machine: str
     part: str
     numbers: str
+    stopping: int = 0
 
 
 def sample_sheet(made: NDArray[np.float32], real: NDArray[np.float32]) -> bytes:
@@ -88,6 +90,12 @@ def write_generator_card(record: GeneratorRecord) -> str:
     references = "\n".join(f"- {text}" for text in task.references)
     label = f" of the label '{task.label}'" if task.label else ""
     part = f" of the part '{record.part}'" if record.part else ""
+    stopped = (
+        f" {record.stopping} more pictures decided when to stop, after {task.patience} epochs without gain: of every "
+        "tenth epoch's\naverages those were taken whose pictures came nearest to these."
+        if record.stopping
+        else ""
+    )
     effect = task.effect or "Not measured."
     return f"""# {task.title}
 
@@ -121,7 +129,7 @@ Above the white line: made. Below: pictures that it learnt from.
 
 A DCGAN: seed {task.seed}, {task.epochs} epochs in batches of {task.batch}, Adam with a learning rate of
 {task.learning_rate:g} for both networks; the generator's weights are averaged over training (decay
-{task.ema_decay:g}), {record.numbers}. Machine: {record.machine}.
+{task.ema_decay:g}), {record.numbers}. Machine: {record.machine}.{stopped}
 
 ## Validation
 

@@ -26,6 +26,8 @@ class GenerationTask:
         precision: of the networks: "auto" (bfloat16 where the device computes in it, else float32), "float32" or
             "bfloat16"; losses are in float32.
         mirror: whether a picture may be mirrored, left to right.
+        patience: epochs without gain after which training ends, judged every tenth epoch by how near made pictures
+            come to a fifth of the real ones, which is not learnt from; the nearest's weights are taken. 0: never.
         effect: what its pictures did to a classifier that learnt from them too, measured; for the card.
 
     Raises:
@@ -60,6 +62,7 @@ class GenerationTask:
     mirror: bool
     effect: str = ""
     precision: str = "float32"
+    patience: int = 0
 
     def __post_init__(self) -> None:
         judge = self.discriminator
@@ -75,6 +78,7 @@ class GenerationTask:
             "beta1": not 0 <= self.beta1 < 1,
             "real_target": not 0.5 <= self.real_target <= 1,
             "precision": self.precision not in ("auto", "float32", "bfloat16"),
+            "patience": self.patience < 0,
             "ema_decay": not 0 <= self.ema_decay < 1,
         }
         if bad := [key for key, is_wrong in wrong.items() if is_wrong]:

@@ -92,6 +92,7 @@ def plan_generator(name: str, data: Path, label: str, progress: Progress) -> tup
         Choice("batch", batch, f"{USUAL_BATCH}, or all pictures where they are fewer"),
         Choice("epochs", epochs, f"about {STEPS} steps, {EPOCHS[0]} to {EPOCHS[1]} epochs"),
         Choice("learning_rate", task.learning_rate, "DCGAN's, with its Adam (beta1 0.5)"),
+        Choice("patience", task.patience, "no early stopping; --set patience=100 keeps a fifth of the pictures aside"),
         Choice("mirror", task.mirror, "left and right alike; --set mirror=false where sides matter"),
     ]
     return task, choices
