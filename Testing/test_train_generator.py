@@ -360,6 +360,13 @@ def test_a_classifier_learns_from_made_pictures_and_its_card_says_so(trained: Pa
     assert "24 images of the part 'train', 8 images of the part 'val'. Beside these it learnt from 12 made" in card
     assert f"--set synthetic={trained}" in card
     assert "| above | 0 | 16 |" in card
+    assert train(*words, "-o", tmp_path / "plain") == 0
+    judged = ["--data", str(trained.with_name("squares.npz")), "--split", "val", "-o", str(tmp_path / "effect")]
+    compared = ["evaluate", "-m", str(tmp_path / "plain"), "--compare", str(tmp_path / "more"), *judged]
+    assert main([*compared, "--device", "cpu", "--quiet"]) == 0
+    told = json.loads((tmp_path / "effect" / "summary.json").read_text(encoding="utf-8"))["comparison"]["rows"]
+    assert all(row["low"] <= row["difference"] <= row["high"] for row in told if row["difference"] is not None)
+    assert "auc" in [row["key"] for row in told]
 
 
 def change_generation(bundle: Path, copy: Path, **changes: str) -> Path:

@@ -61,7 +61,15 @@ def written_data(folder: Path) -> None:
     blob_folder(folder / "blobs", 5, 1, "boxes.csv")
     detection = {
         **{"kind": "detection", "name": "blobs", "title": "Blobs", "channels": ["MRI"], "classes": []},
-        **{"patch": [32, 32, 32], "epochs": 2, "samples": 1, "backbone": BACKBONE, "width": 8, "returned_layers": [1]},
+        **{
+            "patch": [32, 32, 32],
+            "epochs": 2,
+            "samples": 1,
+            "backbone": BACKBONE,
+            "width": 8,
+            "returned_layers": [1],
+            "patience": 2,
+        },
     }
     for key in ("version", "description", "authors", "copyright", "licence", "data_source", "intended_use", "modality"):
         detection[key] = "none"
