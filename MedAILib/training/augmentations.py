@@ -61,8 +61,21 @@ def require_known(recipe: dict[str, dict[str, Any]]) -> None:
             raise InputError(
                 f"The augmentation '{name}' has the parameters {', '.join(PARAMETERS[name])} and no other."
             )
+        for key, value in found.items():
+            if not _is_like(value, PARAMETERS[name][key]):
+                raise InputError(
+                    f"The augmentation '{name}' has '{key}' = {value}; give what is like {PARAMETERS[name][key]}."
+                )
         if not 0 <= found.get("prob", 0) <= 1:
             raise InputError(f"The augmentation '{name}' has the probability {found['prob']}; give one from 0 to 1.")
+
+
+def _is_like(value: Any, usual: Any) -> bool:
+    """Whether a value is a number where that is usual, or else as many; of those for each axis there may be fewer."""
+    if not isinstance(usual, list):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    few = isinstance(value, list) and (len(value) == len(usual) or (len(usual) == 3 and 0 < len(value) < 3))
+    return few and all(_is_like(part, 0) for part in value)
 
 
 def spatial_changes(task: SegmentationTask, size: list[int] | None) -> list[Transform]:

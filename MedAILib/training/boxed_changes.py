@@ -34,6 +34,9 @@ def require_following(recipe: dict[str, dict[str, Any]]) -> None:
     if "elastic" in recipe:
         raise InputError("elastic bends images, and boxes can't follow that exactly; leave it out for detection.")
     require_known(recipe)
+    for name, key in (("rotation", "degrees"), ("translation", "voxels")):
+        if len(found := recipe.get(name, {}).get(key, [0, 0, 0])) != 3:
+            raise InputError(f"The augmentation '{name}' has '{key}' = {found}; give a number for each of three axes.")
 
 
 def random_patches(task: DetectionTask) -> Compose:
