@@ -3,8 +3,8 @@
 A box can't be turned: the smallest box around a turned box's corners is too large for what is in it. So a finding is
 known as ellipsoids along the network's axes, of which an affine change makes others whose extents are exact. Where a
 label map tells its shape, they are its outermost voxels, each as round as a voxel is; where a box alone is known, it
-is the one that fills it, as in MONAI's way of turning boxes (`BoxToMask` with `ellipse_mask`, then `MaskToBox`), here
-without a mask.
+is the one that fills it (Kalra et al., Towards Rotation Invariance in Object Detection, ICCV 2021), as in MONAI's way
+of turning boxes (`BoxToMask` with `ellipse_mask`, then `MaskToBox`), here without a mask and its rounding.
 """
 
 import math
