@@ -60,7 +60,7 @@ def rod() -> NDArray[np.bool_]:
 
 def ellipsoid() -> NDArray[np.bool_]:
     grid = np.stack(np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij")).astype(float)
-    away = (grid - np.reshape((20, 18, 22), (3, 1, 1, 1))) / np.reshape((12, 5, 8), (3, 1, 1, 1))
+    away = (grid - np.reshape((20, 18, 22), (3, 1, 1, 1))) / np.reshape((12.5, 5.5, 8.5), (3, 1, 1, 1))
     inside: NDArray[np.bool_] = (away**2).sum(axis=0) <= 1
     return inside
 

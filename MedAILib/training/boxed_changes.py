@@ -15,6 +15,7 @@ import torch
 from monai.apps.detection.transforms.dictionary import RandCropBoxByPosNegLabeld
 from monai.data import MetaTensor
 from monai.transforms import CenterSpatialCrop, Compose, RandAffine, Randomizable, SpatialPadd, Transform
+from monai.utils import MAX_SEED
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
@@ -117,7 +118,7 @@ class Turned(Randomizable, Transform):
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> "Turned":
         super().set_random_state(seed, state)
-        self._change.set_random_state(seed, state)
+        self._change.set_random_state(int(self.R.randint(MAX_SEED, dtype="uint32")))  # not what decides about it
         return self
 
     def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
