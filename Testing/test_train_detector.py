@@ -216,7 +216,7 @@ def test_without_gain_training_ends_and_the_card_tells_who_decided(
 def test_a_detector_is_taught_in_the_numbers_asked_for(
     task: DetectionTask, samples: list[Sample], tmp_path: Path
 ) -> None:
-    task = replace(task, patch=[32, 32, 32], epochs=1, samples=1)
+    task = replace(task, patch=[32, 32, 32], epochs=1, samples=1, patience=1)
     for precision in (torch.float32, torch.bfloat16):
         seen: set[torch.dtype] = set()
 

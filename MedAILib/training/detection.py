@@ -79,9 +79,8 @@ def train_detector(
 ) -> dict[str, Tensor]:
     """Train the task's network and return its averaged weights by name (float32, on the CPU).
 
-    Where the task stops early, they are those of the epoch in which the loss on `watched` was lowest.
-
-    A checkpoint stands in `run.folder` after every epoch; `run.resume` goes on from it, to the same bits on a CPU.
+    Where the task stops early, they are those of the epoch in which the loss on `watched` was lowest. A checkpoint
+    stands in `run.folder` after every epoch; `run.resume` goes on from it, to the same bits on a CPU.
 
     Args:
         task: nothing in it is left to be planned; its number of epochs holds.
@@ -109,7 +108,9 @@ def train_detector(
     average = AveragedModel(network, multi_avg_fn=moving_average(task.ema_decay))
     optimizer = torch.optim.AdamW(network.parameters(), lr=task.learning_rate, weight_decay=task.weight_decay)
     parts: dict[str, Any] = {"network": network, "average": average, "optimizer": optimizer}
-    judged = _Judged(task, _taught(task, average.module, anchors, device), _fixed_patches(task, watched))
+    judged = _Judged(
+        task, _taught(task, average.module, anchors, device), _fixed_patches(task, watched if task.patience else ())
+    )
     course = _Course(task, detector, parts, run.folder, judged)
     require_room(run.folder, sum(p.nbytes for p in network.parameters()))
     initial = str(run.initial.resolve()) if run.initial else ""
@@ -175,8 +176,8 @@ class _Course:
     @property
     def over(self) -> bool:
         """Whether nothing is left to be done."""
-        done, patience = len(self.records), self.task.patience
-        return done >= self.task.epochs or bool(patience and done - self.best_epoch >= patience)
+        done, waited = len(self.records), len(self.records) - self.best_epoch
+        return done >= self.task.epochs or (bool(self.judged.patches) and waited >= self.task.patience)
 
     def take_up(self, state: dict[str, Any]) -> None:
         """Go on from what a checkpoint holds.
