@@ -69,7 +69,8 @@ def _classifier(model: ClassifierModel, options: argparse.Namespace, progress: P
         raise InputError("--mirror is for segmentation; leave it out.")
     other = None if options.compare is None else _other_classifier(options)
     classes = model.spec.classes
-    images = find_labelled_images(options.data, classes is not None and classes.sequence)
+    several = classes is not None and classes.kind == "multilabel"
+    images = find_labelled_images(options.data, classes is not None and classes.sequence, several)
     split = options.split or _part_to_judge_by(images)
     part = part_of(images, (split,)) if split else images
     if not part:

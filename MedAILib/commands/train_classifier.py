@@ -22,11 +22,13 @@ from MedAILib.training.classification_choices import class_choices
 from MedAILib.training.classification_export import inference, metadata
 from MedAILib.training.classification_samples import write_class_samples
 from MedAILib.training.classification_task import ClassificationTask
-from MedAILib.training.cross_validation import Calibration, ClassData, split_folds, train_classifier
+from MedAILib.training.cross_validation import ClassData, split_folds, train_classifier
+from MedAILib.training.decision import Calibration
 from MedAILib.training.export import Contents, licence_text, write_model
 from MedAILib.training.initial import freeze_stages, load_initial
-from MedAILib.training.labelled_images import check_images, find_labelled_images, numbered, part_of, require_classes
-from MedAILib.training.plan_classifier import plan_classifier
+from MedAILib.training.labelled_checks import check_images
+from MedAILib.training.labelled_images import find_labelled_images, part_of, truth_of
+from MedAILib.training.plan_classifier import Wanted, plan_classifier
 from MedAILib.training.precision import type_told
 from MedAILib.training.prepared_images import prepare_images
 from MedAILib.training.processes import is_first
@@ -99,8 +101,9 @@ def planned_classifier(options: argparse.Namespace, progress: Progress) -> Class
     if frames is not None and not frames.strip().isdecimal():
         raise InputError(f"--set frames={frames}: the task's frames has to be a whole number.")
     name = options.output.resolve().name if options.task == "classification" else options.task
-    task, choices = plan_classifier(name, options.data, None if frames is None else int(frames), progress)
-    shown = [replace(c, value=told[c.key], reason=ASKED) if c.key in told else c for c in choices]
+    wanted = Wanted(None if frames is None else int(frames), told.get("decision", ""), "classes" in told)
+    task, choices = plan_classifier(name, options.data, wanted, progress)
+    shown = [replace(c, value=told[c.key], reason=ASKED) if c.key in told.keys() - {"decision"} else c for c in choices]
     tell_choices(f"The task '{name}' was planned from {options.data}", shown, options.quiet)
     return task
 
@@ -131,22 +134,22 @@ def read_data(task: ClassificationTask, path: Path, progress: Progress) -> Class
     Raises:
         InputError: the data is at fault; the sentence names the file.
     """
-    images = find_labelled_images(path, task.frames > 0)
+    images = find_labelled_images(path, task.frames > 0, task.several)
     pool = part_of(images, task.pool)
     if not pool:
         raise InputError(f"{path} has no images for {' or '.join(task.pool)}, which the task {task.name} learns from.")
-    every = numbered(images, task.labels)  # a wrong label is said wherever it is
+    every = truth_of(images, task.labels, task.several)  # a wrong label is said wherever it is
     check_images(images, every, task.names, len(task.size), progress)
-    numbers = numbered(pool, task.labels)
-    require_classes(numbers, task.names, str(path), least=max(2, task.folds))
+    numbers = truth_of(pool, task.labels, task.several)
+    task.decided.require_examples(numbers, str(path), max(2, task.folds))
     plan = plan_of(
         Path(task.name),
         Path(task.name),
-        metadata(task, Calibration(1.0, 0.5, None)),
+        metadata(task, Calibration(1.0, task.decided.usual_thresholds)),
         Config(inference(task), Path(task.name), {"bundle_root": "."}),
         Path(task.name),
     )
     if task.synthetic:
         made = made_images(task, pool, numbers, progress)
-        pool, numbers = (*pool, *made), np.concatenate([numbers, numbered(made, task.labels)])
+        pool, numbers = (*pool, *made), np.concatenate([numbers, truth_of(made, task.labels, task.several)])
     return prepare_images(task, pool, numbers, plan.preprocessing)

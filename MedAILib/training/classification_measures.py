@@ -1,6 +1,7 @@
 """How well probabilities of classes agree with the truth, by scikit-learn and MONAI, with bootstrap intervals."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from monai.metrics import calibration_binning
 from numpy.typing import NDArray
 from scipy.stats import rankdata
-from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
 RESAMPLES = 1000
 SEED = 12345
@@ -34,6 +35,27 @@ class Measured:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Measures:
+    """How decisions of one kind are measured; each function takes true classes, probabilities and decided classes.
+
+    Args:
+        titles: every measure's name for people.
+        shown: the measures that each class has for itself, in order.
+        whole: every measure, of all classes together, by the libraries.
+        quick: the same numbers fast, for resampling.
+        each: for each class "cases" and the measures `shown`; NaN where undefined.
+        table: what was decided for what was true, see `ClassifierEvaluation.confusion`.
+    """
+
+    titles: Mapping[str, str]
+    shown: tuple[str, ...]
+    whole: Callable[..., dict[str, float]]
+    quick: Callable[..., dict[str, float]]
+    each: Callable[..., list[dict[str, float]]]
+    table: Callable[..., NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -96,7 +118,7 @@ def per_class(
                 else float(roc_auc_score(truth, likely[:, number]))
                 if both
                 else math.nan,
-                "ece": _distance(likely[:, number], truth),
+                "ece": calibration_distance(likely[:, number], truth),
             }
         )
     return found
@@ -107,7 +129,7 @@ def calibration_bins(numbers: NDArray[np.int64], likely: NDArray[np.float64]) ->
 
     Of two classes the probability is the second one's; of more it is the likeliest one's.
     """
-    return _bins(*_said_and_true(numbers, likely))
+    return bins_of(*_said_and_true(numbers, likely))
 
 
 def _said_and_true(numbers: NDArray[np.int64], likely: NDArray[np.float64]) -> tuple[Any, Any]:
@@ -116,7 +138,8 @@ def _said_and_true(numbers: NDArray[np.int64], likely: NDArray[np.float64]) -> t
     return likely.max(axis=1), numbers == likely.argmax(axis=1)
 
 
-def _bins(sure: NDArray[np.float64], true: NDArray[np.bool_]) -> list[Bin]:
+def bins_of(sure: NDArray[np.float64], true: NDArray[np.bool_]) -> list[Bin]:
+    """The tenths of the probability that hold any case, from probabilities (M,) and whether each was true."""
     said, share, cases = calibration_binning(
         torch.from_numpy(sure)[None, None], torch.from_numpy(true.astype(np.float64))[None, None], BINS
     )
@@ -126,11 +149,12 @@ def _bins(sure: NDArray[np.float64], true: NDArray[np.bool_]) -> list[Bin]:
 
 def calibration_error(numbers: NDArray[np.int64], likely: NDArray[np.float64]) -> float:
     """Expected calibration error: how far what was said and what was true are apart, over ten bins."""
-    return _distance(*_said_and_true(numbers, likely))
+    return calibration_distance(*_said_and_true(numbers, likely))
 
 
-def _distance(sure: NDArray[np.float64], true: NDArray[np.bool_]) -> float:
-    return sum(abs(x.said - x.true) * x.cases for x in _bins(sure, true)) / len(true)
+def calibration_distance(sure: NDArray[np.float64], true: NDArray[np.bool_]) -> float:
+    """How far probabilities (M,) and the share of them that was true are apart, over ten bins."""
+    return sum(abs(x.said - x.true) * x.cases for x in bins_of(sure, true)) / len(true)
 
 
 def quick_measure(
@@ -165,16 +189,32 @@ def quick_measure(
     }
 
 
+def confusion(numbers: NDArray[np.int64], likely: NDArray[np.float64], decided: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N, N): how many images of each true class (rows) were decided to be each class (columns)."""
+    return np.asarray(confusion_matrix(numbers, decided, labels=np.arange(likely.shape[1])), dtype=np.int64)
+
+
+SHOWN = ("accuracy", "sensitivity", "specificity", "precision", "f1", "auc", "ece")
+CLASSES = Measures(MEASURES, SHOWN, measure, quick_measure, per_class, confusion)
+
+
 def with_intervals(
-    numbers: NDArray[np.int64], likely: NDArray[np.float64], decided: NDArray[np.int64]
+    numbers: NDArray[np.int64],
+    likely: NDArray[np.float64],
+    decided: NDArray[np.int64],
+    measures: Measures = CLASSES,
 ) -> dict[str, Measured]:
-    """`measure` with percentile bootstrap intervals: 1000 resamples of the cases, seeded."""
-    drawn = np.random.default_rng(SEED).integers(len(numbers), size=(RESAMPLES, len(numbers)))
-    again = [quick_measure(numbers[row], likely[row], decided[row]) for row in drawn]
+    """Every measure with its percentile bootstrap interval: 1000 resamples of the cases, seeded."""
+    again = [measures.quick(numbers[row], likely[row], decided[row]) for row in resamples(len(numbers))]
     return {
         key: Measured(value, *interval(np.array([entry[key] for entry in again])))
-        for key, value in measure(numbers, likely, decided).items()
+        for key, value in measures.whole(numbers, likely, decided).items()
     }
+
+
+def resamples(count: int) -> NDArray[np.int64]:
+    """Places (RESAMPLES, count), drawn with replacement from so many cases, always the same."""
+    return np.random.default_rng(SEED).integers(count, size=(RESAMPLES, count))
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedAILib.errors import InputError
-from MedAILib.training.classification_measures import quick_measure
 from MedAILib.training.evaluate_classifier import ClassifierEvaluation
+from MedAILib.training.kind_measures import measures_of
 from MedAILib.training.paired_test import PairedComparison, paired_differences
 
 
@@ -24,13 +24,18 @@ def compare_classifiers(first: ClassifierEvaluation, second: ClassifierEvaluatio
             f"The models {first.spec.name} and {second.spec.name} decide between different classes "
             f"({', '.join(first.classes.names)}; {', '.join(second.classes.names)}); compare two of the same."
         )
-    likely = np.stack([first.likely, second.likely])
-    decided = np.array([[case.decided for case in one.cases] for one in (first, second)], dtype=np.int64)
+    if (kinds := (first.classes.kind, second.classes.kind))[0] != kinds[1]:
+        raise InputError(
+            f"The models {first.spec.name} and {second.spec.name} decide by different kinds of decision "
+            f"({', '.join(kinds)}); compare two of the same."
+        )
+    likely, quick = np.stack([first.likely, second.likely]), measures_of(kinds[0]).quick
+    decided = np.stack([first.decided, second.decided])
 
     def values(rows: NDArray[np.int64], swapped: NDArray[np.bool_]) -> tuple[Mapping[str, float], Mapping[str, float]]:
         own = swapped[rows].astype(np.int64)
         truth = first.numbers[rows]
-        a, b = (quick_measure(truth, likely[side, rows], decided[side, rows]) for side in (own, 1 - own))
+        a, b = (quick(truth, likely[side, rows], decided[side, rows]) for side in (own, 1 - own))
         return a, b
 
     rows = paired_differences(len(first.cases), values)

@@ -34,6 +34,11 @@ def made_images(
         InputError: the images that networks are judged by would be known to a generator; a generator of no class.
         MedAIError: a generator that can't be run.
     """
+    if task.several:
+        raise InputError(
+            f"The task {task.name} has several labels for an image, and made pictures are of one class each; leave "
+            "synthetic out."
+        )
     if task.folds > 1 or len(task.size) != 2:
         why = "judges in folds, on images that the generators may have learnt from" if task.folds > 1 else "has volumes"
         raise InputError(
