@@ -31,6 +31,10 @@ from MedAILib.training.plan_classifier import Wanted, plan_classifier
 from MedAILib.volume import Geometry
 
 SILENT = Progress()
+NETWORK = {
+    **{"_target_": "DenseNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 3},
+    **{"init_features": 8, "growth_rate": 8, "block_config": [2, 2]},
+}
 NAMES = ("none", "mild", "strong", "full")
 
 
@@ -43,7 +47,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `grades.npz`, a model that was planned and trained on it, and its report."""
     folder = tmp_path_factory.mktemp("grades")
     data = archive(folder / "grades.npz", grade_pictures, train=96, val=40, test=40)
-    words = ["--set", "decision=ordinal", "--set", "threshold=accuracy"]
+    words = ["--set", "decision=ordinal", "--set", "threshold=accuracy", "--set", f"network={json.dumps(NETWORK)}"]
     assert run("train", "grades", "--data", data, "-o", folder / "grades", "--epochs", 14, *words) == 0
     assert run("evaluate", "-m", folder / "grades", "--data", data, "-o", folder / "report") == 0
     return folder

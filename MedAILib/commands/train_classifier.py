@@ -59,7 +59,7 @@ def run_train_classifier(
     if options.resume and not place.is_dir():
         raise InputError(f"There is nothing to resume: {place} does not exist.")
     data = read_data(task, options.data, progress)
-    split_folds(task, data)  # what is too few for them is said before the training starts
+    _warn_of_unjudged(task, data, progress)  # what is too few for folds is said before the training starts
     size = sum(part.nbytes for part in new_network(task.network).parameters())
     require_room(place, size * (task.networks * task.folds + 1))  # a checkpoint for each, and the one that is shipped
     if not options.resume:
@@ -106,6 +106,21 @@ def planned_classifier(options: argparse.Namespace, progress: Progress) -> Class
     shown = [replace(c, value=told[c.key], reason=ASKED) if c.key in told.keys() - {"decision"} else c for c in choices]
     tell_choices(f"The task '{name}' was planned from {options.data}", shown, options.quiet)
     return task
+
+
+def _warn_of_unjudged(task: ClassificationTask, data: ClassData, progress: Progress) -> None:
+    """Tell of labels that none of the images has that networks are judged by.
+
+    Raises:
+        InputError: the data is too little for the task's folds.
+    """
+    judged = np.concatenate([judge for _, judge in split_folds(task, data)])
+    counts = task.decided.marks(data.numbers[judged]).sum(axis=0).tolist()
+    if lacking := [name for name, count in zip(task.names, counts, strict=True) if not count]:
+        progress.warn(
+            f"No image to judge by has {', '.join(lacking)}: thresholds there stay at 0.5, and what can't be measured "
+            "is left out of means."
+        )
 
 
 def _asked(options: argparse.Namespace) -> set[str]:

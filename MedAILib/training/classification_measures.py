@@ -37,6 +37,10 @@ class Measured:
     high: float
 
 
+# Measures of the images in these places (n,), some of them perhaps several times.
+Drawn = Callable[[NDArray[np.int64]], dict[str, float]]
+
+
 @dataclass(frozen=True)
 class Measures:
     """How decisions of one kind are measured; each function takes true classes, probabilities and decided classes.
@@ -45,7 +49,7 @@ class Measures:
         titles: every measure's name for people.
         shown: the measures that each class has for itself, in order.
         whole: every measure, of all classes together, by the libraries.
-        quick: the same numbers fast, for resampling.
+        drawn: from all images, what gives the same numbers fast of any that are drawn from these, see `Drawn`.
         each: for each class "cases" and the measures `shown`; NaN where undefined.
         table: what was decided for what was true, see `ClassifierEvaluation.confusion`.
     """
@@ -53,7 +57,7 @@ class Measures:
     titles: Mapping[str, str]
     shown: tuple[str, ...]
     whole: Callable[..., dict[str, float]]
-    quick: Callable[..., dict[str, float]]
+    drawn: Callable[..., Drawn]
     each: Callable[..., list[dict[str, float]]]
     table: Callable[..., NDArray[np.int64]]
 
@@ -194,8 +198,17 @@ def confusion(numbers: NDArray[np.int64], likely: NDArray[np.float64], decided: 
     return np.asarray(confusion_matrix(numbers, decided, labels=np.arange(likely.shape[1])), dtype=np.int64)
 
 
+def drawn_by(quick: Callable[..., dict[str, float]]) -> Callable[..., Drawn]:
+    """`Measures.drawn` by measuring the images drawn with a function of theirs."""
+
+    def drawn(*told: NDArray[Any]) -> Drawn:
+        return lambda rows: quick(*(part[rows] for part in told))
+
+    return drawn
+
+
 SHOWN = ("accuracy", "sensitivity", "specificity", "precision", "f1", "auc", "ece")
-CLASSES = Measures(MEASURES, SHOWN, measure, quick_measure, per_class, confusion)
+CLASSES = Measures(MEASURES, SHOWN, measure, drawn_by(quick_measure), per_class, confusion)
 
 
 def with_intervals(
@@ -205,7 +218,7 @@ def with_intervals(
     measures: Measures = CLASSES,
 ) -> dict[str, Measured]:
     """Every measure with its percentile bootstrap interval: 1000 resamples of the cases, seeded."""
-    again = [measures.quick(numbers[row], likely[row], decided[row]) for row in resamples(len(numbers))]
+    again = [*map(measures.drawn(numbers, likely, decided), resamples(len(numbers)))]
     return {
         key: Measured(value, *interval(np.array([entry[key] for entry in again])))
         for key, value in measures.whole(numbers, likely, decided).items()

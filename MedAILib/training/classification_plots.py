@@ -27,18 +27,19 @@ def roc_plot(evaluation: ClassifierEvaluation) -> Figure:
     axes.plot((0, 1), (0, 1), color="#c9ced4", linewidth=0.8, linestyle="--")
     names, likely, kind = evaluation.classes.names, evaluation.likely, evaluation.classes.kind
     marks = evaluation.decision.marks(evaluation.numbers)
-    shown = [1] if kind == "binary" else range(len(names))
+    binary = evaluation.positive is not None
+    shown = [1] if binary else range(len(names))
     for place, number in enumerate(shown):
         truth = marks[:, number]
         if not 0 < truth.sum() < len(truth):
             continue
         alarms, found, _ = roc_curve(truth, likely[:, number])
         auc = evaluation.each[number]["auc"]
-        color = ACCENT if kind == "binary" else SEVERAL[place % len(SEVERAL)]
+        color = ACCENT if binary else SEVERAL[place % len(SEVERAL)]
         shape: dict[str, Any] = {"color": color, "linestyle": "-" if place < len(SEVERAL) else "--"}
         axes.plot(alarms, found, linewidth=1.6, label=f"{names[number]}, AUC {auc:.3f}", **shape)
         at = evaluation.each[number]
-        if kind == "binary":
+        if binary:
             axes.plot(1 - at["specificity"], at["sensitivity"], "o", color=INK, markersize=5, label="the threshold")
         elif kind == "multilabel":
             axes.plot(1 - at["specificity"], at["sensitivity"], "o", color=color, markersize=4)
@@ -107,7 +108,7 @@ def calibration_plot(evaluation: ClassifierEvaluation) -> Figure:
     said, true, cases = (np.array([getattr(x, key) for x in bins]) for key in ("said", "true", "cases"))
     axes.plot(said, true, color=ACCENT, linewidth=1)
     axes.scatter(said, true, s=12 + 160 * cases / cases.sum(), color=ACCENT, zorder=3)
-    what = {"binary": evaluation.classes.names[-1], "multilabel": "a label"}.get(kind, "the likeliest class")
+    what = "a label" if kind == "multilabel" else evaluation.positive or "the likeliest class"
     axes.set(xlabel=f"Probability of {what}", ylabel="Share that was true")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.04, 1.04), aspect="equal")
     return figure

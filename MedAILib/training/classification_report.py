@@ -167,7 +167,7 @@ def _each(evaluation: ClassifierEvaluation) -> str:
         for name, found in zip(evaluation.classes.names, evaluation.each, strict=True)
         if not found["cases"]
     ]
-    if absent and evaluation.classes.kind != "binary":
+    if absent and evaluation.positive is None:
         table += (
             f'<p class="warning">No image has {", ".join(absent)}: what can\'t be measured is shown as –, and '
             f"{'these are' if len(absent) > 1 else 'it is'} left out of means.</p>"
@@ -264,16 +264,15 @@ def _whose(evaluation: ClassifierEvaluation) -> str:
 more. An image may have no label.</p>
 <p><b>AP</b>, average precision, is the mean of the precision over all sensitivities; a label guessed at random has the
 share of the images that have it. A label is decided for from its threshold on: {each}.</p>"""
+    text = f"{what} are means over the {'grades' if kind == 'ordinal' else 'classes'}, each against all others."
+    if evaluation.positive is not None:
+        text = f"{what} are of <i>{escape(names[1])}</i>, decided for from a probability of {thresholds[1]:g} on."
     if kind == "ordinal":
         return f"""<p><b>Grades</b> are in the order {escape(", ".join(names))}. <b>Quadratic-weighted kappa</b> is the
 agreement with the true grades beyond chance, where a decision counts against it by the square of its distance; 1 is
 full agreement, 0 that of chance. <b>Mean absolute error</b> is that distance in grades.</p>
-<p>{what} are means over the grades, each against all others.</p>"""
-    if kind == "binary":
-        return (
-            f"<p>{what} are of <i>{escape(names[1])}</i>, decided for from a probability of {thresholds[1]:g} on.</p>"
-        )
-    return f"<p>{what} are means over the classes, each against all others.</p>"
+<p>{text}</p>"""
+    return f"<p>{text}</p>"
 
 
 def _interval(found: Measured) -> str:

@@ -1,6 +1,7 @@
 """Two classifiers on the same images, compared by all their measures."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +30,17 @@ def compare_classifiers(first: ClassifierEvaluation, second: ClassifierEvaluatio
             f"The models {first.spec.name} and {second.spec.name} decide by different kinds of decision "
             f"({', '.join(kinds)}); compare two of the same."
         )
-    likely, quick = np.stack([first.likely, second.likely]), measures_of(kinds[0]).quick
-    decided = np.stack([first.decided, second.decided])
+    both = [np.concatenate(parts) for parts in zip(_told(first), _told(second), strict=True)]
+    measured, count = measures_of(kinds[0]).drawn(*both), len(first.cases)
 
     def values(rows: NDArray[np.int64], swapped: NDArray[np.bool_]) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        # The second model's images come after the first's.
         own = swapped[rows].astype(np.int64)
-        truth = first.numbers[rows]
-        a, b = (quick(truth, likely[side, rows], decided[side, rows]) for side in (own, 1 - own))
-        return a, b
+        return measured(rows + count * own), measured(rows + count * (1 - own))
 
-    rows = paired_differences(len(first.cases), values)
+    rows = paired_differences(count, values)
     return PairedComparison(first.spec.name, second.spec.name, tuple(rows))
+
+
+def _told(evaluation: ClassifierEvaluation) -> tuple[NDArray[Any], ...]:
+    return evaluation.numbers, evaluation.likely, evaluation.decided

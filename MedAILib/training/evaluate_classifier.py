@@ -100,6 +100,12 @@ class ClassifierEvaluation:
         return np.array([case.decided for case in self.cases], dtype=np.int64)
 
     @property
+    def positive(self) -> str | None:
+        """The one of two classes that is to be found; None where there are more, or labels by themselves."""
+        names = self.classes.names
+        return names[1] if len(names) == 2 and self.classes.kind != "multilabel" else None
+
+    @property
     def decision(self) -> Decision:
         """How it is decided between the classes."""
         return decision_of(self.classes.kind, self.classes.names)
@@ -175,14 +181,13 @@ def summary(evaluation: ClassifierEvaluation) -> dict[str, Any]:
     """The results, ready for strict JSON: a value that can't be measured is null."""
     names, decision = evaluation.classes.names, evaluation.decision
     measured = evaluation.measured
-    binary = decision.kind == "binary"
     return {
         **{key: _jsonable(found.value) for key, found in measured.items()},
         "intervals_95": {key: [_jsonable(found.low), _jsonable(found.high)] for key, found in measured.items()},
         "confusion": evaluation.confusion.tolist(),
         "kind": decision.kind,
         "classes": list(names),
-        "positive": names[1] if binary else None,
+        "positive": evaluation.positive,
         "thresholds": dict(zip(names, evaluation.classes.thresholds, strict=True)),
         "cases": len(evaluation.cases),
         "not_sure": sum(bool(case.unsure) for case in evaluation.cases),

@@ -11,6 +11,7 @@ from MedAILib.training.classification_measures import (
     SHOWN,
     Measures,
     confusion,
+    drawn_by,
     measure,
     per_class,
     quick_measure,
@@ -48,4 +49,4 @@ def quick_grades(
     }
 
 
-GRADES = Measures(TITLES, SHOWN, measure_grades, quick_grades, per_class, confusion)
+GRADES = Measures(TITLES, SHOWN, measure_grades, drawn_by(quick_grades), per_class, confusion)

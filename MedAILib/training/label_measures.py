@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_s
 
 from MedAILib.training.classification_measures import (
     BINS,
+    Drawn,
     Measured,
     Measures,
     calibration_distance,
@@ -73,43 +74,103 @@ def each_label(marks: Marks, likely: Likely, decided: Marks) -> list[dict[str, f
     return found
 
 
-def quick_labels(marks: Marks, likely: Likely, decided: Marks) -> dict[str, float]:
-    """`measure_labels` for the thousandfold: the same numbers by sorting and counting."""
-    there = marks.any(axis=0)
-    each = label_arrays(marks[:, there], likely[:, there], decided[:, there])
-    pooled = label_arrays(*_pooled(marks, likely, decided))
-    return {
-        **{key: _mean(each[key].tolist()) for key in SHOWN},
-        "exact": float(np.mean((marks == decided).all(axis=1))),
-        **{f"micro_{key}": float(pooled[key][0]) if there.any() else math.nan for key in POOLED},
-    }
+class LabelRanks:
+    """The same numbers for the thousandfold: sorted once, then counted for any images drawn from these.
 
+    Args:
+        marks, likely, decided: (M, labels), as for `each_label`.
+    """
 
-def label_arrays(marks: Marks, likely: Likely, decided: Marks) -> dict[str, NDArray[np.float64]]:
-    """What is `SHOWN` of each label, as one array (labels,) for each measure."""
-    count, labels = marks.shape
-    cases, chosen, right = marks.sum(axis=0), decided.sum(axis=0), (marks & decided).sum(axis=0)
-    alarms, missed = chosen - right, cases - right
-    areas = np.array([_areas(marks[:, n], likely[:, n]) for n in range(labels)]).reshape(labels, 2)
-    places = np.minimum(np.searchsorted(_EDGES, likely.astype(np.float32)), BINS - 1) + BINS * np.arange(labels)
-    apart = np.bincount(places.ravel(), weights=(likely - marks).ravel(), minlength=BINS * labels)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        none = np.where(cases > 0, 0.0, math.nan)
-        return {
-            "auc": areas[:, 0],
-            "ap": areas[:, 1],
-            "accuracy": 1 - (alarms + missed) / max(count, 1),
-            "sensitivity": right / cases,
-            "specificity": 1 - alarms / (count - cases),
-            "precision": right / chosen + none,
-            "f1": 2 * right / (cases + chosen) + none,
-            "ece": np.abs(apart.reshape(labels, BINS)).sum(axis=1) / max(count, 1),
+    def __init__(self, marks: Marks, likely: Likely, decided: Marks) -> None:
+        labels = marks.shape[1]
+        self.marks, self.decided, self.right = (part.astype(np.float64) for part in (marks, decided, marks & decided))
+        self.exact = (marks == decided).all(axis=1)
+        self.each = [_Sorted(truth, said) for truth, said in zip(marks.T, likely.T, strict=True)]
+        self.pooled = _Sorted(marks.ravel(), likely.ravel())
+        bins = np.minimum(np.searchsorted(_EDGES, likely.astype(np.float32)), BINS - 1)
+        self.places, self.apart = (bins + BINS * np.arange(labels)).ravel(), likely - marks
+
+    def measured(self, rows: NDArray[np.int64]) -> dict[str, float]:
+        """`measure_labels` of the images in these places, some of them perhaps several times."""
+        times = self._times(rows)
+        each = self.arrays(rows)
+        there = times @ self.marks > 0
+        right, cases, chosen = (float((times @ x)[there].sum()) for x in (self.right, self.marks, self.decided))
+        total = float(times.sum() * there.sum())
+        auc, ap = self.pooled.areas((times[:, None] * there).ravel())
+        apart = self._apart(times)[there].sum(axis=0)
+        pooled = {"auc": auc, "ap": ap, "ece": float(np.abs(apart).sum()) / total if total else math.nan}
+        pooled |= {
+            "sensitivity": _share(right, cases),
+            "specificity": _share(total - cases - chosen + right, total - cases),
+            "precision": _share(right, chosen) if cases else math.nan,
+            "f1": _share(2 * right, cases + chosen) if cases else math.nan,
         }
+        return {
+            **{key: _mean(each[key][there].tolist()) for key in SHOWN},
+            "exact": float(times @ self.exact / times.sum()),
+            **{f"micro_{key}": pooled[key] for key in POOLED},
+        }
+
+    def arrays(self, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+        """What is `SHOWN` of each label, as one array (labels,) for each measure."""
+        times = self._times(rows)
+        count = float(times.sum())
+        cases, chosen, right = times @ self.marks, times @ self.decided, times @ self.right
+        alarms, missed = chosen - right, cases - right
+        areas = np.array([label.areas(times) for label in self.each])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            none = np.where(cases > 0, 0.0, math.nan)
+            return {
+                "auc": areas[:, 0],
+                "ap": areas[:, 1],
+                "accuracy": 1 - (alarms + missed) / count,
+                "sensitivity": right / cases,
+                "specificity": 1 - alarms / (count - cases),
+                "precision": right / chosen + none,
+                "f1": 2 * right / (cases + chosen) + none,
+                "ece": np.abs(self._apart(times)).sum(axis=1) / count,
+            }
+
+    def _times(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """How often each image is drawn (M,)."""
+        return np.bincount(rows, minlength=len(self.marks)).astype(np.float64)
+
+    def _apart(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sums of what was said less what is true, (labels, BINS)."""
+        weights = (self.apart * times[:, None]).ravel()
+        sums = np.bincount(self.places, weights, self.marks.shape[1] * BINS)
+        return np.asarray(sums, dtype=np.float64).reshape(-1, BINS)
+
+
+class _Sorted:
+    """One label's images, the likeliest first."""
+
+    def __init__(self, truth: NDArray[np.int64], likely: NDArray[np.float64]) -> None:
+        self.order = np.argsort(-likely, kind="stable")
+        self.truth = truth[self.order]
+        self.ends = np.append(np.flatnonzero(np.diff(likely[self.order])), len(likely) - 1)  # of equal probabilities
+
+    def areas(self, times: NDArray[np.float64]) -> tuple[float, float]:
+        """Area under the ROC curve and average precision, each image so many times; NaN where undefined."""
+        drawn = times[self.order]
+        found, seen = np.cumsum(drawn * self.truth)[self.ends], np.cumsum(drawn)[self.ends]
+        positive, negative = float(found[-1]), float(seen[-1] - found[-1])
+        if not positive:
+            return math.nan, math.nan
+        steps = np.diff(found, prepend=0)
+        precision = float((steps * found / np.maximum(seen, 1)).sum() / positive)
+        if not negative:
+            return math.nan, precision
+        # Before each false alarm lie all that were found until then, and beside it half of those of its probability.
+        above = np.diff(seen - found, prepend=0) * (found - steps / 2)
+        return float(above.sum() / (positive * negative)), precision
 
 
 def labels_with_intervals(marks: Marks, likely: Likely, decided: Marks) -> list[dict[str, Measured]]:
     """`each_label` with percentile bootstrap intervals: 1000 resamples of the images, seeded."""
-    again = [label_arrays(marks[row], likely[row], decided[row]) for row in resamples(len(marks))]
+    ranks = LabelRanks(marks, likely, decided)
+    again = [ranks.arrays(row) for row in resamples(len(marks))]
     drawn = {key: np.stack([entry[key] for entry in again]) for key in SHOWN}
     return [
         {key: Measured(entry[key], *interval(drawn[key][:, number])) for key in SHOWN}
@@ -129,25 +190,7 @@ def _pooled(marks: Marks, likely: Likely, decided: Marks) -> tuple[Marks, Likely
     return marks[:, there].reshape(-1, 1), likely[:, there].reshape(-1, 1), decided[:, there].reshape(-1, 1)
 
 
-def _areas(truth: NDArray[np.int64], likely: NDArray[np.float64]) -> tuple[float, float]:
-    """Area under the ROC curve and average precision of one label; NaN where undefined."""
-    order = np.argsort(-likely, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(likely[order])), len(order) - 1)  # of equal probabilities
-    found = np.cumsum(truth[order])[ends]
-    alarms = ends + 1 - found
-    positive, negative = int(found[-1]), int(alarms[-1])
-    if not positive:
-        return math.nan, math.nan
-    steps = np.diff(found, prepend=0)
-    precision = float((steps * found / (ends + 1)).sum() / positive)
-    if not negative:
-        return math.nan, precision
-    # Above a step's cases lie all before it, and half of those of its own probability.
-    above = np.diff(alarms, prepend=0) * (found - steps / 2)
-    return float(above.sum() / (positive * negative)), precision
-
-
-def _share(part: int, whole: int) -> float:
+def _share(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
 
 
@@ -156,4 +199,8 @@ def _mean(values: list[float]) -> float:
     return float(np.mean(told)) if told else math.nan
 
 
-LABELS = Measures(TITLES, SHOWN, measure_labels, quick_labels, each_label, label_tables)
+def _drawn(marks: Marks, likely: Likely, decided: Marks) -> Drawn:
+    return LabelRanks(marks, likely, decided).measured
+
+
+LABELS = Measures(TITLES, SHOWN, measure_labels, _drawn, each_label, label_tables)

@@ -29,6 +29,7 @@ SMALLEST = 16
 FOLDS = 5
 USUAL_FRAMES = 16
 STEPS, EPOCHS = 400, (20, 100)
+MANY = 5000  # images, from which on batches are larger
 FEATURES = 32  # that say what a frame shows
 
 
@@ -103,7 +104,7 @@ def plan_classifier(
     size, why_size = _size(volumes, axes)
     folds, why_folds = _folds(images, classes)
     network, why_network = _network(axes, channels, len(labels), frames)
-    batch = max(2, min(16, len(images) // 4))
+    batch = max(2, min(16 if len(images) < MANY else 64, len(images) // 4))
     learnt = len(images) * (folds - 1) // folds if folds > 1 else sum(image.split == "train" for image in images)
     epochs = min(max(STEPS // max(learnt // batch, 1), EPOCHS[0]), EPOCHS[1])
     flip = [] if axes == 3 or _sided(labels) else [0]
@@ -136,7 +137,7 @@ def plan_classifier(
         Choice("folds", folds, why_folds),
         Choice("class_weights", task.class_weights, classes.why_weights),
         Choice("threshold", task.threshold, classes.why_threshold),
-        Choice("batch", task.batch, "16, or a quarter of the images where they are few"),
+        Choice("batch", task.batch, f"16, from {MANY} images on 64; a quarter of the images where they are few"),
         Choice("epochs", task.epochs, f"about {STEPS} steps, {EPOCHS[0]} to {EPOCHS[1]} epochs"),
         Choice("augmentation", ", ".join(task.augmentation), "mirrored left-right" if flip else "sides stay sides"),
     ]
