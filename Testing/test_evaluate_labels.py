@@ -73,7 +73,7 @@ def test_columns_that_are_not_all_labels_of_the_model_are_refused(
     lines = [line.rsplit(",", 1)[0] for line in table.read_text(encoding="utf-8").splitlines()]
     table.write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert run("-m", model, "--data", table, "-o", tmp_path / "r") == 2
-    assert "has no column for the label row, only for block, column" in capsys.readouterr().err
+    assert "only for block, column; so it can't be told which images have it" in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
 
 

@@ -18,6 +18,7 @@ from shapes import SHAPES, archive, shape_pictures, tabled
 from MedAILib.cli import main
 from MedAILib.commands.train_classifier import read_data
 from MedAILib.errors import InputError
+from MedAILib.models.mean_classifier import MeanClassifier
 from MedAILib.models.open import open_model
 from MedAILib.progress import Cancellable, Cancelled, Progress
 from MedAILib.request import ClassifyOptions
@@ -27,7 +28,8 @@ from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import ClassData, split_folds, train_classifier
 from MedAILib.training.decision import LossOptions
 from MedAILib.training.decisions import decision_of
-from MedAILib.training.labelled_images import find_labelled_images, marked, read_labelled
+from MedAILib.training.labelled_images import find_labelled_images, read_labelled
+from MedAILib.training.matched_labels import marked
 from MedAILib.training.plan_classifier import Wanted, plan_classifier
 
 SILENT = Progress()
@@ -213,6 +215,14 @@ def test_the_mean_of_networks_goes_on_from_another_model(place: Path, tmp_path: 
     assert told["network_def"]["activation"] == "sigmoid"
 
 
+def test_a_mean_of_networks_is_the_mean_of_their_probabilities() -> None:
+    torch.manual_seed(0)
+    members = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)) for _ in range(2)]
+    image = torch.randn(5, 1, 4, 4)
+    mean = MeanClassifier(members, activation="sigmoid")(image).sigmoid()
+    assert torch.allclose(mean, sum(member(image).sigmoid() for member in members) / 2, atol=1e-5)
+
+
 def spoil(path: Path, change: Callable[[dict[str, np.ndarray]], None]) -> Path:
     archive(path, shape_pictures, train=12, val=6)
     arrays = dict(np.load(path))
@@ -309,7 +319,8 @@ def test_a_label_that_the_task_does_not_know_is_told_with_its_line(
     refused([task, "--data", table], tmp_path, capsys, said)
     columns = tabled(tmp_path / "data", 12, columns=True)
     columns.write_text(columns.read_text(encoding="utf-8").replace("row", "ring"), encoding="utf-8")
-    refused([task, "--data", columns], tmp_path, capsys, "column for the label 'ring', which is none of the labels")
+    said = r"column for the label 'ring' \(line 2 of .*labels\.csv\), which is none of the labels"
+    refused([task, "--data", columns], tmp_path, capsys, said)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ from MedAILib.training.decision import Calibration
 from MedAILib.training.export import Contents, licence_text, write_model
 from MedAILib.training.initial import freeze_stages, load_initial
 from MedAILib.training.labelled_checks import check_images
-from MedAILib.training.labelled_images import find_labelled_images, part_of, truth_of
+from MedAILib.training.labelled_images import find_labelled_images, part_of
+from MedAILib.training.matched_labels import truth_of
 from MedAILib.training.plan_classifier import Wanted, plan_classifier
 from MedAILib.training.precision import type_told
 from MedAILib.training.prepared_images import prepare_images

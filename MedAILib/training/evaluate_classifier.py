@@ -25,7 +25,8 @@ from MedAILib.training.decisions import decision_of
 from MedAILib.training.kind_measures import measures_of
 from MedAILib.training.label_measures import labels_with_intervals
 from MedAILib.training.labelled_checks import check_images
-from MedAILib.training.labelled_images import LabelledImage, read_labelled, truth_of
+from MedAILib.training.labelled_images import LabelledImage, read_labelled
+from MedAILib.training.matched_labels import truth_of
 
 WORST_SHOWN = 5
 

@@ -14,7 +14,8 @@ from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
 from MedAILib.request import GenerateOptions
 from MedAILib.training.classification_task import ClassificationTask
-from MedAILib.training.labelled_images import MADE, LabelledImage, numbered
+from MedAILib.training.labelled_images import MADE, LabelledImage
+from MedAILib.training.matched_labels import numbered
 
 
 def made_images(
