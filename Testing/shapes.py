@@ -49,7 +49,7 @@ def archive(path: Path, made: Any, **parts: int) -> Path:
 def tabled(folder: Path, count: int, columns: bool, seed: int = 0) -> Path:
     """The pictures of shapes as PNG files with `labels.csv`: a column for each label, or names with ";" between."""
     images, labels = shape_pictures(count, seed)
-    lines = [",".join(("path", *SHAPES)) if columns else "path,label"]
+    lines = [",".join(("path", *SHAPES)) if columns else "path,labels"]
     for number, (image, row) in enumerate(zip(images, labels.tolist(), strict=True)):
         path = folder / f"{number:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -61,8 +61,11 @@ def test_the_report_says_which_labels_no_image_has(reported: Path) -> None:
     assert "Comparison with other" in report and "All labels of an image right" in report
     table = (reported / "cases.csv").read_text(encoding="utf-8").splitlines()
     assert table[2].startswith("01.png,block;column,")
-    compared = json.loads((reported / "summary.json").read_text(encoding="utf-8"))["comparison"]["rows"]
+    told = json.loads((reported / "summary.json").read_text(encoding="utf-8"))
+    compared = told["comparison"]["rows"]
     assert {"auc", "micro_ap", "exact"} <= {row["key"] for row in compared}
+    assert [row["first"] for row in compared] == pytest.approx([told[row["key"]] for row in compared], abs=1e-6)
+    assert any(row["first"] != row["second"] for row in compared)
     assert all(0 < row["p"] <= 1 for row in compared)
 
 

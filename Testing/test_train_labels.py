@@ -134,6 +134,12 @@ def test_tables_have_a_column_for_each_label_or_names_between_semicolons(tmp_pat
     assert read_data(replace(task, network=NETWORK), data, SILENT).numbers.shape == (12, 3)
 
 
+def test_a_label_is_the_same_however_it_is_spelt(tmp_path: Path) -> None:
+    table = tabled(tmp_path, 3, columns=False)
+    table.write_text("path,label\n00.png,Mass; node\n01.png,mass;Node;\n02.png,\n", encoding="utf-8")
+    assert [image.labels for image in find_labelled_images(table)] == [("Mass", "node"), ("Mass", "node"), ()]
+
+
 def test_rare_labels_are_weighted_where_there_are_any(tmp_path: Path) -> None:
     images, labels = shape_pictures(40)
     np.savez(tmp_path / "a.npz", train_images=images, train_labels=labels)

@@ -26,6 +26,7 @@ from MedAILib.training.several_labels import (
     labels_of_columns,
     labels_of_rows,
     listed,
+    one_spelling,
     require_one_layout,
     single_labels,
 )
@@ -37,7 +38,7 @@ ENDINGS = IMAGE_ENDINGS
 SHOWN = 3
 _OTHER_NAMES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 _SPLIT_COLUMNS = ("split", "set")
-_LABEL_COLUMNS = ("label", "class")
+_LABEL_COLUMNS = ("label", "labels", "class")
 _PATH_COLUMNS = ("path", "file", "image")
 _PATIENT_COLUMNS = ("patient", "patient_id", "subject")
 
@@ -329,7 +330,7 @@ def _labels_of_table(
             return [(labels[0], None) for labels in told]
         return [(SEPARATOR.join(labels), labels) for labels in told]
     cells = [(row[column] or "").strip() for row in rows]
-    parts = [listed(cell) for cell in cells]
+    parts = one_spelling([listed(cell) for cell in cells])
     require_one_layout(path, parts, others, rows)
     if several is False or (several is None and not any(SEPARATOR in cell for cell in cells)):
         return [(cell, None) for cell in cells]

@@ -21,6 +21,12 @@ def listed(cell: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in cell.split(SEPARATOR) if part.strip()))
 
 
+def one_spelling(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The same labels, each spelt as where it comes first: "Mass" and "mass" are one."""
+    first: dict[str, str] = {}
+    return [tuple(dict.fromkeys(first.setdefault(x.casefold(), x) for x in labels)) for labels in rows]
+
+
 def labels_of_rows(rows: NDArray[Any], split: str, path: Path) -> list[tuple[str, ...]]:
     """The numbers of the columns in which each row (N, L) of an archive has a 1.
 
