@@ -33,17 +33,13 @@ HEADS = {
     "ece": "ECE",
 }
 # The figures that begin the report.
-LEADS = {"multilabel": ("auc", "ap", "micro_f1"), "ordinal": ("kappa", "mae", "accuracy")}
-
-
-_LEAD_NAMES = {
-    "accuracy": "accuracy",
-    "auc": "AUC",
-    "ap": "average precision",
-    "micro_f1": "F1 of all decisions",
-    "kappa": "quadratic-weighted kappa",
-    "mae": "mean absolute error",
+LEADS = {
+    "multilabel": {"auc": "mean AUC", "ap": "mean average precision", "micro_f1": "F1 of all decisions"},
+    "ordinal": {"kappa": "quadratic-weighted kappa", "mae": "mean absolute error", "accuracy": "accuracy"},
 }
+USUAL_LEADS = {"accuracy": "accuracy", "auc": "AUC"}
+
+
 _DECISIONS = {
     "": "Decisions: images of each true class (rows), and their share of it.",
     "multilabel": "Decisions: for each label the images that have it, found or missed, and false alarms.",
@@ -133,8 +129,8 @@ def _table(evaluation: ClassifierEvaluation) -> str:
 
 def _lead(evaluation: ClassifierEvaluation) -> str:
     found = [
-        f"{_LEAD_NAMES[key]} <b>{_number(evaluation.measured[key].value)}</b> ({_interval(evaluation.measured[key])})"
-        for key in LEADS.get(evaluation.classes.kind, ("accuracy", "auc"))
+        f"{name} <b>{_number(evaluation.measured[key].value)}</b> ({_interval(evaluation.measured[key])})"
+        for key, name in LEADS.get(evaluation.classes.kind, USUAL_LEADS).items()
     ]
     text = ", ".join(found)
     return f'<p class="lead">{text[0].upper()}{text[1:]}.</p>'
