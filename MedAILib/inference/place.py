@@ -31,3 +31,10 @@ def floats_on(data: NDArray[Any], device: torch.device) -> Tensor:
 def by_cpu(change: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
     """What a change that the CPU alone can do makes of an image anywhere, back where the image was."""
     return change(image.cpu()).to(image.device)
+
+
+def mean_and_deviation(values: Tensor, inside: Tensor) -> tuple[float, float]:
+    """Of the values inside a mask, without a list of them; 0 where it is empty."""
+    count = max(int(inside.sum()), 1)
+    mean = float(torch.where(inside, values, 0.0).sum()) / count
+    return mean, (float(torch.where(inside, values - mean, 0.0).square_().sum()) / count) ** 0.5

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from MedAILib.errors import InputError
 from MedAILib.inference.frame import Frame, input_frame
-from MedAILib.inference.place import CPU, by_cpu, floats_on
+from MedAILib.inference.place import CPU, by_cpu, floats_on, mean_and_deviation
 from MedAILib.inference.prepare import require_possible
 from MedAILib.inference.spline import clip_in_place
 from MedAILib.models.nnunet_resample import resample_image, resample_labels, resampled_shape, separate_axis
@@ -208,6 +208,4 @@ def _mean_and_deviation(values: Tensor, inside: Tensor | None, flips: tuple[int,
     if inside is None:
         deviation, mean = torch.std_mean(values, correction=0)
         return float(mean), float(deviation)
-    count = max(int(inside.sum()), 1)
-    mean_inside = float(torch.where(inside, values, 0.0).sum()) / count
-    return mean_inside, float(torch.where(inside, values - mean_inside, 0.0).square_().sum() / count) ** 0.5
+    return mean_and_deviation(values, inside)
