@@ -63,12 +63,16 @@ class There(Tensor):
 
 
 class Held(TorchDispatchMode):
-    """Takes every step to its device, and keeps the most bytes that were in use on the second at one time."""
+    """Takes every step to its device.
+
+    Keeps the most bytes that were in use on the second at one time, and the tensors that were brought from there.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.held: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         self.peak = 0
+        self.fetched: list[Tensor] = []
         self._mode_key = torch._C._TorchDispatchModeKey.FAKE
         torch._C._ensureCUDADeviceGuardSet()
 
@@ -78,6 +82,8 @@ class Held(TorchDispatchMode):
         if made is not NotImplemented:
             return made
         made = run(function, args, kwargs or {})
+        if function in MOVES and not isinstance(made, There) and isinstance(args[function is MOVES[1]], There):
+            self.fetched.append(made)
         for one in tree_flatten(made)[0]:
             if isinstance(one, There):
                 storage = one.values.untyped_storage()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,14 @@ import pytest
 import torch
 from monai.data import set_track_meta
 from numpy.typing import NDArray
-from second_device import DEVICE, There, second_device
+from second_device import DEVICE, Held, There, second_device
+from test_memory import Listener
+from torch import Tensor, nn
 
 from MedAILib.config_values import Component
-from MedAILib.inference import spline
+from MedAILib.estimate import demand
+from MedAILib.inference import ladder, spline
+from MedAILib.inference.ladder import CPU, PREPARED_ON_CPU, Memory, prepared_where_it_fits
 from MedAILib.inference.place import preparing_place
 from MedAILib.inference.prepare import (
     AddChannels,
@@ -26,12 +31,17 @@ from MedAILib.inference.prepare import (
     Step,
     prepared,
 )
+from MedAILib.inference.restore import Decision
+from MedAILib.inference.segment import Recipe, Segmented, segment
 from MedAILib.inference.spline import spline_zoom
+from MedAILib.inference.window import Windows
 from MedAILib.models.intensities import percentile
 from MedAILib.models.nnunet_prepare import Prepared, prepare_nnunet, view_of
 from MedAILib.models.steps import INTENSITIES, OWN_INTENSITIES, intensity_step
 from MedAILib.nnunet_plan import NnunetPlan, Normalization, Resampling
 from MedAILib.progress import Progress
+from MedAILib.read_spec import read_spec
+from MedAILib.request import RunOptions
 from MedAILib.volume import Geometry, Volume
 
 TURNED = np.array([[0, 0, -2.0, 3], [1.1, 0, 0, 5], [0, -0.7, 0, 9], [0, 0, 0, 1]])
@@ -207,3 +217,120 @@ def test_matrices_that_are_kept_lie_in_main_memory() -> None:
 
 def test_a_device_without_float64_has_its_images_prepared_on_the_cpu() -> None:
     assert [preparing_place(torch.device(name)).type for name in ("cpu", "cuda", "mps")] == ["cpu", "cuda", "cpu"]
+
+
+@pytest.mark.parametrize("short", ["foretold", "met"])
+def test_a_gpu_that_is_too_small_for_preparing_leaves_that_to_the_cpu(short: str, hippocampus: Path) -> None:
+    tried: list[torch.device] = []
+
+    def attempt(device: torch.device) -> str:
+        tried.append(device)
+        if device == DEVICE:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return "prepared"
+
+    need = demand(read_spec(hippocampus), Geometry((300, 512, 512), np.eye(4)), np.int16, RunOptions())
+    there = need.preparing_on_gpu() - (1 if short == "foretold" else 0)
+    listener = Listener()
+    done = prepared_where_it_fits(DEVICE, attempt, listener, need, lambda _: Memory(1 << 40, there))
+    assert done == ("prepared", (PREPARED_ON_CPU,))
+    assert tried == ([CPU] if short == "foretold" else [DEVICE, CPU])
+    assert len(listener.warnings) == 1 and listener.warnings[0].endswith(": the image is prepared on the CPU.")
+
+
+def test_other_failures_of_preparing_are_handed_on() -> None:
+    def attempt(device: torch.device) -> None:
+        raise RuntimeError("wrong shape")
+
+    with pytest.raises(RuntimeError, match="shape"):
+        prepared_where_it_fits(DEVICE, attempt, Progress(), None, lambda _: Memory(None))
+
+
+class Bright(nn.Module):
+    """As many classes as brightnesses, on the second device from the start; runs out of memory so many times."""
+
+    def __init__(self, classes: int, fails: int = 0) -> None:
+        super().__init__()
+        self.classes, self.fails, self.one = classes, fails, nn.Parameter(torch.ones(()).to(DEVICE), False)
+
+    def forward(self, window: Tensor) -> Tensor:
+        assert isinstance(window, There)
+        if self.fails:
+            self.fails -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return torch.cat([1 - ((window[:, :1] - 40 * n) / 30).square() for n in range(self.classes)], dim=1) * self.one
+
+
+@pytest.fixture
+def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
+    """The second device with memory enough, and networks that stay where they are."""
+    monkeypatch.setattr(ladder, "free_memory", lambda device: Memory(1 << 40, 1 << 40))
+    monkeypatch.setattr(nn.Module, "to", lambda module, device: module)
+    with torch.inference_mode(), second_device() as held:
+        yield held
+
+
+STEPS: tuple[Step, ...] = (Orient("RAS"), Space((1.7, 1.2, 1.5)), Intensity(lambda image: image / 2), CropForeground())
+DECISIONS = {
+    "largest": Decision(),
+    "largest, probable": Decision("softmax"),
+    "layers": Decision("sigmoid", threshold=0.5),
+    "before": Decision(first=True),
+    "nearest": Decision(nearest=True),
+    "regions, in halves": Decision(priority=(1, 2, 3), late=True, half=True),
+    "largest, in halves": Decision(half=True, late=True),
+    "stepped": Decision(stepped=(0,)),
+}
+
+
+def bright_labels(network: nn.Module, decision: Decision, **options: Any) -> Segmented:
+    """The image through a network and back."""
+    steps = STEPS if not (decision.half or decision.stepped) else STEPS[:-1]
+    windows = Windows((16, 16, 16), gaussian=True)
+    recipe = Recipe(steps, windows, decision, (), 2, network.classes, (0, 1))  # type: ignore[arg-type]
+    return segment(volume("uint8"), network, recipe, RunOptions(**options), Progress())
+
+
+class OnCpu(Bright):
+    """The same network on the CPU."""
+
+    def __init__(self, classes: int) -> None:
+        nn.Module.__init__(self)
+        self.classes, self.one = classes, nn.Parameter(torch.ones(()), False)
+
+    def forward(self, window: Tensor) -> Tensor:
+        return torch.cat([1 - ((window[:, :1] - 40 * n) / 30).square() for n in range(self.classes)], dim=1)
+
+
+@pytest.mark.parametrize("decision", DECISIONS.values(), ids=DECISIONS.keys())
+def test_from_the_volume_to_labels_all_stays_there_and_labels_alone_come_back(decision: Decision, there: Held) -> None:
+    found = bright_labels(Bright(3), decision)
+    # Numbers for the host are few; all else that came is labels.
+    assert {one.dtype for one in there.fetched if one.numel() > 16} == {torch.uint8}
+    here = bright_labels(OnCpu(3), decision)
+    assert found.layers.any() and (found.layers == here.layers).mean() > 0.9999
+
+
+def test_probabilities_and_agreement_are_those_of_the_cpu(there: Held) -> None:
+    asked: dict[str, Any] = {"probabilities": True, "uncertainty": True, "mirror": True}
+    found, here = bright_labels(Bright(3), Decision(), **asked), bright_labels(OnCpu(3), Decision(), **asked)
+    np.testing.assert_allclose(found.probabilities, here.probabilities, atol=1e-5)
+    np.testing.assert_allclose(found.uncertainty, here.uncertainty, atol=1e-5)
+    assert found.agreement is not None and found.agreement.dice(0, 1) == 1
+
+
+def test_a_way_that_fails_on_the_gpu_leaves_no_prepared_image_there(there: Held) -> None:
+    found = bright_labels(Bright(3, fails=1), Decision())
+    assert found.gave_way == ("overlapping windows are added up in main memory",)
+    assert np.array_equal(found.layers, bright_labels(OnCpu(3), Decision()).layers)
+
+
+def test_an_image_made_of_an_image_is_changed_where_it_is(there: Held) -> None:
+    whole = Decision("identity")
+    change = intensity_step("ScaleIntensityRange", Component("ScaleIntensityRanged", {"a_min": 0, "a_max": 2}))
+    recipe = Recipe(STEPS[:-1], Windows((16, 16, 16)), whole, (), 2, 3, on_planes=change)
+    found, here = (
+        segment(volume("uint8"), network, recipe, RunOptions(probabilities=True), Progress())
+        for network in (Bright(3), OnCpu(3))
+    )
+    np.testing.assert_allclose(found.probabilities, here.probabilities, atol=1e-4)

@@ -132,6 +132,7 @@ def _on_input(
     them to the world.
     """
     places = found[BOXES].double().cpu().numpy()
+    kinds, scores = found[LABELS].tolist(), found[SCORES].clamp(0, 1).tolist()
     axes = len(shape)
     low = np.clip(places[:, :axes], -0.5, shape)
     high = np.clip(places[:, axes:], -0.5, shape)
@@ -144,8 +145,7 @@ def _on_input(
         for working in range(axes, 3):  # a slice is as thick as its voxels
             axis = frame.axes[working]
             faces[axis] = (-0.5, shape_kji[2 - axis] - 0.5)
-        name = recipe.classes[int(found[LABELS][number])]
-        score = float(found[SCORES][number].clamp(0, 1))
+        name, score = recipe.classes[int(kinds[number])], float(scores[number])
         boxes.append(Box(name, score, _triple(faces[:, 0]), _triple(faces[:, 1])))
     return boxes
 

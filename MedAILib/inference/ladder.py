@@ -202,8 +202,9 @@ def prepared_where_it_fits(
     if place.type == "cpu":
         return attempt(place), ()
     there = (have or free_memory)(place).gpu
-    if need is not None and there is not None and need.prepared > there:
-        short = _short("the GPU's memory", need.prepared, there)
+    wanted = None if need is None else need.preparing_on_gpu()
+    if wanted is not None and there is not None and wanted > there:
+        short = _short("the GPU's memory", wanted, there)
     else:
         try:
             return attempt(place), ()

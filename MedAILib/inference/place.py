@@ -36,5 +36,6 @@ def by_cpu(change: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
 def mean_and_deviation(values: Tensor, inside: Tensor) -> tuple[float, float]:
     """Of the values inside a mask, without a list of them; 0 where it is empty."""
     count = max(int(inside.sum()), 1)
-    mean = float(torch.where(inside, values, 0.0).sum()) / count
-    return mean, (float(torch.where(inside, values - mean, 0.0).square_().sum()) / count) ** 0.5
+    part = torch.where(inside, values, 0.0)
+    mean = float(part.sum()) / count
+    return mean, (float(part.sub_(mean).mul_(inside).square_().sum()) / count) ** 0.5

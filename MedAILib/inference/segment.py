@@ -273,8 +273,7 @@ class _Way:
             agreement=self.agreement,
         )
         if (on_planes := recipe.on_planes) is not None:
-            changed = (on_planes(plane.cpu()) for plane in planes.values)
-            planes = replace(planes, values=changed, device=torch.device("cpu"))
+            planes = replace(planes, values=(on_planes(plane) for plane in planes.values))
         voxel_ml = abs(float(np.linalg.det(frame.affine(part.geometry.ijk_to_ras)[:3, :3]))) / 1000
 
         def tidy(labels: NDArray[np.unsignedinteger]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 # Bytes of a block that is worked on at a time: small enough for the cache of a processor; on a GPU large enough to keep
 # it busy.
-BLOCK_BYTES, BLOCK_BYTES_GPU = 8 * 2**20, 256 * 2**20
+BLOCK_BYTES, BLOCK_BYTES_GPU = 8 * 2**20, 64 * 2**20
 DOUBLE = 8
 BLOCK_ROWS = 24
 # A spline's weights fall to a quarter from voxel to voxel; from here on they are lost in the rounding to float32.

@@ -73,9 +73,10 @@ def _by_planes(values: Tensor, shape: Shape, axis: int | None, zoom: Zoom) -> Te
         return zoom(values, shape)
     planes = values.movedim(axis, 0)
     size = tuple(n for other, n in enumerate(shape) if other != axis)
-    wanted = [zoom(plane, size) if tuple(plane.shape) != size else plane for plane in planes]
-    nearest = np.floor(len(wanted) / shape[axis] * (np.arange(shape[axis]) + 0.5) - 0.5 + 0.5).astype(int)
-    return torch.stack([wanted[z] for z in nearest.clip(0, len(wanted) - 1)]).movedim(0, axis)
+    nearest = np.floor(len(planes) / shape[axis] * (np.arange(shape[axis]) + 0.5) - 0.5 + 0.5).astype(int)
+    taken = nearest.clip(0, len(planes) - 1).tolist()
+    resampled = {z: zoom(planes[z], size) if tuple(planes[z].shape) != size else planes[z] for z in sorted(set(taken))}
+    return torch.stack([resampled[z] for z in taken]).movedim(0, axis)
 
 
 def _zoom_labels(labels: NDArray[np.int16], shape: Shape, order: int) -> NDArray[np.int16]:
