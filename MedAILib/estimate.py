@@ -28,7 +28,7 @@ USUAL_VALUES = 250.0
 # Planes that are decided on a GPU are there in float64, and several at a time, while the network is idle.
 WIDE_PLANES = 4
 # What preparing holds on a GPU at its peak, for what it holds in float32 alone: splines are in float64 in between;
-# measured, 0.5 to 1.7. And blocks that are worked on at a time, however small the image.
+# measured, 0.5 to 1.7. And blocks that are worked on at a time, of a large image.
 WIDE_PREPARING, BLOCKS_BYTES = 1.7, 2**28
 # Seconds for each of these numbers on one core, measured for the built-in model's U-Net.
 CORE_S = 3.5e-8
@@ -79,7 +79,7 @@ class Demand:
 
     def preparing_on_gpu(self) -> int:
         """The GPU's memory that preparing the image there takes, beside the weights; it may be done on the CPU."""
-        return round(WIDE_PREPARING * self.prepared) + BLOCKS_BYTES
+        return round(WIDE_PREPARING * self.prepared) + min(BLOCKS_BYTES, 4 * self.prepared)
 
     def at_best_on_gpu(self) -> int:
         """The GPU's memory for a run of which nothing has to give way."""

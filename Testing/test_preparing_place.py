@@ -17,7 +17,7 @@ from test_memory import Listener
 from torch import Tensor, nn
 
 from MedAILib.config_values import Component
-from MedAILib.estimate import demand
+from MedAILib.estimate import FLOAT, WIDE_PREPARING, demand
 from MedAILib.inference import ladder, spline
 from MedAILib.inference.ladder import CPU, PREPARED_ON_CPU, Memory, prepared_where_it_fits
 from MedAILib.inference.place import preparing_place
@@ -365,3 +365,22 @@ def test_on_the_cpu_means_are_summed_as_nnunet_sums_them(masked: bool) -> None:
     values, inside = (view.of(one)[0][found.box] for one in (image.data, (image.data != 0).any(axis=0)[None]))
     part = values[ndimage.binary_fill_holes(inside)] if masked else values
     assert np.array_equal(found.image[0].numpy()[inside], ((values - part.mean()) / part.std())[inside])
+
+
+@pytest.mark.parametrize("spacing_mm", [(2.0, 2.2, 1.4), (1.0, 0.8, 0.5)], ids=["coarser", "finer"])
+@pytest.mark.parametrize("way", ["z inside", "ct", "bundle"])
+def test_preparing_holds_no_more_than_is_foretold(
+    way: str, spacing_mm: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spline, "BLOCK_BYTES_GPU", 1 << 12)  # blocks are small beside a real image
+    image = volume(shape=(20, 30, 24))
+    with torch.no_grad(), second_device() as held:
+        if way == "bundle":
+            window = intensity_step("ScaleIntensityRange", Component("ScaleIntensityRanged", {"a_min": 0, "a_max": 9}))
+            found, _ = prepared(image, [Orient("RAS"), Space(spacing_mm), Intensity(window)], Progress(), DEVICE)
+        else:
+            told = plan(NORMALIZATIONS[way], RESAMPLINGS["order 3"], spacing_mm=spacing_mm)
+            found = prepare_nnunet(image, told, view_of(told, image.geometry), None, Progress(), DEVICE).image
+    voxels, working = image.data[0].size, found[0].numel()
+    foretold = 2 * FLOAT * (voxels + 2 * max(voxels, working))
+    assert held.peak <= WIDE_PREPARING * foretold
