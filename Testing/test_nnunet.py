@@ -16,6 +16,7 @@ import torch
 
 from MedAILib.errors import MedAIError
 from MedAILib.models.nnunet import NnunetModel
+from MedAILib.models.nnunet_windows import NnunetWindows
 from MedAILib.models.open import open_model
 from MedAILib.nnunet_plan import read_nnunet_plan
 from MedAILib.progress import Cancellable, Cancelled, Progress
@@ -41,6 +42,7 @@ from nnunets import (
     result_folder,
     save_checkpoint,
 )
+from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 
 CPU = torch.device("cpu")
 PATCH = [16, 16, 16]
@@ -146,6 +148,13 @@ def copied(trained: tuple[Path, np.ndarray], tmp_path: Path) -> Path:
 
 
 PLAIN = Case(configuration(PATCH, [1.2, 1.2, 1.2]))
+
+
+@pytest.mark.parametrize("roi", [(128, 96, 112), (40, 56, 40), (1, 320, 256), (1, 7, 9), (16, 33, 5)])
+def test_windows_are_weighed_as_nnunet_weighs_them(roi: tuple[int, ...]) -> None:
+    sizes = roi[1:] if roi[0] == 1 else roi
+    theirs = compute_gaussian(sizes, sigma_scale=1 / 8, value_scaling_factor=10, device=CPU)
+    assert torch.equal(NnunetWindows(roi, (0.5,) * 3, gaussian=True).weights(roi).view(sizes), theirs.float())
 
 
 def test_a_folder_says_what_it_is_without_its_weights(copied: Path) -> None:

@@ -222,13 +222,13 @@ class _Around:
     def largest(self, share: float, half: bool) -> Tensor:
         """(N,) the class of the largest value, `share` of the way from the first plane to the second."""
         magnitude = self.magnitude
-        values = self._means(share)
-        best = values.amax(dim=1)
+        values = self._means(share).T.contiguous()  # each step then goes through long rows
+        best = values.amax(dim=0)
         room = best.abs().mul_(LEAD_HALF if half else 0.0).add_(ERROR_SINGLE * magnitude + 2.0**-23)
-        near = (values >= (best - room)[:, None]).float()
+        near = (values >= best.sub_(room)).float()
         # How many classes are near the largest, and, of one alone, which.
-        told = near @ torch.stack([torch.ones(near.shape[1]), torch.arange(near.shape[1]).float()], dim=1)
-        found, several = told[:, 1].long(), told[:, 0] > 1
+        told = torch.stack([torch.ones(len(near)), torch.arange(len(near)).float()]) @ near
+        found, several = told[1].long(), told[0] > 1
         if half and magnitude > END_OF_HALF:
             several[:] = True
         close = torch.nonzero(several)[:, 0]

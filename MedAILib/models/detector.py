@@ -7,22 +7,15 @@ from monai.apps.detection.networks.retinanet_detector import RetinaNetDetector
 from monai.apps.detection.utils.anchor_utils import AnchorGenerator, AnchorGeneratorWithAnchorShape
 
 from MedAILib.bundle_plan import BundlePlan
-from MedAILib.bundle_spec import bundle_spec, step_name
+from MedAILib.bundle_spec import step_name
 from MedAILib.config_values import Component, known
 from MedAILib.detection_plan import DetectionPlan
-from MedAILib.detections import Box, Detections
+from MedAILib.detections import Box
 from MedAILib.errors import MedAIError, ModelError, SpecError
-from MedAILib.estimate import demand_of
 from MedAILib.inference.detect import BOXES, LABELS, DetectRecipe, find_boxes
-from MedAILib.inference.ladder import or_on_cpu
-from MedAILib.inference.memory import memory_told
-from MedAILib.models.bundle import weighted_network
+from MedAILib.models.box_model import BoxModel, described
 from MedAILib.models.networks import network_axes
-from MedAILib.models.provenance import provenance
 from MedAILib.models.steps import preprocessing_steps
-from MedAILib.models.trust import tree_sha256
-from MedAILib.models.weights import held_bytes
-from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
 from MedAILib.request import DetectOptions
 from MedAILib.spec import ModelSpec
@@ -43,16 +36,8 @@ KNOWN_ENDS = (
 )
 
 
-class DetectorModel:
-    """A detection model from a MONAI bundle, its network on a device and ready.
-
-    Args:
-        folder: the bundle.
-        device: where its network runs.
-
-    Raises:
-        SpecError: its description can't be read, or asks for what is not done here.
-        ModelError: its network can't be built, or the weights are missing, damaged or don't fit.
+class DetectorModel(BoxModel):
+    """A detection model from a MONAI bundle, its network on a device and ready; see `BoxModel`.
 
     Example::
 
@@ -61,63 +46,20 @@ class DetectorModel:
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        self._sha256 = tree_sha256(folder)
-        plan = read_any_plan(folder)
-        self.spec = bundle_spec(plan)
+        plan, spec = described(folder)
         if plan.detection is None:
-            sentence = f"The model {self.spec.name} is for {self.spec.task}, not for detection."
-            raise SpecError(self.spec.obstacle or sentence)
+            raise SpecError(spec.obstacle or f"The model {spec.name} is for {spec.task}, not for detection.")
         self._plan = plan.detection
         self._anchors = build_anchors(plan.detection.anchors)
-        self._recipe = detect_recipe(plan, self.spec, plan.detection)
-        self._network = weighted_network(plan).eval().requires_grad_(False).to(device)
-        self._device = device
+        self._recipe = detect_recipe(plan, spec, plan.detection)
+        super().__init__(folder, plan, spec, device)
 
-    @property
-    def weights_bytes(self) -> int:
-        """What its network's weights hold on their device."""
-        return held_bytes(self._network)
+    def least_score(self, options: DetectOptions) -> float:
+        return self._plan.score_threshold if options.score_threshold is None else options.score_threshold
 
-    def run(self, volume: Volume, options: DetectOptions, progress: Progress) -> Detections:
-        """Look for findings in a volume (C, K, J, I).
-
-        Raises:
-            InputError: the volume or an option does not suit the model.
-            ModelError: the network fails on it.
-            Cancelled: by `progress`.
-        """
-        if not isinstance(options, DetectOptions):
-            raise SpecError(f"The model {self.spec.name} looks for findings; it neither segments nor classifies.")
-        with memory_told(f"{self.spec.name} ran on {volume.name}"):
-            boxes, gave_way = or_on_cpu(
-                self._device,
-                lambda device: self._run_on(device, volume, options, progress),
-                progress,
-                demand_of(self.spec, volume, options),
-            )
-        if not boxes:
-            progress.warn(f"The model found nothing in {volume.name}.")
-        said = {"sha256": self._sha256, "memory": "; ".join(gave_way) or "enough"}
-        least = self._plan.score_threshold if options.score_threshold is None else options.score_threshold
-        return Detections(
-            boxes,
-            self.spec.findings,
-            volume.geometry,
-            least,
-            provenance(self.spec, volume, options, self._device, said),
-            self.spec.finding_codes,
-        )
-
-    def _run_on(
-        self, device: torch.device, volume: Volume, options: DetectOptions, progress: Progress
-    ) -> tuple[Box, ...]:
-        self._network.to(device)
-        try:
-            with torch.inference_mode():
-                detector = build_detector(self._network, self._anchors, self._plan, options)
-                return find_boxes(volume, detector, self._recipe, options, progress)
-        finally:
-            self._network.to(self._device)
+    def find(self, volume: Volume, options: DetectOptions, progress: Progress) -> tuple[Box, ...]:
+        detector = build_detector(self.network, self._anchors, self._plan, options)
+        return find_boxes(volume, detector, self._recipe, options, progress)
 
 
 def detect_recipe(plan: BundlePlan, spec: ModelSpec, detection: DetectionPlan) -> DetectRecipe:

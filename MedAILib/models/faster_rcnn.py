@@ -10,18 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from MedAILib.bundle_plan import BundlePlan
-from MedAILib.bundle_spec import bundle_spec
-from MedAILib.detections import Detections
+from MedAILib.detections import Box
 from MedAILib.errors import SpecError
 from MedAILib.inference.detect import BOXES, LABELS, SCORES, DetectRecipe, find_boxes
-from MedAILib.inference.memory import memory_told
-from MedAILib.models.bundle import weighted_network
+from MedAILib.models.box_model import BoxModel, described
 from MedAILib.models.detector import require_known_ends
-from MedAILib.models.provenance import provenance
 from MedAILib.models.steps import preprocessing_steps
-from MedAILib.models.trust import tree_sha256
-from MedAILib.models.weights import held_bytes
-from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
 from MedAILib.request import DetectOptions
 from MedAILib.spec import ModelSpec
@@ -60,53 +54,27 @@ class _Rows(nn.Module):
         return {BOXES: [found["boxes"] - 0.5], LABELS: [found["labels"] - 1], SCORES: [found["scores"]]}
 
 
-class FasterRcnnModel:
-    """A detection model whose network is torchvision's Faster R-CNN, on a device and ready.
+class FasterRcnnModel(BoxModel):
+    """A detection model whose network is torchvision's Faster R-CNN, on a device and ready; see `BoxModel`.
 
-    Args:
-        folder: the bundle, or the folder of weights with a `medai.json`.
-        device: where its network runs.
-
-    Raises:
-        SpecError: its description can't be read, or asks for what is not done here.
-        ModelError: torchvision is not there; the weights are missing, damaged or don't fit.
+    Its folder may be a bundle, or weights beside a `medai.json`.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        self._sha256 = tree_sha256(folder)
-        plan = read_any_plan(folder)
-        self.spec = bundle_spec(plan)
-        self._recipe = faster_rcnn_recipe(plan, self.spec)
-        self._network = weighted_network(plan).eval().requires_grad_(False).to(device)
-        heads: Any = self._network.roi_heads
+        plan, spec = described(folder)
+        self._recipe = faster_rcnn_recipe(plan, spec)
+        super().__init__(folder, plan, spec, device)
+        heads: Any = self.network.roi_heads
         self._usual = (float(heads.score_thresh), float(heads.nms_thresh))
-        self._device = device
 
-    @property
-    def weights_bytes(self) -> int:
-        """What its network's weights hold on their device."""
-        return held_bytes(self._network)
+    def least_score(self, options: DetectOptions) -> float:
+        return self._usual[0] if options.score_threshold is None else options.score_threshold
 
-    def run(self, volume: Volume, options: DetectOptions, progress: Progress) -> Detections:
-        """Look for findings in a picture (C, 1, J, I), or in each slice of a volume.
-
-        Raises:
-            InputError: the volume or an option does not suit the model.
-            ModelError: the network fails on it.
-            Cancelled: by `progress`, between two slices.
-        """
-        if not isinstance(options, DetectOptions):
-            raise SpecError(f"The model {self.spec.name} looks for findings; it neither segments nor classifies.")
-        asked = (options.score_threshold, options.overlap_limit)
-        least, limit = (usual if value is None else value for value, usual in zip(asked, self._usual, strict=True))
-        heads: Any = self._network.roi_heads
-        heads.score_thresh, heads.nms_thresh = least, limit
-        with memory_told(f"{self.spec.name} ran on {volume.name}"), torch.inference_mode():
-            boxes = find_boxes(volume, TorchvisionDetector(self._network), self._recipe, options, progress)
-        if not boxes:
-            progress.warn(f"The model found nothing in {volume.name}.")
-        said = provenance(self.spec, volume, options, self._device, {"sha256": self._sha256})
-        return Detections(boxes, self.spec.findings, volume.geometry, least, said, self.spec.finding_codes)
+    def find(self, volume: Volume, options: DetectOptions, progress: Progress) -> tuple[Box, ...]:
+        heads: Any = self.network.roi_heads
+        heads.score_thresh = self.least_score(options)
+        heads.nms_thresh = self._usual[1] if options.overlap_limit is None else options.overlap_limit
+        return find_boxes(volume, TorchvisionDetector(self.network), self._recipe, options, progress)
 
 
 def faster_rcnn_recipe(plan: BundlePlan, spec: ModelSpec) -> DetectRecipe:

@@ -1,11 +1,13 @@
 """How nnU-Net lays its windows: evenly from end to end, weighed by a truncated Gaussian."""
 
 from dataclasses import dataclass
+from functools import reduce
 from math import ceil
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from MedAILib.inference.window import Windows
@@ -26,13 +28,23 @@ class NnunetWindows(Windows):
         """The Gaussian of a window, rounded to half precision as nnU-Net's, in float32."""
         flat = roi[0] == 1
         sizes = roi[1:] if flat else roi
-        impulse = np.zeros(sizes)
-        impulse[tuple(size // 2 for size in sizes)] = 1
-        bell = gaussian_filter(impulse, [size * SIGMA for size in sizes], 0, mode="constant", cval=0)
+        # What is left of one voxel by a Gaussian along each axis in turn is their product, to the bit.
+        bell = reduce(np.multiply.outer, [_smoothed(size) for size in sizes])
         bell /= bell.max() / PEAK
-        weights = torch.from_numpy(bell).half().float()
-        weights[weights == 0] = weights[weights > 0].min()
+        weights = torch.from_numpy(bell).half()
+        nothing = weights == 0
+        if bool(nothing.any()):
+            weights[nothing] = weights[~nothing].min()
+        weights = weights.float()
         return weights[None] if flat else weights
+
+
+def _smoothed(size: int) -> NDArray[np.float64]:
+    """A line's middle voxel, smoothed by SciPy's Gaussian."""
+    impulse = np.zeros(size)
+    impulse[size // 2] = 1
+    line: NDArray[np.float64] = gaussian_filter1d(impulse, size * SIGMA, mode="constant", cval=0)
+    return line
 
 
 def _spread(size: int, window: int, step: float) -> list[int]:

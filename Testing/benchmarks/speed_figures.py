@@ -83,8 +83,17 @@ def _ratio(
         return Figure(what, wanted, "not measured", None)
     times = median(map(of, slow)) / max(median(map(of, fast)), 1e-9)
     agreement = min(run["agreement"] for run in fast)
-    said = f"{times:.2f} x" + (f", {agreement:.3%} equal labels, by {_engine(fast[-1])}" if equal else "")
+    said = f"{times:.2f} x"
+    if equal:
+        said += f", {agreement:.3%} equal labels, by {_engine(fast[-1])}; {_near(slow, fast)}"
     return Figure(what, wanted, said, times >= least and (equal is None or agreement >= equal))
+
+
+def _near(slow: list[Run], fast: list[Run]) -> str:
+    """The ratio by the clock, and the one that no work around the same network could exceed."""
+    walls = median(run["wall"] for run in slow) / median(run["wall"] for run in fast)
+    most = median(map(cost, slow)) / max(median(cost(run) - besides(run) for run in fast), 1e-9)
+    return f"{walls:.2f} x by the clock, {most:.2f} x if all but the network took nothing"
 
 
 def _engine(run: Run) -> str:
