@@ -2,7 +2,7 @@
 
 Values lie in the CPU's memory, but PyTorch takes them for another device's: they have no NumPy array, a tensor made
 without a device is not among them, and one step can't take from both devices, but for single numbers and for numbers
-of places as PyTorch lets them be elsewhere.
+of places as PyTorch lets them be elsewhere. Networks can't be moved there; they are made there.
 """
 
 from collections.abc import Iterator
@@ -16,13 +16,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-# A kind of device that PyTorch knows and has nothing for.
+# In a GPU's name, so that what looks at the kind of a device goes a GPU's way; there need be none.
 DEVICE = torch.device("cuda", 0)
 # Steps that move values from one device to another.
 MOVES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 # Steps whose numbers of places may be elsewhere.
 INDEXING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default, torch.ops.aten._index_put_impl_.default)
-
 # What asks for the device's own code before it comes here, or hands numbers to Python.
 WHOLE = (torch.nonzero, Tensor.nonzero, Tensor.contiguous)
 FETCHED = (Tensor.__float__, Tensor.__int__, Tensor.__index__, Tensor.item, Tensor.tolist)

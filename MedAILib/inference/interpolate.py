@@ -18,12 +18,12 @@ class Taps:
     share: Tensor
     size: int
 
-    @property
+    @cached_property
     def identity(self) -> bool:
         """Whether every sample is simply the voxel of the same number."""
         return len(self.low) == self.size and torch.equal(self.low + self.share, torch.arange(self.size).double())
 
-    @property
+    @cached_property
     def between(self) -> bool:
         """Whether any sample lies between two voxels."""
         return bool(self.share.any())

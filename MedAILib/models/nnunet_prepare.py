@@ -168,11 +168,12 @@ def _stepped(plan: NnunetPlan, spacing: tuple[float, ...], wanted: tuple[float, 
 
 def _box(mask: Tensor) -> Box:
     """The smallest box that holds a mask (X, Y, Z); all of it where it is empty."""
+    marks = mask.view(torch.uint8)  # bytes have the faster maximum
+    seen = marks.amax(dim=0)
     sides = []
-    for axis in range(3):
-        others = [other for other in range(3) if other != axis]
-        found = torch.nonzero(mask.view(torch.uint8).amax(dim=others))  # bytes have the faster maximum
-        sides.append(slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, mask.shape[axis]))
+    for line in (marks.amax(dim=(1, 2)), seen.amax(dim=1), seen.amax(dim=0)):
+        found = torch.nonzero(line)
+        sides.append(slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, len(line)))
     x, y, z = sides
     return x, y, z
 
