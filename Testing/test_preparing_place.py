@@ -34,7 +34,7 @@ from MedAILib.inference.prepare import (
     prepared,
 )
 from MedAILib.inference.restore import Decision
-from MedAILib.inference.segment import Recipe, Segmented, segment
+from MedAILib.inference.segment import Recipe, Segmented, prepare_ahead, segment
 from MedAILib.inference.spline import spline_zoom
 from MedAILib.inference.window import Windows
 from MedAILib.models.intensities import percentile
@@ -384,3 +384,27 @@ def test_preparing_holds_no_more_than_is_foretold(
     voxels, working = image.data[0].size, found[0].numel()
     foretold = 2 * FLOAT * (voxels + 2 * max(voxels, working))
     assert held.peak <= WIDE_PREPARING * foretold
+
+
+def test_what_runs_out_while_preparing_is_told_and_the_network_still_runs_on_the_gpu(there: Held) -> None:
+    def hungry(image: Tensor) -> Tensor:
+        if isinstance(image, There):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return image
+
+    recipe = Recipe((*STEPS, Intensity(hungry)), Windows((16, 16, 16)), Decision(), (), 2, 3)
+    listener = Listener()
+    found, here = (
+        segment(volume("uint8"), Bright(3, device=place), recipe, RunOptions(), listener) for place in (DEVICE, CPU)
+    )
+    assert (found.device, found.gave_way) == (DEVICE, (PREPARED_ON_CPU,)) and here.gave_way == ()
+    assert len(listener.warnings) == 1 and np.array_equal(found.layers, here.layers)
+
+
+def test_an_image_that_waits_for_its_turn_takes_no_memory_of_the_gpu(there: Held) -> None:
+    recipe = Recipe(STEPS, Windows((16, 16, 16)), Decision(), (), 2, 3)
+    image = volume("uint8")
+    ahead = prepare_ahead(image, recipe, RunOptions(), Progress())
+    assert ahead is not None and ahead[0].device == CPU and not there.held
+    found, plain = (segment(image, Bright(3), recipe, RunOptions(), Progress(), ahead=one) for one in (ahead, None))
+    assert (found.layers == plain.layers).mean() > 0.9999
