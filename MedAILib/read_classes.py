@@ -16,7 +16,7 @@ def read_classes(plan: BundlePlan, outputs: dict[str, Any]) -> Classes:
 
     "medai" may hold "classification": kind, classes, thresholds (by class name), temperature, unsure_below,
     out_of_distribution (method, threshold, validated_on), covariates (name, mean, sd), sequence, frames, codes (by
-    class name: scheme, value, meaning), labels (by class name: what data call it).
+    class name: scheme, value, meaning), labels (by class name: what data call it), offsets (by class name).
 
     Raises:
         SpecError: a list of classes of the wrong length; entries that make no sense.
@@ -27,8 +27,9 @@ def read_classes(plan: BundlePlan, outputs: dict[str, Any]) -> Classes:
     names = _names(plan, outputs, own, kind)
     thresholds = own.get("thresholds") or {}
     codes = own.get("codes") or {}
+    offsets = own.get("offsets") or {}
     labels = own.get("labels") or {}
-    for what, told in (("threshold", thresholds), ("code", codes), ("label", labels)):
+    for what, told in (("threshold", thresholds), ("code", codes), ("label", labels), ("offset", offsets)):
         unknown = sorted(set(told) - set(names))
         if unknown:
             raise SpecError(
@@ -49,6 +50,7 @@ def read_classes(plan: BundlePlan, outputs: dict[str, Any]) -> Classes:
             int(own.get("frames", 0)),
             tuple(Code(*codes[name]) if name in codes else None for name in names) if codes else (),
             tuple(tuple(str(x) for x in labels.get(name, [name])) for name in names) if labels else (),
+            tuple(float(offsets.get(name, 0.0)) for name in names) if offsets else (),
         )
     except SpecError as error:
         raise SpecError(f"The model {plan.folder.name} contradicts itself: {error}") from error

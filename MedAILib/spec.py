@@ -53,6 +53,8 @@ class Classes:
         frames: of a sequence, how many it was taught with: so many are taken from one, evenly spaced; 0: all.
         codes: a terminology's code of each class, None for those that have none; empty where no class has one.
         labels: what labelled data may call each class; empty where it has the classes' own names or numbers.
+        offsets: added to the scores after the division by the temperature, one for each label of a "multilabel" model;
+            empty where there are none.
 
     Raises:
         SpecError: numbers or texts that make no sense, or not one threshold for each class.
@@ -70,6 +72,7 @@ class Classes:
     frames: int = 0
     codes: tuple[Code | None, ...] = ()
     labels: tuple[tuple[str, ...], ...] = ()
+    offsets: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in CLASSIFICATION_KINDS or (self.kind == "binary" and len(self.names) != 2):
@@ -86,6 +89,10 @@ class Classes:
             raise SpecError(f"A model that takes {self.frames} frames is none of sequences, which have 2 at least.")
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise SpecError(f"A temperature is a number above 0, not {self.temperature}.")
+        if self.offsets and (self.kind != "multilabel" or len(self.offsets) != len(self.names)):
+            raise SpecError("Offsets of scores are for several labels ('multilabel'), one for each.")
+        if not all(math.isfinite(value) for value in self.offsets):
+            raise SpecError(f"{list(self.offsets)} are no offsets of scores, which are finite.")
         strange = self.out_of_distribution
         if strange and (strange.method not in OUT_OF_DISTRIBUTION_METHODS or not math.isfinite(strange.threshold)):
             raise SpecError(f"The out-of-distribution score '{strange.method}' is none that MedAI works out.")

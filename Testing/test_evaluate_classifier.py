@@ -142,13 +142,6 @@ def test_labels_that_the_model_does_not_know_are_refused(model: Path, tmp_path: 
         evaluate_classifier(open_model(model, "cpu"), find_labelled_images(tmp_path / "squares.npz"), SILENT)
 
 
-def test_several_labels_for_an_image_are_refused(tmp_path: Path) -> None:
-    post = [{"_target_": "Activationsd", "sigmoid": True}]
-    model = classifier_bundle(tmp_path / "many", BINARY, ["above", "below"], own={"kind": "multilabel"}, post=post)
-    with pytest.raises(SpecError, match="one class for one image"):
-        evaluate_classifier(open_model(model, "cpu"), find_labelled_images(class_folders(tmp_path / "d", 4)), SILENT)
-
-
 def test_a_label_for_a_class_that_is_none_is_a_contradiction(tmp_path: Path) -> None:
     folder = tmp_path / "wrong"
     write_configs(folder, *classifier_configs(BINARY, ["above", "below"], {"labels": {"aside": ["2"]}}))

@@ -14,7 +14,7 @@ from MedAILib.cli import main
 from MedAILib.errors import InputError
 from MedAILib.progress import Progress
 from MedAILib.training.classification_task import ClassificationTask
-from MedAILib.training.plan_classifier import has_classes, plan_classifier
+from MedAILib.training.plan_classifier import Wanted, has_classes, plan_classifier
 from MedAILib.training.task import read_task
 
 SILENT = Progress()
@@ -27,7 +27,7 @@ def train(*words: Any) -> int:
 def test_clips_of_four_axes_are_planned_as_sequences(tmp_path: Path) -> None:
     for n, (clip, label) in enumerate(hearts(12, 1)):
         write_clip(clip, tmp_path / label / f"{n}.nii.gz")
-    task, choices = plan_classifier("beating", tmp_path, None, SILENT)
+    task, choices = plan_classifier("beating", tmp_path, Wanted(), SILENT)
     assert (task.frames, task.size, task.orientation, task.decision) == (FRAMES, [SIDE, SIDE], "", "binary")
     assert task.network["_target_"] == "SequenceClassifier" and task.folds == 5
     assert {"classes", "frames", "network", "folds"} <= {choice.key for choice in choices}
@@ -52,7 +52,7 @@ def test_a_planned_task_of_clips_is_trained(tmp_path: Path) -> None:
 def test_pictures_with_parts_are_validated_on_theirs(tmp_path: Path) -> None:
     for part, count in (("train", 12), ("val", 6)):
         frame_folders(tmp_path / part, count, 1)
-    task = plan_classifier("stills", tmp_path, None, SILENT)[0]
+    task = plan_classifier("stills", tmp_path, Wanted(), SILENT)[0]
     assert (task.frames, task.folds, task.size) == (0, 1, [SIDE, SIDE])
     assert task.network["_target_"] == "DenseNet" and task.augmentation["flip"] == [0]
 
@@ -63,7 +63,7 @@ def test_volumes_are_turned_and_keep_their_shape(tmp_path: Path) -> None:
         path = tmp_path / ("left" if n % 2 else "right") / f"{n}.nii.gz"
         path.parent.mkdir(exist_ok=True)
         sitk.WriteImage(sitk.GetImageFromArray(voxels), str(path))
-    task = plan_classifier("sides", tmp_path, None, SILENT)[0]
+    task = plan_classifier("sides", tmp_path, Wanted(), SILENT)[0]
     assert (task.size, task.orientation, task.network["spatial_dims"]) == ([40, 64, 16], "RAS", 3)
     assert task.augmentation["flip"] == []  # the classes are sides
 
@@ -74,7 +74,7 @@ def test_one_class_alone_can_not_be_planned(tmp_path: Path) -> None:
         path.unlink()
     (folder / "below").rmdir()
     with pytest.raises(InputError, match="one class only, above"):
-        plan_classifier("squares", folder, None, SILENT)
+        plan_classifier("squares", folder, Wanted(), SILENT)
 
 
 def test_folders_of_images_and_labels_are_for_segmentation(tmp_path: Path) -> None:

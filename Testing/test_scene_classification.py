@@ -68,6 +68,31 @@ def test_table_has_class_probability_threshold_and_decision(source: Any) -> None
     assert "research use only" in text.GetText()
 
 
+@pytest.mark.parametrize(
+    ("kind", "p", "decisions", "said"),
+    [
+        ("multilabel", [0.7, 0.1, 0.8], ["yes", "no", "yes"], "mass, node"),
+        ("multilabel", [0.2, 0.1, 0.3], ["no", "no", "no"], "none"),
+        ("ordinal", [0.2, 0.5, 0.3], ["no", "yes", "no"], "cyst"),
+    ],
+)
+def test_several_labels_and_grades_have_a_row_each(
+    source: Any, kind: str, p: list[float], decisions: list[str], said: str
+) -> None:
+    likely = np.array([p])
+    found = replace(
+        result(),
+        classes=("mass", "cyst", "node"),
+        kind=kind,
+        probabilities=likely,
+        scores=likely,
+        thresholds=(0.5,) * 3,
+    )
+    table, text = write_classification(found, source)
+    assert [row[2] for row in cells(table)] == ["mass", "cyst", "node"]
+    assert [row[5] for row in cells(table)] == decisions and f"{said} (mass" in text.GetText()
+
+
 def test_every_node_says_what_made_it(source: Any) -> None:
     for node in write_classification(result(4, saliency=True), source):
         assert node.GetAttribute("MedAI.model") == "finder"

@@ -13,7 +13,7 @@ from MedAILib.request import RunOptions
 from MedAILib.training.boxed_images import find_boxed_cases, label_names
 from MedAILib.training.cases import Case, find_cases, read_labels
 from MedAILib.training.classification_report import write_classifier_evaluation
-from MedAILib.training.compare_classifiers import compare_classifiers
+from MedAILib.training.compare_classifiers import compare_classifiers, require_alike
 from MedAILib.training.compare_detectors import compare_detectors
 from MedAILib.training.compare_models import Comparison, compare_models
 from MedAILib.training.detection_report import write_detector_evaluation
@@ -68,8 +68,11 @@ def _classifier(model: ClassifierModel, options: argparse.Namespace, progress: P
     if options.mirror:
         raise InputError("--mirror is for segmentation; leave it out.")
     other = None if options.compare is None else _other_classifier(options)
+    if other is not None:
+        require_alike(model.spec, other.spec)
     classes = model.spec.classes
-    images = find_labelled_images(options.data, classes is not None and classes.sequence)
+    several = classes is not None and classes.kind == "multilabel"
+    images = find_labelled_images(options.data, classes is not None and classes.sequence, several)
     split = options.split or _part_to_judge_by(images)
     part = part_of(images, (split,)) if split else images
     if not part:

@@ -22,11 +22,14 @@ from MedAILib.training.classification_choices import class_choices
 from MedAILib.training.classification_export import inference, metadata
 from MedAILib.training.classification_samples import write_class_samples
 from MedAILib.training.classification_task import ClassificationTask
-from MedAILib.training.cross_validation import Calibration, ClassData, split_folds, train_classifier
+from MedAILib.training.cross_validation import ClassData, split_folds, train_classifier
+from MedAILib.training.decision import Calibration
 from MedAILib.training.export import Contents, licence_text, write_model
 from MedAILib.training.initial import freeze_stages, load_initial
-from MedAILib.training.labelled_images import check_images, find_labelled_images, numbered, part_of, require_classes
-from MedAILib.training.plan_classifier import plan_classifier
+from MedAILib.training.labelled_checks import check_images
+from MedAILib.training.labelled_images import find_labelled_images, part_of
+from MedAILib.training.matched_labels import truth_of
+from MedAILib.training.plan_classifier import Wanted, plan_classifier
 from MedAILib.training.precision import type_told
 from MedAILib.training.prepared_images import prepare_images
 from MedAILib.training.processes import is_first
@@ -57,7 +60,7 @@ def run_train_classifier(
     if options.resume and not place.is_dir():
         raise InputError(f"There is nothing to resume: {place} does not exist.")
     data = read_data(task, options.data, progress)
-    split_folds(task, data)  # what is too few for them is said before the training starts
+    _warn_of_unjudged(task, data, progress)  # what is too few for folds is said before the training starts
     size = sum(part.nbytes for part in new_network(task.network).parameters())
     require_room(place, size * (task.networks * task.folds + 1))  # a checkpoint for each, and the one that is shipped
     if not options.resume:
@@ -99,10 +102,26 @@ def planned_classifier(options: argparse.Namespace, progress: Progress) -> Class
     if frames is not None and not frames.strip().isdecimal():
         raise InputError(f"--set frames={frames}: the task's frames has to be a whole number.")
     name = options.output.resolve().name if options.task == "classification" else options.task
-    task, choices = plan_classifier(name, options.data, None if frames is None else int(frames), progress)
-    shown = [replace(c, value=told[c.key], reason=ASKED) if c.key in told else c for c in choices]
+    wanted = Wanted(None if frames is None else int(frames), told.get("decision", ""), "classes" in told)
+    task, choices = plan_classifier(name, options.data, wanted, progress)
+    shown = [replace(c, value=told[c.key], reason=ASKED) if c.key in told.keys() - {"decision"} else c for c in choices]
     tell_choices(f"The task '{name}' was planned from {options.data}", shown, options.quiet)
     return task
+
+
+def _warn_of_unjudged(task: ClassificationTask, data: ClassData, progress: Progress) -> None:
+    """Tell of labels that none of the images has that networks are judged by.
+
+    Raises:
+        InputError: the data is too little for the task's folds.
+    """
+    judged = np.concatenate([judge for _, judge in split_folds(task, data)])
+    counts = task.decided.marks(data.numbers[judged]).sum(axis=0).tolist()
+    if lacking := [name for name, count in zip(task.names, counts, strict=True) if not count]:
+        progress.warn(
+            f"No image to judge by has {', '.join(lacking)}: thresholds there stay at 0.5, and what can't be measured "
+            "is left out of means."
+        )
 
 
 def _asked(options: argparse.Namespace) -> set[str]:
@@ -131,22 +150,22 @@ def read_data(task: ClassificationTask, path: Path, progress: Progress) -> Class
     Raises:
         InputError: the data is at fault; the sentence names the file.
     """
-    images = find_labelled_images(path, task.frames > 0)
+    images = find_labelled_images(path, task.frames > 0, task.several)
     pool = part_of(images, task.pool)
     if not pool:
         raise InputError(f"{path} has no images for {' or '.join(task.pool)}, which the task {task.name} learns from.")
-    every = numbered(images, task.labels)  # a wrong label is said wherever it is
+    every = truth_of(images, task.labels, task.several)  # a wrong label is said wherever it is
     check_images(images, every, task.names, len(task.size), progress)
-    numbers = numbered(pool, task.labels)
-    require_classes(numbers, task.names, str(path), least=max(2, task.folds))
+    numbers = truth_of(pool, task.labels, task.several)
+    task.decided.require_examples(numbers, str(path), max(2, task.folds))
     plan = plan_of(
         Path(task.name),
         Path(task.name),
-        metadata(task, Calibration(1.0, 0.5, None)),
+        metadata(task, Calibration(1.0, task.decided.usual_thresholds)),
         Config(inference(task), Path(task.name), {"bundle_root": "."}),
         Path(task.name),
     )
     if task.synthetic:
         made = made_images(task, pool, numbers, progress)
-        pool, numbers = (*pool, *made), np.concatenate([numbers, numbered(made, task.labels)])
+        pool, numbers = (*pool, *made), np.concatenate([numbers, truth_of(made, task.labels, task.several)])
     return prepare_images(task, pool, numbers, plan.preprocessing)

@@ -167,6 +167,8 @@ def run_network(network: nn.Module, image: Tensor, covariates: Tensor | None, ou
 def probabilities_of(scores: Tensor, recipe: ClassifyRecipe) -> Tensor:
     """Calibrated probabilities (R, C) of a network's output (R, S)."""
     scores = scores / recipe.classes.temperature
+    if recipe.classes.offsets:
+        scores = scores + torch.tensor(recipe.classes.offsets, dtype=scores.dtype, device=scores.device)
     if recipe.classes.kind == "ordinal":  # the probability of being above each step, which never rises
         above = torch.cummin(scores.sigmoid(), dim=1).values
         ones, zeros = torch.ones_like(above[:, :1]), torch.zeros_like(above[:, :1])

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
-from monai.losses import FocalLoss
 from monai.utils import set_determinism
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -26,6 +25,7 @@ from MedAILib.progress import Progress
 from MedAILib.training.augment_images import Augmentation
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.curves import on_board
+from MedAILib.training.decision import Decision
 from MedAILib.training.initial import Quiet, freeze_stages, load_initial
 from MedAILib.training.lesson_curves import LessonRecord, without_gain, write_lesson
 from MedAILib.training.precision import AutocastInferer, training_type
@@ -54,7 +54,8 @@ class Lesson:
         name: of its checkpoint, and for people.
         network: its description, `_target_` and arguments.
         images: (N, C, X, Y[, Z]), or sequences (N, T, C, X, Y[, Z]), normalised.
-        targets: (N, classes), 1 for the image's class; for a distilled network only what its teachers say counts.
+        targets: (N, outputs), as `Decision.targets` has them; for a distilled network only what its teachers say
+            counts.
         epochs: how often it sees the images.
         seed: decides its first weights, the order of images and their changes.
         teachers: networks whose mean probabilities it learns; none: it learns the targets.
@@ -116,32 +117,6 @@ class SeededOrder(Sampler[int]):
             yield from torch.multinomial(self.shares, self.length, replacement=True, generator=generator).tolist()
 
 
-class TargetLoss(nn.Module):
-    """Cross-entropy or focal loss (`ClassificationTask.loss`) of scores (B, N) against shares of classes (B, N)."""
-
-    def __init__(self, task: ClassificationTask, weights: Tensor | None) -> None:
-        super().__init__()
-        self.smoothing, self.classes = task.label_smoothing, len(task.names)
-        self.loss: nn.Module = (
-            FocalLoss(use_softmax=True, weight=weights) if task.loss == "focal" else nn.CrossEntropyLoss(weight=weights)
-        )
-
-    def forward(self, scores: Tensor, targets: Tensor) -> Tensor:
-        smooth = targets * (1 - self.smoothing) + self.smoothing / self.classes
-        found: Tensor = self.loss(scores, smooth)
-        return found
-
-
-def class_weights(task: ClassificationTask, targets: Tensor) -> Tensor | None:
-    """A weight for each class, of mean 1 over the images (N, classes); None where all count alike."""
-    if task.class_weights == "none":
-        return None
-    if isinstance(task.class_weights, list):
-        return torch.tensor(task.class_weights, dtype=torch.float32)
-    counts = targets.sum(dim=0)
-    return len(targets) / (targets.shape[1] * counts.clamp_min(1))
-
-
 def train_network(task: ClassificationTask, lesson: Lesson, bench: Bench, progress: Progress) -> nn.Module:
     """Train one network and return it with its averaged weights, ready to be asked.
 
@@ -198,8 +173,7 @@ def _shares(task: ClassificationTask, lesson: Lesson) -> Tensor | None:
     """How often each image is drawn, in relation; None where each is shown once in an epoch."""
     if task.sampling == "uniform":
         return None
-    kinds = lesson.targets.argmax(dim=1)
-    return 1.0 / torch.bincount(kinds, minlength=lesson.targets.shape[1]).clamp_min(1)[kinds]
+    return task.decided.draw_shares(lesson.targets)
 
 
 def new_network(description: dict[str, Any]) -> nn.Module:
@@ -212,7 +186,7 @@ def new_network(description: dict[str, Any]) -> nn.Module:
 
 @torch.inference_mode()
 def scores_of(network: nn.Module, images: Tensor, device: str) -> Tensor:
-    """The network's output (N, classes) for images (N, ...), in full precision."""
+    """The network's output (N, outputs) for images (N, ...), in full precision."""
     network.eval()
     return torch.cat([network(part.to(device)).float().cpu() for part in images.split(64)])
 
@@ -254,7 +228,7 @@ def _run(
     def prepared(batch: Sequence[Tensor], where: Any, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         images, targets = change.mixed(change(batch[0].to(where)), batch[1].to(where))
         if lesson.teachers:
-            targets = _taught(lesson.teachers, images, (flip, kind), choice)
+            targets = _taught(lesson.teachers, images, (flip, kind, task.decided), choice)
         return images, targets
 
     trainer = SupervisedTrainer(
@@ -301,7 +275,7 @@ def _run(
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def keep() -> None:
-        surprise = _judge(lesson, parts["average"].module, bench.device, best) if is_first() else 0.0
+        surprise = _judge(task, lesson, parts["average"].module, bench.device, best) if is_first() else 0.0
         surprise = said_by_first(surprise) if lesson.judged else surprise
         records.append(LessonRecord(sum(losses[-length:]) / length, rates[-1], surprise))
         over = _Done(trainer.state.epoch, records).waits(task.patience if lesson.judged else 0)
@@ -322,9 +296,8 @@ def _run(
 def _loss_of(task: ClassificationTask, lesson: Lesson, device: torch.device) -> nn.Module:
     """What is minimised: the distance to what teachers say, or the task's own loss."""
     if lesson.teachers:
-        return nn.CrossEntropyLoss()
-    weights = class_weights(task, lesson.targets)
-    return TargetLoss(task, None if weights is None else weights.to(device))
+        return task.decided.taught_loss()
+    return task.decided.loss(task.loss_options, lesson.targets).to(device)
 
 
 def _require_finite(loss: float, images: Tensor, where: tuple[ClassificationTask, Lesson, int]) -> None:
@@ -338,11 +311,11 @@ def _require_finite(loss: float, images: Tensor, where: tuple[ClassificationTask
     raise ModelError(f"Training stopped: the loss of {lesson.name} is no finite number in epoch {epoch}; {reason}.")
 
 
-def _judge(lesson: Lesson, network: nn.Module, device: str, best: dict[str, Any]) -> float:
+def _judge(task: ClassificationTask, lesson: Lesson, network: nn.Module, device: str, best: dict[str, Any]) -> float:
     """The loss on the images that choose the best epoch, whose weights `best` takes; 0 without such images."""
     if not lesson.judged:
         return 0.0
-    surprise = float(nn.functional.cross_entropy(scores_of(network, lesson.judged[0], device), lesson.judged[1]))
+    surprise = float(task.decided.taught_loss()(scores_of(network, lesson.judged[0], device), lesson.judged[1]))
     if surprise < best.get("surprise", math.inf):
         best.update(surprise=surprise, best={key: value.clone() for key, value in network.state_dict().items()})
     return surprise
@@ -352,22 +325,22 @@ def _judge(lesson: Lesson, network: nn.Module, device: str, best: dict[str, Any]
 def _taught(
     teachers: Sequence[nn.Module],
     images: Tensor,
-    how: tuple[Sequence[int], torch.dtype],
+    how: tuple[Sequence[int], torch.dtype, Decision],
     choice: torch.Generator,
 ) -> Tensor:
-    """Mean probabilities (B, classes) of some teachers, each of which sees the images as they are or mirrored.
+    """Mean probabilities (B, outputs) of some teachers, each of which sees the images as they are or mirrored.
 
-    `how` are the axes along which they may be mirrored, and the number type that teachers compute in.
+    `how` are the axes along which they may be mirrored, the number type that teachers compute in, and the decision.
     Over the epochs that amounts to the mean of all teachers over all mirrored copies.
     """
-    flip, kind = how
+    flip, kind, decision = how
     chosen = torch.randperm(len(teachers), generator=choice)[:TEACHERS_AT_ONCE].tolist()
     total = torch.zeros(1, device=images.device)
     for number in chosen:
         axes = [axis for axis in flip if float(torch.rand(1, generator=choice)) < 0.5]
         with torch.autocast(images.device.type, kind, enabled=kind != torch.float32):
             found = teachers[number](images.flip(axes) if axes else images)
-        total = total + found.float().softmax(dim=1)
+        total = total + decision.likely(found.float())
     return total / len(chosen)
 
 

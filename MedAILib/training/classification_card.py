@@ -1,18 +1,25 @@
 """The model card that a training writes of the classifier that came out of it."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
-from MedAILib.training.classification_measures import MEASURES, RESAMPLES, measure, with_intervals
+from MedAILib.training.classification_measures import RESAMPLES, with_intervals
 from MedAILib.training.classification_task import AUGMENTATIONS, ClassificationTask
 from MedAILib.training.cross_validation import ClassData, Judged, Trained
+from MedAILib.training.decision import Decision
 from MedAILib.training.intensities import intensity_told, own_steps_told
+from MedAILib.training.kind_measures import measures_of
 from MedAILib.training.labelled_images import MADE
+
+# Before the loss's name.
+_LOSSES = {"binary": "", "multiclass": "", "multilabel": "for each label ", "ordinal": "for each step between grades "}
+# What the score of an unlike image is worked out from.
+_STRANGE = {"energy": "scores", "entropy": "probabilities"}
 
 
 @dataclass(frozen=True)
@@ -37,17 +44,15 @@ def write_classifier_card(record: ClassifierRecord) -> str:
     """Markdown of a model card: what it is, its data, its training, its figures on images unseen, its limits."""
     task, chosen = record.task, record.trained.calibration
     strange = (
-        f"Where the energy of its scores is above {chosen.strange_above:g}, a limit that {task.strange_quantile:.0%} "
+        f"Where the {task.decided.strange_by} of its {_STRANGE[task.decided.strange_by]} is above "
+        f"{chosen.strange_above:g}, a limit that {task.strange_quantile:.0%} "
         f'of the images it was trained or validated on keep, the answer is "not sure". '
         f"{task.strange_validated_on}"
         if chosen.strange_above is not None
         else "It has no score of how unlike its training data an image is."
     )
-    decision = (
-        f"`{task.names[1]}` from a probability of {chosen.threshold:g} on, else `{task.names[0]}`"
-        if task.decision == "binary"
-        else "the class of the largest probability"
-    )
+    decision = task.decided.in_words(chosen.thresholds)
+    offsets = " and shifted by an offset for each label" if any(chosen.offsets) else ""
     limits = "\n".join(f"- {text}" for text in task.limits or ["Not tried on images from elsewhere."])
     references = "\n".join(f"- {text}" for text in task.references or ["None told."])
     return f"""# {task.title}
@@ -60,7 +65,7 @@ def write_classifier_card(record: ClassifierRecord) -> str:
 
 {", ".join(task.channels)}; {_what(task)} of any size, {_before(task)}resampled to
 {_times(task.size)} by area{_values(task)} and normalised to mean 0 and standard deviation 1. Decides for {decision}.
-Scores are divided by a temperature of {chosen.temperature:g}. {strange}{own_steps_told(task.intensity)}
+Scores are divided by a temperature of {chosen.temperature:g}{offsets}. {strange}{own_steps_told(task.intensity)}
 
 | class | labels in the data | images |
 |---|---|---|
@@ -95,9 +100,9 @@ Seed {task.seed}. Machine: {record.machine}.
 """
 
 
-def seed_range(judged: Judged) -> dict[str, tuple[float, float, float]]:
+def seed_range(judged: Judged, decision: Decision) -> dict[str, tuple[float, float, float]]:
     """Mean, smallest and largest accuracy and AUC of the single networks, a value for each seed."""
-    found = [_measured(judged.numbers, scores) for scores in judged.single]
+    found = [_measured(judged.numbers, scores, decision) for scores in judged.single]
     return {
         key: (
             float(np.mean([x[key] for x in found])),
@@ -128,11 +133,15 @@ def _what(task: ClassificationTask) -> str:
 
 
 def _class_rows(record: ClassifierRecord) -> str:
-    real = [n for n, split in zip(record.data.numbers.tolist(), record.data.splits, strict=True) if split != MADE]
-    task, counts = record.task, Counter(real)
-    return "\n".join(
-        f"| {name} | {', '.join(task.labels[name])} | {counts[number]} |" for number, name in enumerate(task.names)
-    )
+    task = record.task
+    real = np.array([split != MADE for split in record.data.splits])
+    counts = task.decided.marks(record.data.numbers[real]).sum(axis=0).tolist()
+    rows = [
+        f"| {name} | {', '.join(task.labels[name])} | {count} |" for name, count in zip(task.names, counts, strict=True)
+    ]
+    if task.several:
+        rows.append(f"| none of them | | {int((record.data.numbers[real].sum(axis=1) == 0).sum())} |")
+    return "\n".join(rows)
 
 
 def _parts(data: ClassData) -> str:
@@ -143,9 +152,9 @@ def _parts(data: ClassData) -> str:
 
 
 def _made(record: ClassifierRecord) -> str:
-    made = [n for n, split in zip(record.data.numbers.tolist(), record.data.splits, strict=True) if split == MADE]
-    if not made:
+    if MADE not in record.data.splits:
         return ""
+    made = [n for n, split in zip(record.data.numbers.tolist(), record.data.splits, strict=True) if split == MADE]
     counts = ", ".join(f"{made.count(n)} {name}" for n, name in enumerate(record.task.names) if n in made)
     makers = ", ".join(f"`{name}`" for name in record.task.synthetic)
     return f" Beside these it learnt from {len(made)} made pictures ({counts}) of {makers}; none was judged."
@@ -166,7 +175,8 @@ def _how(record: ClassifierRecord) -> str:
     text = (
         f"{task.network['_target_']}, {task.epochs} epochs in batches of {task.batch}, AdamW with a learning rate of "
         f"{task.learning_rate:g} that rises and falls once and a weight decay of {task.weight_decay:g}, "
-        f"{task.loss}{smooth}, classes weighted: {task.class_weights}, moving average of the weights "
+        f"{_LOSSES[task.decision]}{task.loss}{smooth}, classes weighted: {task.class_weights}, moving average of the "
+        "weights "
         f"({task.ema_decay:g}), {record.numbers}. Augmentation: {changes or 'none'}."
     )
     if task.choice == "best":
@@ -196,10 +206,12 @@ def _validation(record: ClassifierRecord) -> str:
         if task.folds > 1
         else f"{len(judged.numbers)} images of the validation part; the networks learnt from the training part alone"
     )
-    likely = softmax(judged.scores / chosen.temperature, axis=1)
-    found = with_intervals(judged.numbers, likely, _decided(likely, task, chosen.threshold))
-    rows = [f"| {MEASURES[key]} | {x.value:.3f} | {x.low:.3f} to {x.high:.3f} |" for key, x in found.items()]
-    seeds = seed_range(judged)
+    likely = task.decided.probabilities(judged.scores, chosen.temperature, chosen.offsets)
+    measures = measures_of(task.decision)
+    decided = task.decided.decide(likely, chosen.thresholds)
+    found = with_intervals(judged.numbers, likely, decided, measures)
+    rows = [f"| {measures.titles[key]} | {x.value:.3f} | {x.low:.3f} to {x.high:.3f} |" for key, x in found.items()]
+    seeds = seed_range(judged, task.decided)
     table: list[dict[str, Any]] = [
         {
             "who": f"one network alone, mean of {len(judged.single)} (lowest to highest)",
@@ -213,13 +225,14 @@ def _validation(record: ClassifierRecord) -> str:
     compared = "\n".join(f"| {row['who']} | {row['accuracy']} | {row['auc']} |" for row in (*table, *task.comparison))
     return "\n".join(
         [
-            f"{where}. Temperature and threshold were chosen on the same images, two numbers from "
-            f"{len(judged.numbers)}; intervals are of {RESAMPLES} resamples of the images. The test part of the data "
+            f"{where}. {_chosen(task)} chosen on these {len(judged.numbers)} images, too; intervals are of {RESAMPLES} "
+            "resamples of the images. The test part of the data "
             "took no part in anything here.",
             "",
             "| measure | value | 95 % interval |",
             "|---|---|---|",
             *rows,
+            *_each_label(task, measures.each(judged.numbers, likely, decided)),
             "",
             "Beside others, where nothing else is said at a threshold of 0.5:",
             "",
@@ -242,14 +255,33 @@ def _shipped(task: ClassificationTask) -> str:
     )
 
 
-def _decided(likely: NDArray[np.float64], task: ClassificationTask, threshold: float) -> NDArray[np.int64]:
-    if task.decision == "binary":
-        return (likely[:, 1] >= threshold).astype(np.int64)
-    return np.asarray(likely.argmax(axis=1), dtype=np.int64)
+def _chosen(task: ClassificationTask) -> str:
+    """What was chosen on the judged images."""
+    if task.several:
+        return "Temperature, and an offset and a threshold for each label, were"
+    return "Temperature and threshold were"
 
 
-def _measured(numbers: NDArray[np.int64], scores: NDArray[np.float64]) -> dict[str, float]:
-    return measure(numbers, softmax(scores, axis=1), np.asarray(scores.argmax(axis=1), dtype=np.int64))
+def _each_label(task: ClassificationTask, each: list[dict[str, float]]) -> list[str]:
+    """Of several labels or grades, a table with a row for each."""
+    if task.decision not in ("multilabel", "ordinal"):
+        return []
+    keys = ("auc", "ap", "sensitivity", "specificity", "f1") if task.several else ("auc", "sensitivity", "specificity")
+    rows = [
+        f"| {name} | {int(found['cases'])} | {' | '.join(_number(found[key]) for key in keys)} |"
+        for name, found in zip(task.names, each, strict=True)
+    ]
+    head = " | ".join({"auc": "AUC", "ap": "average precision", "f1": "F1"}.get(key, key) for key in keys)
+    return ["", f"| | images | {head} |", f"|---|---|{'---|' * len(keys)}", *rows]
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def _measured(numbers: NDArray[np.int64], scores: NDArray[np.float64], decision: Decision) -> dict[str, float]:
+    likely = decision.probabilities(scores)
+    return measures_of(decision.kind).whole(numbers, likely, decision.decide(likely, decision.usual_thresholds))
 
 
 def _times(numbers: list[int]) -> str:

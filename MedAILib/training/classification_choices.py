@@ -1,6 +1,5 @@
 """What a classification task is going to do with data, choice by choice, before anything is trained."""
 
-from collections import Counter
 from collections.abc import Container
 
 from MedAILib.training.choices import ASKED, Choice
@@ -8,7 +7,8 @@ from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import ClassData, split_folds
 
 SHOWN = (
-    *("channels", "size", "orientation", "network", "folds", "networks", "shipped", "epochs", "distil_epochs", "batch"),
+    *("decision", "channels", "size", "orientation", "network", "folds", "networks", "shipped", "epochs"),
+    *("distil_epochs", "batch"),
     *("learning_rate", "schedule", "accumulate", "weight_decay", "ema_decay", "precision", "patience", "loss"),
     *("class_weights", "sampling", "label_smoothing", "augmentation"),
     *("choice", "threshold", "strange_quantile", "frozen_stages", "synthetic", "synthetic_share", "seed"),
@@ -26,8 +26,8 @@ def class_choices(task: ClassificationTask, data: ClassData, asked: Container[st
     Raises:
         InputError: the data is too little for the task's folds.
     """
-    counts = Counter(data.numbers.tolist())
-    classes = ", ".join(f"{counts[number]} {name}" for number, name in enumerate(task.names))
+    counts = task.decided.marks(data.numbers).sum(axis=0).tolist()
+    classes = ", ".join(f"{count} {name}" for count, name in zip(counts, task.names, strict=True))
     folds = ", ".join(f"{len(learn)} and {len(judge)}" for learn, judge in split_folds(task, data))
     patients = " without dividing a patient" if any(data.patients) else ""
     dealt = f"dealt into {task.folds} folds{patients}" if task.folds > 1 else "the parts 'train' and 'val' of the data"

@@ -5,7 +5,7 @@ from typing import Any
 from MedAILib.models.mean_classifier import MeanClassifier
 from MedAILib.training.bundle_config import CROP, DEVICE, EVALUATOR, WEIGHTS, described, image_format, images_of
 from MedAILib.training.classification_task import ClassificationTask
-from MedAILib.training.cross_validation import Calibration
+from MedAILib.training.decision import Calibration
 
 
 def metadata(task: ClassificationTask, calibration: Calibration) -> dict[str, Any]:
@@ -14,12 +14,12 @@ def metadata(task: ClassificationTask, calibration: Calibration) -> dict[str, An
     pred = {
         "type": "probabilities",
         "format": "classes",
-        "num_channels": len(task.names),
-        "spatial_shape": [1, len(task.names)],
+        "num_channels": task.decided.outputs,
+        "spatial_shape": [1, task.decided.outputs],
         "dtype": "float32",
         "value_range": [0, 1],
         "is_patch_data": False,
-        "channel_def": {str(number): name for number, name in enumerate(task.names)},
+        "channel_def": {str(number): name for number, name in enumerate(task.decided.output_names)},
     }
     data_type = "png" if len(task.size) == 2 else "nibabel"
     needs = {"pillow": "11.0.0", "pytorch-ignite": "0.5.0"}
@@ -38,11 +38,13 @@ def _decisions(task: ClassificationTask, calibration: Calibration) -> dict[str, 
     }
     if task.frames:
         found |= {"sequence": True, "frames": task.frames}
-    if task.decision == "binary":
-        found["thresholds"] = {task.names[1]: calibration.threshold}
+    if thresholds := task.decided.exported(calibration.thresholds):
+        found["thresholds"] = thresholds
+    if any(calibration.offsets):
+        found["offsets"] = dict(zip(task.decided.output_names, calibration.offsets, strict=True))
     if calibration.strange_above is not None:
         found["out_of_distribution"] = {
-            "method": "energy",
+            "method": task.decided.strange_by,
             "threshold": calibration.strange_above,
             "validated_on": task.strange_validated_on,
         }
@@ -59,6 +61,7 @@ def shipped_network(task: ClassificationTask) -> dict[str, Any]:
             "members": [task.network] * task.shipped,
             "mirrors": list(task.augmentation.get("flip", ())),
             **({"sequence": True} if task.frames else {}),
+            **({"activation": "sigmoid"} if task.decided.activation == "sigmoid" else {}),
         }
     return task.network | (task.student if task.networks * task.folds > 1 else {})
 
@@ -88,7 +91,7 @@ def inference(task: ClassificationTask) -> dict[str, Any]:
         "inferer": {"_target_": "SimpleInferer"},
         "postprocessing": {
             "_target_": "Compose",
-            "transforms": [{"_target_": "Activationsd", **pred, "softmax": True}],
+            "transforms": [{"_target_": "Activationsd", **pred, task.decided.activation: True}],
         },
         "handlers": [
             {

@@ -1,6 +1,7 @@
 """How well probabilities of classes agree with the truth, by scikit-learn and MONAI, with bootstrap intervals."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from monai.metrics import calibration_binning
 from numpy.typing import NDArray
 from scipy.stats import rankdata
-from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
 RESAMPLES = 1000
 SEED = 12345
@@ -34,6 +35,31 @@ class Measured:
     value: float
     low: float
     high: float
+
+
+# Measures of the images in these places (n,), some of them perhaps several times.
+Drawn = Callable[[NDArray[np.int64]], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """How decisions of one kind are measured; each function takes true classes, probabilities and decided classes.
+
+    Args:
+        titles: every measure's name for people.
+        shown: the measures that each class has for itself, in order.
+        whole: every measure, of all classes together, by the libraries.
+        drawn: from all images, what gives the same numbers fast of any that are drawn from these, see `Drawn`.
+        each: for each class "cases" and the measures `shown`; NaN where undefined.
+        table: what was decided for what was true, see `ClassifierEvaluation.confusion`.
+    """
+
+    titles: Mapping[str, str]
+    shown: tuple[str, ...]
+    whole: Callable[..., dict[str, float]]
+    drawn: Callable[..., Drawn]
+    each: Callable[..., list[dict[str, float]]]
+    table: Callable[..., NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -96,7 +122,7 @@ def per_class(
                 else float(roc_auc_score(truth, likely[:, number]))
                 if both
                 else math.nan,
-                "ece": _distance(likely[:, number], truth),
+                "ece": calibration_distance(likely[:, number], truth),
             }
         )
     return found
@@ -107,7 +133,7 @@ def calibration_bins(numbers: NDArray[np.int64], likely: NDArray[np.float64]) ->
 
     Of two classes the probability is the second one's; of more it is the likeliest one's.
     """
-    return _bins(*_said_and_true(numbers, likely))
+    return bins_of(*_said_and_true(numbers, likely))
 
 
 def _said_and_true(numbers: NDArray[np.int64], likely: NDArray[np.float64]) -> tuple[Any, Any]:
@@ -116,7 +142,8 @@ def _said_and_true(numbers: NDArray[np.int64], likely: NDArray[np.float64]) -> t
     return likely.max(axis=1), numbers == likely.argmax(axis=1)
 
 
-def _bins(sure: NDArray[np.float64], true: NDArray[np.bool_]) -> list[Bin]:
+def bins_of(sure: NDArray[np.float64], true: NDArray[np.bool_]) -> list[Bin]:
+    """The tenths of the probability that hold any case, from probabilities (M,) and whether each was true."""
     said, share, cases = calibration_binning(
         torch.from_numpy(sure)[None, None], torch.from_numpy(true.astype(np.float64))[None, None], BINS
     )
@@ -126,11 +153,12 @@ def _bins(sure: NDArray[np.float64], true: NDArray[np.bool_]) -> list[Bin]:
 
 def calibration_error(numbers: NDArray[np.int64], likely: NDArray[np.float64]) -> float:
     """Expected calibration error: how far what was said and what was true are apart, over ten bins."""
-    return _distance(*_said_and_true(numbers, likely))
+    return calibration_distance(*_said_and_true(numbers, likely))
 
 
-def _distance(sure: NDArray[np.float64], true: NDArray[np.bool_]) -> float:
-    return sum(abs(x.said - x.true) * x.cases for x in _bins(sure, true)) / len(true)
+def calibration_distance(sure: NDArray[np.float64], true: NDArray[np.bool_]) -> float:
+    """How far probabilities (M,) and the share of them that was true are apart, over ten bins."""
+    return sum(abs(x.said - x.true) * x.cases for x in bins_of(sure, true)) / len(true)
 
 
 def quick_measure(
@@ -165,16 +193,41 @@ def quick_measure(
     }
 
 
+def confusion(numbers: NDArray[np.int64], likely: NDArray[np.float64], decided: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N, N): how many images of each true class (rows) were decided to be each class (columns)."""
+    return np.asarray(confusion_matrix(numbers, decided, labels=np.arange(likely.shape[1])), dtype=np.int64)
+
+
+def drawn_by(quick: Callable[..., dict[str, float]]) -> Callable[..., Drawn]:
+    """`Measures.drawn` by measuring the images drawn with a function of theirs."""
+
+    def drawn(*told: NDArray[Any]) -> Drawn:
+        return lambda rows: quick(*(part[rows] for part in told))
+
+    return drawn
+
+
+SHOWN = ("accuracy", "sensitivity", "specificity", "precision", "f1", "auc", "ece")
+CLASSES = Measures(MEASURES, SHOWN, measure, drawn_by(quick_measure), per_class, confusion)
+
+
 def with_intervals(
-    numbers: NDArray[np.int64], likely: NDArray[np.float64], decided: NDArray[np.int64]
+    numbers: NDArray[np.int64],
+    likely: NDArray[np.float64],
+    decided: NDArray[np.int64],
+    measures: Measures = CLASSES,
 ) -> dict[str, Measured]:
-    """`measure` with percentile bootstrap intervals: 1000 resamples of the cases, seeded."""
-    drawn = np.random.default_rng(SEED).integers(len(numbers), size=(RESAMPLES, len(numbers)))
-    again = [quick_measure(numbers[row], likely[row], decided[row]) for row in drawn]
+    """Every measure with its percentile bootstrap interval: 1000 resamples of the cases, seeded."""
+    again = [*map(measures.drawn(numbers, likely, decided), resamples(len(numbers)))]
     return {
         key: Measured(value, *interval(np.array([entry[key] for entry in again])))
-        for key, value in measure(numbers, likely, decided).items()
+        for key, value in measures.whole(numbers, likely, decided).items()
     }
+
+
+def resamples(count: int) -> NDArray[np.int64]:
+    """Places (RESAMPLES, count), drawn with replacement from so many cases, always the same."""
+    return np.random.default_rng(SEED).integers(count, size=(RESAMPLES, count))
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:

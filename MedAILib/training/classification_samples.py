@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import matplotlib
-import torch
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
 
 from MedAILib.errors import OutputError
@@ -36,9 +37,9 @@ def require_png(path: Path) -> None:
 
 def draw_class_samples(task: ClassificationTask, data: ClassData) -> Figure:
     """The picture; where the task mixes images, the last column's are mixed among themselves."""
-    chosen = _in_turn(data, len(task.names))
+    chosen = _in_turn(task.decided.marks(data.numbers))
     images = data.images[chosen]
-    targets = torch.nn.functional.one_hot(torch.from_numpy(data.numbers[chosen]), len(task.names)).float()
+    targets = task.decided.targets(data.numbers[chosen])
     change, mixes = Augmentation(task.augmentation), bool(task.augmentation.get("mixup"))
     columns = [images]
     for column in range(1, COLUMNS):
@@ -52,7 +53,7 @@ def draw_class_samples(task: ClassificationTask, data: ClassData) -> Figure:
             picture, cmap = _picture(batch[row], coloured=len(task.channels) == 3 and not task.frames)
             panels[row, column].imshow(picture, cmap=cmap, origin="upper" if len(task.size) == 2 else "lower")
             panels[row, column].set_axis_off()
-        name = f"{data.names[place]}: {task.names[int(data.numbers[place])]}"
+        name = f"{data.names[place]}: {task.decided.told(data.numbers[place])}"
         panels[row, 0].set_title(name if len(name) < 26 else f"{name[:24]}…", fontsize=7)
     names = ", ".join(name for name, value in task.augmentation.items() if value and name != "mixup") or "no changes"
     mixed = " Last: each mixed with another of these, too." if mixes else ""
@@ -60,11 +61,11 @@ def draw_class_samples(task: ClassificationTask, data: ClassData) -> Figure:
     return figure
 
 
-def _in_turn(data: ClassData, classes: int) -> list[int]:
-    """Places of the first images of each class, one class after the other."""
-    each = [[place for place, number in enumerate(data.numbers.tolist()) if number == c] for c in range(classes)]
-    places = [found[n] for n in range(ROWS) for found in each if n < len(found)]
-    return places[:ROWS]
+def _in_turn(marks: NDArray[np.bool_]) -> list[int]:
+    """Places of the first images of each class, one class after the other; `marks` (N, classes) say which they have."""
+    each = [np.flatnonzero(having).tolist() for having in marks.T]
+    places = dict.fromkeys(found[n] for n in range(len(marks)) for found in each if n < len(found))
+    return list(places)[:ROWS]
 
 
 def _picture(image: Tensor, coloured: bool) -> tuple[Tensor, str | None]:

@@ -1,14 +1,19 @@
 """What a training task of the kind "classification" says: the classes, the network, and how it is taught."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from MedAILib.errors import InputError
+from MedAILib.training.decision import Decision, LossOptions
+from MedAILib.training.decisions import KINDS, decision_of
 from MedAILib.training.intensities import intensity_entries
 
 WITHOUT_MONAI = "Stock MONAI has no network of sequences and takes no clips apart: MedAI alone runs this model."
 LOSSES = ("cross-entropy", "focal")
-DECISIONS = ("binary", "multiclass")
+DECISIONS = tuple(KINDS)
+# What networks call the number of their outputs, which follows from the decision.
+_OUTPUTS = ("out_channels", "num_classes")
 SCHEDULES = ("one_cycle", "poly", "cosine", "constant")
 SAMPLINGS = ("uniform", "balanced")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -50,7 +55,8 @@ class ClassificationTask:
         classes: for each class its `name`, the `labels` that data may have for it (numbers of a MedMNIST file, names
             of folders, texts of a CSV), and perhaps `code`, a terminology's; of two classes the second is the one to
             be found.
-        decision: one of `DECISIONS`; empty: by the number of classes.
+        decision: one of `DECISIONS`; empty: by the number of classes, which exclude each other then. With "multilabel"
+            an image may have several of the classes, or none; with "ordinal" they are grades, in their order.
         size: what an image is resampled to, along each axis; two sizes for pictures, three for volumes.
         frames: 0 for single images; else they are sequences, and so many frames are taken of each, evenly spaced from
             the first to the last (of a shorter one some twice or more).
@@ -66,7 +72,9 @@ class ClassificationTask:
         shipped: how many of the networks are shipped, as the mean of what they say of an image and its mirror images;
             0 ships the distilled one alone.
         loss: one of `LOSSES`.
-        class_weights: "balanced" (the rarer, the heavier), "none", or a number for each class.
+        class_weights: "balanced" (the rarer, the heavier), "none", or a number for each class. Of several labels it is
+            what an image with the label counts for it, in images without: "balanced" is how many of these there are
+            for one with it, at most 20.
         sampling: one of `SAMPLINGS`: an epoch shows each image once, or draws as many, all classes alike often.
         augmentation: see `AUGMENTATIONS`.
         schedule: one of `SCHEDULES`, of the learning rate: a rise and a fall, or falls as for segmentation.
@@ -75,7 +83,8 @@ class ClassificationTask:
         choice: "last" takes each network's weights as they are in the end, "best" those of the epoch that the images
             kept from it (of the fold, or the validation part) surprised least.
         distil_epochs: how long the distilled network learns.
-        threshold: "balanced" for 0.5, "accuracy" for what was most accurate in cross-validation.
+        threshold: "balanced" for 0.5, "accuracy" for what was most accurate in cross-validation, "f1" for what had the
+            best F1 there (of two classes, or of each label).
         synthetic: generators (names or folders of bundles), each of one class, whose pictures are learnt from too; not
             for sequences.
         synthetic_share: how many pictures each of them makes, as a share of its class's real ones.
@@ -146,17 +155,20 @@ class ClassificationTask:
         object.__setattr__(self, "intensity", intensity_entries(self.intensity))
         usual = {
             "title": self.name.replace("_", " ").capitalize(),
-            "description": " or ".join(self.names),
+            "description": (", " if self.decision == "multilabel" else " or ").join(self.names),
             "decision": "binary" if len(self.classes) == 2 else "multiclass",
         }
         for key, value in usual.items():
             if not getattr(self, key):
                 object.__setattr__(self, key, value)
+        if self.decision in KINDS and len(self.classes) > 1:
+            told = {key: self.decided.outputs for key in _OUTPUTS if key in self.network}
+            object.__setattr__(self, "network", self.network | told)
         self._require_augmentation()
         weights = self.class_weights
         wrong = {
             "classes": len(self.classes) < 2 or len(set(self.names)) < len(self.classes) or self._shared_label(),
-            "decision": self.decision not in DECISIONS or (self.decision == "binary") != (len(self.classes) == 2),
+            "decision": self.decision not in DECISIONS or self._wrong_count(),
             "size": len(self.size) not in (2, 3) or min(self.size) < 1,
             "orientation": (len(self.size) == 2) != (self.orientation == ""),
             "pool": not self.pool or not set(self.pool) <= {"train", "val"},
@@ -183,7 +195,7 @@ class ClassificationTask:
             "label_smoothing": not 0 <= self.label_smoothing < 1,
             "synthetic": bool(self.synthetic) and self.frames > 0,
             "synthetic_share": not 0 <= self.synthetic_share <= 100,
-            "threshold": self.threshold not in ("balanced", "accuracy"),
+            "threshold": self.decision in KINDS and self.threshold not in self.decided.thresholds_by,
             "strange_quantile": not 0 <= self.strange_quantile <= 1,
         }
         if bad := [key for key, is_wrong in wrong.items() if is_wrong]:
@@ -214,6 +226,10 @@ class ClassificationTask:
                     f"({AUGMENTATIONS[key]})."
                 )
 
+    def _wrong_count(self) -> bool:
+        """Whether there are too many classes for the decision, or two that exclude each other are not "binary"."""
+        return self.decision in ("binary", "multiclass") and (self.decision == "binary") != (len(self.classes) == 2)
+
     def _shared_label(self) -> bool:
         told = [label for entry in self.classes for label in {str(x) for x in entry["labels"]}]
         return len(set(told)) < len(told)
@@ -222,6 +238,21 @@ class ClassificationTask:
     def names(self) -> tuple[str, ...]:
         """The classes' names, in the order of the network's output."""
         return tuple(str(entry["name"]) for entry in self.classes)
+
+    @property
+    def several(self) -> bool:
+        """Whether an image may have several of the classes."""
+        return self.decision == "multilabel"
+
+    @cached_property
+    def decided(self) -> Decision:
+        """How it is decided between the classes."""
+        return decision_of(self.decision, self.names)
+
+    @property
+    def loss_options(self) -> LossOptions:
+        """What the decision's loss asks for."""
+        return LossOptions(self.loss, self.label_smoothing, self.class_weights)
 
     @property
     def limits(self) -> list[str]:

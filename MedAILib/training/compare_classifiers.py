@@ -1,14 +1,32 @@
 """Two classifiers on the same images, compared by all their measures."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from MedAILib.errors import InputError
-from MedAILib.training.classification_measures import quick_measure
+from MedAILib.spec import ModelSpec
 from MedAILib.training.evaluate_classifier import ClassifierEvaluation
+from MedAILib.training.kind_measures import measures_of
 from MedAILib.training.paired_test import PairedComparison, paired_differences
+
+
+def require_alike(first: ModelSpec, second: ModelSpec) -> None:
+    """Raise `InputError` where two classifiers can't be compared: other classes, or another kind of decision."""
+    one, other = first.classes, second.classes
+    if one is None or other is None or one.names != other.names:
+        told = "; ".join(", ".join(classes.names if classes else ("none",)) for classes in (one, other))
+        raise InputError(
+            f"The models {first.name} and {second.name} decide between different classes ({told}); compare two of the "
+            "same."
+        )
+    if one.kind != other.kind:
+        raise InputError(
+            f"The models {first.name} and {second.name} decide by different kinds of decision ({one.kind}, "
+            f"{other.kind}); compare two of the same."
+        )
 
 
 def compare_classifiers(first: ClassifierEvaluation, second: ClassifierEvaluation) -> PairedComparison:
@@ -19,19 +37,18 @@ def compare_classifiers(first: ClassifierEvaluation, second: ClassifierEvaluatio
     """
     if [case.image for case in first.cases] != [case.image for case in second.cases]:
         raise InputError("The two models were run on different images; compare them on the same.")
-    if first.classes.names != second.classes.names:
-        raise InputError(
-            f"The models {first.spec.name} and {second.spec.name} decide between different classes "
-            f"({', '.join(first.classes.names)}; {', '.join(second.classes.names)}); compare two of the same."
-        )
-    likely = np.stack([first.likely, second.likely])
-    decided = np.array([[case.decided for case in one.cases] for one in (first, second)], dtype=np.int64)
+    require_alike(first.spec, second.spec)
+    both = [np.concatenate(parts) for parts in zip(_told(first), _told(second), strict=True)]
+    measured, count = measures_of(first.classes.kind).drawn(*both), len(first.cases)
 
     def values(rows: NDArray[np.int64], swapped: NDArray[np.bool_]) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        # The second model's images come after the first's.
         own = swapped[rows].astype(np.int64)
-        truth = first.numbers[rows]
-        a, b = (quick_measure(truth, likely[side, rows], decided[side, rows]) for side in (own, 1 - own))
-        return a, b
+        return measured(rows + count * own), measured(rows + count * (1 - own))
 
-    rows = paired_differences(len(first.cases), values)
+    rows = paired_differences(count, values)
     return PairedComparison(first.spec.name, second.spec.name, tuple(rows))
+
+
+def _told(evaluation: ClassifierEvaluation) -> tuple[NDArray[Any], ...]:
+    return evaluation.numbers, evaluation.likely, evaluation.decided

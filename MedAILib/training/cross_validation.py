@@ -13,9 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp, softmax
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from torch import Tensor, nn
 
 from MedAILib.errors import InputError
@@ -24,6 +21,7 @@ from MedAILib.models.trust import tree_sha256
 from MedAILib.progress import Progress
 from MedAILib.training.classification import Bench, Lesson, scores_of, train_network
 from MedAILib.training.classification_task import ClassificationTask
+from MedAILib.training.decision import Calibration
 from MedAILib.training.labelled_images import MADE
 from MedAILib.training.lesson_curves import TABLE
 
@@ -33,8 +31,6 @@ DECISIVE = (
     *("loss", "class_weights", "label_smoothing", "augmentation"),
     *("sampling", "schedule", "accumulate", "patience", "precision"),
 )
-THRESHOLDS = np.linspace(0.2, 0.8, 121)
-SMOOTHED = 0.06  # thresholds this far apart share their accuracy, so that no single image decides
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +39,7 @@ class ClassData:
 
     Args:
         images: (N, C, X, Y[, Z]), or sequences (N, T, C, X, Y[, Z]), normalised.
-        numbers: (N,), the class of each.
+        numbers: (N,), the class of each; where an image may have several, (N, classes), 1 for those that it has.
         names: (N,), how reports call each.
         splits: (N,), "train", "val", `MADE`, or "" each.
         patients: (N,), or "" where that is not told.
@@ -61,24 +57,15 @@ class Judged:
     """Scores of images by networks that have not learnt from them.
 
     Args:
-        numbers: (M,), the true classes.
-        scores: (M, N), in cross-validation the logarithm of the mean probabilities of the fold's networks, which the
+        numbers: (M,), or (M, classes), the true classes.
+        scores: (M, outputs), in cross-validation those of the mean probabilities of the fold's networks, which the
             shipped network learns to give; without it the shipped network's own.
-        single: a (M, N) for each seed: one network of the fold alone.
+        single: a (M, outputs) for each seed: one network of the fold alone.
     """
 
     numbers: NDArray[np.int64]
     scores: NDArray[np.float64]
     single: tuple[NDArray[np.float64], ...]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What was chosen on judged images: scores are divided by `temperature`; `threshold` is the second class's."""
-
-    temperature: float
-    threshold: float
-    strange_above: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,11 +100,11 @@ def train_classifier(task: ClassificationTask, data: ClassData, bench: Bench, pr
             networks.append(train_network(task, lesson, bench, progress))
         scores.append([_likely(x, data.images[judge], task, bench) for x in networks[-task.networks :]])
     numbers = np.concatenate([data.numbers[judge] for _, judge in folds])
-    judged = _judged(numbers, scores)
+    judged = _judged(task, numbers, scores)
     final = networks[0]
     if task.shipped:
         members = _in_turn(task, networks)[: task.shipped]
-        final = MeanClassifier(members, task.augmentation.get("flip", ()), task.frames > 0)
+        final = MeanClassifier(members, task.augmentation.get("flip", ()), task.frames > 0, task.decided.activation)
     elif len(networks) > 1:
         pool = folds[0][0] if len(folds) == 1 else np.arange(len(data.numbers))
         lesson = _lesson(task, data, pool, "final network", len(folds) * 100, tuple(networks))
@@ -144,12 +131,10 @@ def split_folds(task: ClassificationTask, data: ClassData) -> list[tuple[NDArray
     if task.folds == 1:
         parts = [np.flatnonzero(np.isin(data.splits, part)) for part in (("train", MADE), ("val",))]
         for name, part in zip(("train", "val"), parts, strict=True):
-            if len(set(data.numbers[part].tolist())) < len(task.names):
-                raise InputError(f"The part '{name}' of the data lacks images of some class; the task needs all there.")
+            if not len(part):
+                raise InputError(f"The part '{name}' of the data has no images; the task needs some there.")
+            task.decided.require_judges(data.numbers[part], name)
         return [(parts[0], parts[1])]
-    least = min(int((data.numbers == number).sum()) for number in range(len(task.names)))
-    if least < task.folds:
-        raise InputError(f"{least} images of the rarest class are too few for {task.folds} folds.")
     told = any(data.patients)
     if told and len(set(data.patients)) < 2:
         listed = f"{data.names[0]} and {len(data.names) - 1} more"
@@ -160,10 +145,9 @@ def split_folds(task: ClassificationTask, data: ClassData) -> list[tuple[NDArray
     if told and len(set(data.patients)) < task.folds:
         raise InputError(f"{len(set(data.patients))} patients are too few for {task.folds} folds.")
     groups = _groups(data)
-    together = len(set(groups)) < len(groups)
-    kind = StratifiedGroupKFold if together else StratifiedKFold
-    dealt = kind(task.folds, shuffle=True, random_state=task.seed)
-    return [(learn, judge) for learn, judge in dealt.split(data.numbers, data.numbers, groups if together else None)]
+    if len(set(groups)) < task.folds:
+        raise InputError(f"{len(set(groups))} images that are no copies of others are too few for {task.folds} folds.")
+    return task.decided.deal(data.numbers, groups, task.folds, task.seed)
 
 
 def _groups(data: ClassData) -> list[str]:
@@ -185,40 +169,18 @@ def _groups(data: ClassData) -> list[str]:
 
 
 def calibrate(task: ClassificationTask, judged: Judged, shown: NDArray[np.float64]) -> Calibration:
-    """Temperature of the least log loss, threshold, and the energy above which an image is strange.
+    """Temperature of the least log loss, thresholds, and the strangeness above which an image is not decided.
 
     Args:
         task: says how.
-        judged: what temperature and threshold are chosen on.
-        shown: (M, N), the shipped network's own scores, whose energies the last is a quantile of.
+        judged: what temperature and thresholds are chosen on.
+        shown: (M, outputs), the shipped network's own scores, whose strangeness the last is a quantile of.
     """
-    temperature = best_temperature(judged.scores, judged.numbers)
-    threshold = 0.5
-    if task.decision == "binary" and task.threshold == "accuracy":
-        threshold = best_threshold(softmax(judged.scores / temperature, axis=1)[:, 1], judged.numbers)
-    strange = None
-    if task.strange_quantile:
-        strange = float(np.quantile(-logsumexp(shown, axis=1), task.strange_quantile))
-    return Calibration(round(temperature, 4), threshold, None if strange is None else round(strange, 4))
-
-
-def best_temperature(scores: NDArray[np.float64], numbers: NDArray[np.int64]) -> float:
-    """The temperature, 0.05 to 20, at which the true classes (M,) are least surprising to scores (M, N)."""
-
-    def surprise(log_temperature: float) -> float:
-        divided = scores / np.exp(log_temperature)
-        return float(np.mean(logsumexp(divided, axis=1) - divided[np.arange(len(numbers)), numbers]))
-
-    return float(np.exp(minimize_scalar(surprise, bounds=np.log((0.05, 20)), method="bounded").x))
-
-
-def best_threshold(likely: NDArray[np.float64], numbers: NDArray[np.int64]) -> float:
-    """The threshold of the most right decisions, its neighbours' taken into account."""
-    right = np.array([np.mean((likely >= threshold) == numbers) for threshold in THRESHOLDS])
-    near = np.abs(THRESHOLDS[:, None] - THRESHOLDS) <= SMOOTHED
-    smooth = (near @ right) / near.sum(axis=1)
-    best = np.flatnonzero(smooth >= smooth.max() - 1e-9)
-    return round(float(THRESHOLDS[best].mean()), 3)
+    chosen = task.decided.calibrated(judged.scores, judged.numbers, task.threshold)
+    if not task.strange_quantile:
+        return chosen
+    strange = float(np.quantile(task.decided.strangeness(shown, chosen), task.strange_quantile))
+    return replace(chosen, strange_above=round(strange, 4))
 
 
 def stamp(task: ClassificationTask, data: ClassData) -> str:
@@ -244,18 +206,18 @@ def _lesson(
 
 
 def _targets(task: ClassificationTask, data: ClassData, places: NDArray[np.int64]) -> Tensor:
-    return torch.nn.functional.one_hot(torch.from_numpy(data.numbers[places]), len(task.names)).float()
+    return task.decided.targets(data.numbers[places])
 
 
 def _likely(network: nn.Module, images: Tensor, task: ClassificationTask, bench: Bench) -> Tensor:
-    """Logarithm (N, classes) of the mean probabilities over mirrored copies, which is what is taught."""
+    """Scores (N, outputs) of the mean probabilities over mirrored copies, which is what is taught."""
     copies = [images, *(images.flip(axis) for axis in task.mirrored_axes)]
-    each = [scores_of(network, copy, bench.device).double().softmax(dim=1) for copy in copies]
-    return torch.stack(each).mean(dim=0).clamp_min(1e-12).log()
+    each = [task.decided.likely(scores_of(network, copy, bench.device).double()) for copy in copies]
+    return task.decided.raw(torch.stack(each).mean(dim=0))
 
 
-def _judged(numbers: NDArray[np.int64], scores: Sequence[Sequence[Tensor]]) -> Judged:
+def _judged(task: ClassificationTask, numbers: NDArray[np.int64], scores: Sequence[Sequence[Tensor]]) -> Judged:
     """What the networks of all folds say, from each fold's list of its networks' scores."""
-    single = tuple(torch.cat(parts).double().numpy() for parts in zip(*scores, strict=True))
-    likely = np.mean([softmax(found, axis=1) for found in single], axis=0)
-    return Judged(numbers, np.log(np.clip(likely, 1e-12, 1)), single)
+    single = [torch.cat(parts).double() for parts in zip(*scores, strict=True)]
+    likely = torch.stack([task.decided.likely(found) for found in single]).mean(dim=0)
+    return Judged(numbers, task.decided.raw(likely).numpy(), tuple(found.numpy() for found in single))

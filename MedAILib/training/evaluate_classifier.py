@@ -6,13 +6,12 @@ What the report looks like is `classification_report`'s business.
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix
 
 from MedAILib.errors import InputError, SpecError
 from MedAILib.models.classifier import ClassifierModel
@@ -20,8 +19,14 @@ from MedAILib.progress import Progress
 from MedAILib.request import ClassifyOptions
 from MedAILib.results import Classification
 from MedAILib.spec import Classes, ModelSpec
-from MedAILib.training.classification_measures import Measured, per_class, with_intervals
-from MedAILib.training.labelled_images import LabelledImage, check_images, numbered, read_labelled
+from MedAILib.training.classification_measures import Measured, with_intervals
+from MedAILib.training.decision import Decision
+from MedAILib.training.decisions import decision_of
+from MedAILib.training.kind_measures import measures_of
+from MedAILib.training.label_measures import labels_with_intervals
+from MedAILib.training.labelled_checks import check_images
+from MedAILib.training.labelled_images import LabelledImage, read_labelled
+from MedAILib.training.matched_labels import truth_of
 
 WORST_SHOWN = 5
 
@@ -32,21 +37,26 @@ class ClassifiedCase:
 
     Args:
         image: what it is.
-        number: its true class.
+        number: its true class, (); where an image may have several, (N,), 1 for those that it has.
         likely: (N,), probabilities.
-        decided: the class decided for, whether or not the model was sure.
+        decided: what was decided for, of the same shape, whether or not the model was sure.
         unsure: why it was not; empty where it was.
         strangeness: its out-of-distribution score; None where the model has none.
         seconds: the model alone.
     """
 
     image: LabelledImage
-    number: int
+    number: NDArray[np.int64]
     likely: NDArray[np.float64]
-    decided: int
+    decided: NDArray[np.int64]
     unsure: str
     strangeness: float | None
     seconds: float
+
+    @property
+    def right(self) -> bool:
+        """Whether the decision is the truth, in all labels where an image may have several."""
+        return bool(np.array_equal(self.number, self.decided))
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +67,11 @@ class ClassifierEvaluation:
         spec: the model's description.
         classes: what it decides between.
         cases: results in the order of the images given.
-        measured: figures with 95 % intervals, by `classification_measures.MEASURES`.
-        each: the figures of each class against all others.
-        confusion: (N, N), true classes in rows, decided ones in columns.
+        measured: figures with 95 % intervals, by `kind_measures.measures_of`.
+        each: the figures of each class against all others, or of each label.
+        intervals: the same with 95 % intervals, of each label; empty where classes exclude each other.
+        confusion: (N, N), true classes in rows, decided ones in columns; of several labels (N, 2, 2), without and with
+            each label in rows, decided against and for it in columns.
         worst: the most wrong cases first, five at most, and a picture (J, I) of each.
         provenance: as the model's first run told it.
         part: which part of the data; empty for all of it.
@@ -71,6 +83,7 @@ class ClassifierEvaluation:
     cases: tuple[ClassifiedCase, ...]
     measured: dict[str, Measured]
     each: list[dict[str, float]]
+    intervals: list[dict[str, Measured]]
     confusion: NDArray[np.int64]
     worst: tuple[tuple[ClassifiedCase, NDArray[Any]], ...]
     provenance: dict[str, str]
@@ -79,8 +92,24 @@ class ClassifierEvaluation:
 
     @property
     def numbers(self) -> NDArray[np.int64]:
-        """True classes (M,)."""
+        """True classes (M,), or (M, N)."""
         return np.array([case.number for case in self.cases], dtype=np.int64)
+
+    @property
+    def decided(self) -> NDArray[np.int64]:
+        """What was decided for, in the same shape."""
+        return np.array([case.decided for case in self.cases], dtype=np.int64)
+
+    @property
+    def positive(self) -> str | None:
+        """The one of two classes that is to be found; None where there are more, or labels by themselves."""
+        names = self.classes.names
+        return names[1] if len(names) == 2 and self.classes.kind != "multilabel" else None
+
+    @property
+    def decision(self) -> Decision:
+        """How it is decided between the classes."""
+        return decision_of(self.classes.kind, self.classes.names)
 
     @property
     def likely(self) -> NDArray[np.float64]:
@@ -97,26 +126,28 @@ def evaluate_classifier(
     it; how often it was not is told apart.
 
     Args:
-        model: of one class for each image.
-        images: and their labels, which are matched as `labelled_images.numbered` does.
+        model: that takes an image alone.
+        images: and their labels, which are matched as `labelled_images.truth_of` does.
         progress: told before each image.
         part: what to call these images, such as "test".
 
     Raises:
-        SpecError: the model's classes don't exclude each other, or it takes more than images.
+        SpecError: the model takes more than images.
         InputError: no images; a label that the model does not know; an image that is unreadable or does not suit it.
         Cancelled: by `progress`.
     """
     classes = model.spec.classes
-    if classes is None or classes.kind == "multilabel" or classes.covariates:
+    if classes is None or classes.covariates:
         raise SpecError(
-            f"The model {model.spec.name} does not give one class for one image alone, which is what is evaluated."
+            f"The model {model.spec.name} does not give classes for an image alone, which is what is evaluated."
         )
     if not images:
         raise InputError("There are no images to evaluate the model on.")
     started = datetime.now(timezone.utc)
     told = classes.labels or tuple((name,) for name in classes.names)
-    numbers = numbered(images, dict(zip(classes.names, told, strict=True)))
+    decision = decision_of(classes.kind, classes.names)
+    several = classes.kind == "multilabel"
+    numbers = truth_of(images, dict(zip(classes.names, told, strict=True)), several)
     check_images(images, numbers, classes.names, classes.dimensions, progress)
     cases: list[ClassifiedCase] = []
     provenance: dict[str, str] = {}
@@ -125,20 +156,22 @@ def evaluate_classifier(
         volume = read_labelled(image)
         begun = time.perf_counter()
         result = model.run(volume, ClassifyOptions(), _Quiet(progress if number == 0 else None))
-        cases.append(_case(image, int(numbers[number]), result, time.perf_counter() - begun))
+        decided = decision.decide(result.probabilities, classes.thresholds)[0]
+        cases.append(_case(image, (numbers[number], decided), result, time.perf_counter() - begun))
         provenance = provenance or dict(result.provenance)
     progress.step(len(images), len(images), "Measuring")
     likely = np.stack([case.likely for case in cases])
-    decided = np.array([case.decided for case in cases], dtype=np.int64)
-    table = confusion_matrix(numbers, decided, labels=np.arange(len(classes.names)))
+    chosen = np.array([case.decided for case in cases], dtype=np.int64)
+    measures = measures_of(classes.kind)
     return ClassifierEvaluation(
         model.spec,
         classes,
         tuple(cases),
-        with_intervals(numbers, likely, decided),
-        per_class(numbers, likely, decided),
-        table,
-        _worst(cases),
+        with_intervals(numbers, likely, chosen, measures),
+        measures.each(numbers, likely, chosen),
+        labels_with_intervals(numbers, likely, chosen) if several else [],
+        measures.table(numbers, likely, chosen),
+        _worst(cases, decision),
         provenance,
         part,
         started,
@@ -147,28 +180,33 @@ def evaluate_classifier(
 
 def summary(evaluation: ClassifierEvaluation) -> dict[str, Any]:
     """The results, ready for strict JSON: a value that can't be measured is null."""
-    names = evaluation.classes.names
+    names, decision = evaluation.classes.names, evaluation.decision
     measured = evaluation.measured
-    binary = len(names) == 2
     return {
         **{key: _jsonable(found.value) for key, found in measured.items()},
         "intervals_95": {key: [_jsonable(found.low), _jsonable(found.high)] for key, found in measured.items()},
         "confusion": evaluation.confusion.tolist(),
+        "kind": decision.kind,
         "classes": list(names),
-        "positive": names[1] if binary else None,
+        "positive": evaluation.positive,
         "thresholds": dict(zip(names, evaluation.classes.thresholds, strict=True)),
         "cases": len(evaluation.cases),
         "not_sure": sum(bool(case.unsure) for case in evaluation.cases),
         "per_class": {
             name: {key: _jsonable(value) for key, value in found.items()}
-            for name, found in zip(names, evaluation.each, strict=True)
+            | (
+                {"intervals_95": {key: [_jsonable(x.low), _jsonable(x.high)] for key, x in told.items()}}
+                if evaluation.intervals
+                else {}
+            )
+            for name, found, told in zip(names, evaluation.each, evaluation.intervals or [{}] * len(names), strict=True)
         },
         "metric_per_case": [
             {
                 "case": case.image.name,
                 "file": str(case.image.source),
-                "reference": names[case.number],
-                "predicted": names[case.decided],
+                "reference": _named(case.number, decision),
+                "predicted": _named(case.decided, decision),
                 "probabilities": dict(zip(names, case.likely.tolist(), strict=True)),
                 "not_sure": case.unsure or None,
             }
@@ -185,19 +223,36 @@ def summary(evaluation: ClassifierEvaluation) -> dict[str, Any]:
     }
 
 
-def _case(image: LabelledImage, number: int, result: Classification, seconds: float) -> ClassifiedCase:
-    forced = replace(result, strangeness=None, strange_above=None, unsure_below=0.0)
-    if result.kind == "multiclass":
-        forced = replace(forced, thresholds=(0.0,) * len(result.classes))
-    decided = result.classes.index(forced.verdict().classes[0])
+def _named(number: NDArray[np.int64], decision: Decision) -> str | list[str]:
+    """A class by its name, or all labels by theirs."""
+    names = [name for name, has in zip(decision.names, decision.marks(number[None])[0], strict=True) if has]
+    return names if decision.kind == "multilabel" else names[0]
+
+
+def _case(
+    image: LabelledImage,
+    found: tuple[NDArray[np.int64], NDArray[np.int64]],
+    result: Classification,
+    seconds: float,
+) -> ClassifiedCase:
+    """One image's results; `found` has what is true and what was decided."""
     strange = None if result.strangeness is None else float(result.strangeness[0])
+    number, decided = found
     return ClassifiedCase(image, number, result.probabilities[0], decided, result.verdict().unsure, strange, seconds)
 
 
-def _worst(cases: Sequence[ClassifiedCase]) -> tuple[tuple[ClassifiedCase, NDArray[Any]], ...]:
+def _worst(cases: Sequence[ClassifiedCase], decision: Decision) -> tuple[tuple[ClassifiedCase, NDArray[Any]], ...]:
     """Wrong decisions, those first that left the least probability to the truth; the middle slice or frame of each."""
-    wrong = sorted((case for case in cases if case.decided != case.number), key=lambda case: case.likely[case.number])
+    wrong = sorted((case for case in cases if not case.right), key=lambda case: _left_to_truth(case, decision))
     return tuple((case, _picture(case.image)) for case in wrong[:WORST_SHOWN])
+
+
+def _left_to_truth(case: ClassifiedCase, decision: Decision) -> float:
+    """The probability of the true class; of several labels, of what is true of the one where it is least."""
+    if decision.kind == "multilabel":
+        return float(np.where(case.number == 1, case.likely, 1 - case.likely).min())
+    apart = abs(int(case.number) - int(case.decided)) - 1 if decision.kind == "ordinal" else 0
+    return float(case.likely[case.number]) - apart  # farther grades first
 
 
 def _picture(image: LabelledImage) -> NDArray[Any]:

@@ -1,14 +1,12 @@
-"""Images with a class each: a MedMNIST file, a folder for each class, or a CSV; which there are, and what is wrong.
+"""Images with a class each, or several labels: a MedMNIST file, a folder for each class, or a CSV; what is wrong there.
 
 What is done with them is not decided here.
 """
 
 import csv
-import hashlib
-import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,22 +14,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from MedAILib.errors import InputError, MedAIError
+from MedAILib.errors import InputError
 from MedAILib.files.clips import is_clip_folder, read_clip
 from MedAILib.files.dicom_find import is_dicom
 from MedAILib.files.images import read_image
 from MedAILib.progress import Progress
-from MedAILib.training.cases import IMAGE_ENDINGS, Fault, require_faultless
+from MedAILib.training.cases import IMAGE_ENDINGS
+from MedAILib.training.several_labels import (
+    SEPARATOR,
+    label_columns,
+    labels_of_columns,
+    labels_of_rows,
+    listed,
+    one_spelling,
+    require_one_layout,
+    single_labels,
+)
 from MedAILib.volume import Geometry, Volume
 
 SPLITS = ("train", "val", "test")
 MADE = "made"  # the part of those that a generator made: to learn from, never to judge by
 ENDINGS = IMAGE_ENDINGS
 SHOWN = 3
-NO_CHANNELS = -1  # of an image that can't be read
 _OTHER_NAMES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 _SPLIT_COLUMNS = ("split", "set")
-_LABEL_COLUMNS = ("label", "class")
+_LABEL_COLUMNS = ("label", "labels", "class")
 _PATH_COLUMNS = ("path", "file", "image")
 _PATIENT_COLUMNS = ("patient", "patient_id", "subject")
 
@@ -42,12 +49,15 @@ class LabelledImage:
 
     Args:
         name: how reports call it; unique.
-        label: as the data has it.
+        label: as the data has it; several with `SEPARATOR` between them.
         split: "train", "val" or "test"; empty where the data has no parts; `MADE` for what a generator made.
         source: the file that it lies in.
         array: its voxels where the file holds many images: (H, W), (H, W, 3) or (D, H, W); None for a file of its own.
         patient: whose image it is; empty where that is not told.
         sequence: its file is a clip, or it is a folder with a picture for each frame.
+        labels: where an image may have several, those that it has; None where it has the one `label`.
+        among: all labels that the data tells of, where it has a column for each; else empty.
+        told_in: where its labels stand, such as "line 5 of labels.csv"; empty where that is its folder.
     """
 
     name: str
@@ -57,58 +67,48 @@ class LabelledImage:
     array: NDArray[Any] | None = None
     patient: str = ""
     sequence: bool = False
+    labels: tuple[str, ...] | None = None
+    among: tuple[str, ...] = ()
+    told_in: str = ""
 
 
-def find_labelled_images(data: Path, sequences: bool = False) -> tuple[LabelledImage, ...]:
+def find_labelled_images(data: Path, sequences: bool = False, several: bool | None = None) -> tuple[LabelledImage, ...]:
     """List the labelled images of a MedMNIST `.npz`, a CSV of path and label, or a folder with a folder per class.
 
     A CSV names its columns in its first line (path and label; perhaps split and patient), or has a path and a label in
-    each line and nothing else; paths count from its folder.
+    each line and nothing else; paths count from its folder. Several labels for an image are a row of zeros and ones
+    for each in an archive, a column of zeros and ones for each in a CSV, or names with ";" between them in its column
+    label; an image may have none of them.
     A folder may have `train`, `val` and `test` with the classes' folders in them. Where clips are wanted (`sequences`),
     a folder in a class's folder that holds pictures is one: its frames. Else a DICOM file in a class's folder is an
     image, and a folder of DICOM files in it another: their series.
 
+    Args:
+        data: the file or folder.
+        sequences: whether clips are wanted.
+        several: whether an image may have several labels; None: as the data has it.
+
     Raises:
         InputError: it is none of these, or is damaged or incomplete; the sentence names the file.
     """
-    if sequences:
-        return tuple(replace(image, sequence=True) for image in _find(data, _clips_of_class))
-    return _find(data, _images_of_class)
+    found = _find(data, _clips_of_class if sequences else _images_of_class, several)
+    if several:
+        found = tuple(replace(x, labels=(x.label,)) if x.labels is None else x for x in found)
+    return tuple(replace(image, sequence=True) for image in found) if sequences else found
 
 
-def _find(data: Path, files_of_class: Callable[[Path], Iterator[Path]]) -> tuple[LabelledImage, ...]:
+def _find(
+    data: Path, files_of_class: Callable[[Path], Iterator[Path]], several: bool | None
+) -> tuple[LabelledImage, ...]:
     if data.is_dir():
         return _of_folder(data, files_of_class)
     if not data.is_file():
         raise InputError(f"{data} does not exist; give a MedMNIST .npz, a .csv of path and label, or a folder.")
     if data.suffix.lower() == ".npz":
-        return _of_npz(data)
+        return _of_npz(data, several)
     if data.suffix.lower() == ".csv":
-        return _of_csv(data)
+        return _of_csv(data, several)
     raise InputError(f"{data} holds no labelled images: give a MedMNIST .npz, a .csv of path and label, or a folder.")
-
-
-def numbered(images: Sequence[LabelledImage], labels: Mapping[str, Sequence[str]]) -> NDArray[np.int64]:
-    """Each image's class, as its place in `labels` (class name: what data may call it).
-
-    A class's own name counts too, whatever its case and its dashes; where nothing else is told, so does its number.
-
-    Raises:
-        InputError: a label that is no class's; the sentence names its images.
-    """
-    known: dict[str, int] = {}
-    for number, (name, told) in enumerate(labels.items()):
-        known |= {_plain(text): number for text in (name, *told)}
-    if not any(_plain(text) != _plain(name) for name, told in labels.items() for text in told):
-        known |= {str(number): number for number in range(len(labels)) if str(number) not in known}
-    unknown = [image for image in images if _plain(image.label) not in known]
-    if unknown:
-        raise InputError(
-            f"The label '{unknown[0].label}' of {_listed(image.name for image in unknown)} is none of the classes: "
-            + "; ".join(f"{name} ({', '.join(told)})" for name, told in labels.items())
-            + "."
-        )
-    return np.array([known[_plain(image.label)] for image in images], dtype=np.int64)
 
 
 def read_labelled(image: LabelledImage, progress: Progress | None = None) -> Volume:
@@ -128,143 +128,7 @@ def read_labelled(image: LabelledImage, progress: Progress | None = None) -> Vol
     return Volume(data, Geometry(data.shape[1:], np.diag((-1.0, -1.0, 1.0, 1.0))), image.name)
 
 
-def check_images(
-    images: Sequence[LabelledImage],
-    numbers: NDArray[np.int64],
-    names: Sequence[str],
-    dimensions: int,
-    progress: Progress,
-) -> None:
-    """Read every image and see that together they can be learnt from or evaluated on.
-
-    What speaks against the data but need not stop the work (the same image twice in one part, two classes of very
-    different size) is told to `progress`.
-
-    Args:
-        images: to check.
-        numbers: their classes, as `numbered` has them.
-        names: the classes.
-        dimensions: 2 for pictures, 3 for volumes (of each frame, where the images are sequences).
-        progress: is told of each image and warned.
-
-    Raises:
-        InputError: an image that can't be read, of other dimensions or with other numbers of channels, of one value
-            everywhere or with values that are none; the same image or patient in two parts or under two labels.
-    """
-    channels: list[int] = []
-    seen: dict[str, int] = {}
-    twice: list[str] = []
-    faults: list[Fault] = []
-    for number, image in enumerate(images):
-        progress.step(number, len(images), f"Checking {image.name}")
-        try:
-            volume = read_labelled(image, progress)
-            _check_one(image, volume, dimensions)
-        except MedAIError as error:
-            faults.append(Fault(image.name, str(error)))
-            channels.append(NO_CHANNELS)
-            continue
-        channels.append(0 if image.sequence else volume.channels)  # a sequence's are as many as it has frames
-        key = hashlib.sha256(f"{volume.data.shape}{volume.data.dtype}".encode() + volume.data.tobytes()).hexdigest()
-        other = seen.setdefault(key, number)
-        if other == number:
-            continue
-        first = images[other]
-        if first.split != image.split:
-            text = (
-                f"{first.name} and {image.name} are the same image, one for {first.split}, the other for "
-                f"{image.split}; keep one, since figures on images that were learnt from mean nothing."
-            )
-            faults.append(Fault(image.name, text))
-        elif numbers[other] != numbers[number]:
-            text = (
-                f"{first.name} and {image.name} are the same image under two labels, {first.label} and {image.label}; "
-                "correct one."
-            )
-            faults.append(Fault(image.name, text))
-        else:
-            twice.append(image.name)
-    progress.step(len(images), len(images), "Checking")
-    require_faultless([*faults, *_patient_faults(images)])
-    _check_channels(images, channels)
-    if twice:
-        progress.warn(
-            f"{len(twice)} images are there twice: {_listed(twice)}; they count twice, and stay in one fold together."
-        )
-    counts = [int((numbers == n).sum()) for n in range(len(names))]
-    if 0 < min(counts) * 10 < max(counts):  # a class without images is an error of its own
-        balance = ", ".join(f"{count} {name}" for name, count in zip(names, counts, strict=True))
-        progress.warn(f"The classes differ much in size: {balance}.")
-
-
-def require_classes(numbers: NDArray[np.int64], names: Sequence[str], where: str, least: int = 1) -> None:
-    """Raise `InputError` unless there are at least `least` images of every class."""
-    counts = Counter(numbers.tolist())
-    few = [name for number, name in enumerate(names) if counts[number] < least]
-    if len(counts) < 2:
-        raise InputError(f"{where} has images of one class only; there must be some of {', '.join(names)}.")
-    if few:
-        raise InputError(
-            f"{where} has {counts[list(names).index(few[0])]} images of {few[0]}, and at least {least} are needed."
-        )
-
-
-def _check_one(image: LabelledImage, volume: Volume, dimensions: int) -> None:
-    if image.sequence:
-        _check_frames(image, volume, dimensions)
-    elif (1 in volume.geometry.shape_kji) != (dimensions == 2):
-        shape = " x ".join(str(n) for n in volume.geometry.shape_kji)
-        what = "pictures" if dimensions == 2 else "volumes"
-        raise InputError(f"{image.name} is of {shape} voxels (K, J, I), but {what} are wanted; take it out.")
-    if volume.data.dtype.kind == "f" and not np.isfinite(volume.data).all():
-        raise InputError(f"{image.name} has values that are not finite (NaN); mend the image or take it out.")
-    if volume.data.min() == volume.data.max():
-        raise InputError(f"{image.name} has the same value everywhere, so that nothing can be seen in it; take it out.")
-
-
-def _check_frames(image: LabelledImage, volume: Volume, dimensions: int) -> None:
-    """Raise `InputError` for what is no sequence, or one of the other kind of frames."""
-    k, slices = volume.channels, volume.geometry.shape_kji[0]
-    shape = " x ".join(str(n) for n in volume.data.shape)
-    if dimensions == 2 and slices > 1 and k not in (1, 3):
-        raise InputError(
-            f"{image.name} is a sequence of volumes ({shape}: frames, K, J, I), but sequences of pictures are wanted; "
-            "take it out."
-        )
-    if dimensions == 3 and 1 in volume.geometry.shape_kji:
-        raise InputError(
-            f"{image.name} is a sequence of pictures ({shape}: frames, K, J, I), but sequences of volumes are wanted; "
-            "take it out."
-        )
-    if max(k, slices if dimensions == 2 else 1) < 2:
-        raise InputError(
-            f"{image.name} is a single frame ({shape}: frames, K, J, I), but sequences are wanted; give all its frames "
-            "in one file, the last axis time, or in a folder of its own, a picture for each."
-        )
-
-
-def _check_channels(images: Sequence[LabelledImage], channels: Sequence[int]) -> None:
-    usual = Counter(channels).most_common(1)[0][0]
-    others = [image.name for image, count in zip(images, channels, strict=True) if count != usual]
-    if others:
-        raise InputError(f"{_listed(others)} have not {usual} channels as the others; convert or take them out.")
-
-
-def _patient_faults(images: Sequence[LabelledImage]) -> list[Fault]:
-    """Patients in two parts of the data, each told once."""
-    parts: dict[str, LabelledImage] = {}
-    faults: dict[str, Fault] = {}
-    for image in images:
-        if image.patient and (first := parts.setdefault(image.patient, image)).split != image.split:
-            text = (
-                f"Images of the patient {image.patient} are in two parts of the data: {first.name} is for "
-                f"{first.split}, {image.name} for {image.split}; keep each patient in one."
-            )
-            faults.setdefault(image.patient, Fault(image.name, text))
-    return list(faults.values())
-
-
-def _of_npz(path: Path) -> tuple[LabelledImage, ...]:
+def _of_npz(path: Path, several: bool | None) -> tuple[LabelledImage, ...]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
@@ -280,21 +144,49 @@ def _of_npz(path: Path) -> tuple[LabelledImage, ...]:
                 f"{path} has {0 if images is None else len(images)} images and {0 if labels is None else len(labels)} "
                 f"labels for {split}; there must be one label for each image."
             )
-        flat = labels.reshape(len(labels), -1)
-        if flat.shape[1] != 1 or labels.dtype.kind not in "biuU":
-            raise InputError(
-                f"{path} has {flat.shape[1]} labels of the type {labels.dtype} for each image of {split}; one whole "
-                "number or name for each is wanted."
-            )
         if images.ndim not in (3, 4) or images.dtype.kind not in "biuf":
             raise InputError(f"{path} has {split}_images of shape {images.shape}, which are no pictures or volumes.")
-        found += [
-            LabelledImage(f"{split}_{number:04d}", str(label), split, path, array)
-            for number, (array, label) in enumerate(zip(images, flat[:, 0].tolist(), strict=True))
-        ]
+        found += _of_part(path, split, images, labels.reshape(len(labels), -1), several)
+    widths = {image.split: len(image.among) for image in found}
+    if len(set(widths.values())) > 1:
+        told = ", ".join(f"{width or 1} for {split}" for split, width in widths.items())
+        raise InputError(f"{path} has different numbers of labels for an image: {told}; they have to be the same.")
     if not found:
         raise InputError(f"{path} is no MedMNIST file: it has no train_images and train_labels, or val or test ones.")
     return tuple(found)
+
+
+def _of_part(
+    path: Path, split: str, images: NDArray[Any], labels: NDArray[Any], several: bool | None
+) -> list[LabelledImage]:
+    """The images of one part of an archive, with one label each, or a row (L,) of zeros and ones.
+
+    Raises:
+        InputError: labels of a wrong kind.
+    """
+    width = labels.shape[1]
+    if width == 1 and labels.dtype.kind in "biuU":
+        told: list[tuple[str, tuple[str, ...] | None]] = [(str(label), None) for label in labels[:, 0].tolist()]
+    elif width > 1 and labels.dtype.kind in "biuf" and several is False:
+        told = [(label, None) for label in single_labels(labels, split, path)]
+        width = 1
+    elif width > 1 and labels.dtype.kind in "biuf":
+        told = [(SEPARATOR.join(own), own) for own in labels_of_rows(labels, split, path)]
+    else:
+        raise InputError(
+            f"{path} has {width} labels of the type {labels.dtype} for each image of {split}; one whole number or name "
+            "for each is wanted, or several of 0 and 1."
+        )
+    among = tuple(str(n) for n in range(width)) if width > 1 else ()
+    return [
+        LabelledImage(
+            *(f"{split}_{number:04d}", label, split, path, array),
+            labels=own,
+            among=among,
+            told_in=f"row {number} (counted from 0) of {split}_labels in {path}",
+        )
+        for number, (array, (label, own)) in enumerate(zip(images, told, strict=True))
+    ]
 
 
 def _images_of_class(folder: Path) -> Iterator[Path]:
@@ -359,7 +251,7 @@ def _of_folder(folder: Path, files_of_class: Callable[[Path], Iterator[Path]]) -
     return tuple(found)
 
 
-def _of_csv(path: Path) -> tuple[LabelledImage, ...]:
+def _of_csv(path: Path, several: bool | None) -> tuple[LabelledImage, ...]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             first = next(csv.reader(stream), [])
@@ -376,13 +268,17 @@ def _of_csv(path: Path) -> tuple[LabelledImage, ...]:
         return next((columns[name] for name in names if name in columns), None)
 
     files, labels = column(_PATH_COLUMNS), column(_LABEL_COLUMNS)
-    if files is None or labels is None:
-        raise InputError(f"{path} needs the columns path and label in its first line; it has {', '.join(columns)}.")
     splits, patients = column(_SPLIT_COLUMNS), column(_PATIENT_COLUMNS)
+    others = [name for name in reader.fieldnames or () if name and name not in (files, labels, splits, patients)]
+    own = () if labels else label_columns(others, rows)
+    if files is None or (labels is None and not own):
+        raise InputError(f"{path} needs the columns path and label in its first line; it has {', '.join(columns)}.")
+    start = 1 if bare else 2
+    told = _labels_of_table(path, rows, (labels, own, others), start, several)
     found = []
-    for number, row in enumerate(rows, start=1 if bare else 2):
-        name, label = (row[files] or "").strip(), (row[labels] or "").strip()
-        if not name or not label:
+    for number, (row, (label, given)) in enumerate(zip(rows, told, strict=True), start=start):
+        name = (row[files] or "").strip()
+        if not name or (not label and given is None):
             raise InputError(f"Line {number} of {path} has no {'label' if name else 'path'}.")
         split = _split((row[splits] or "").strip()) if splits else ""
         if split not in ("", *SPLITS):
@@ -391,13 +287,54 @@ def _of_csv(path: Path) -> tuple[LabelledImage, ...]:
         if not source.exists():
             raise InputError(f"Line {number} of {path} names {source}, which does not exist.")
         patient = (row[patients] or "").strip() if patients else ""
-        found.append(LabelledImage(name, label, split, source, None, patient))
+        among = tuple(header.strip() for header in own) if given is not None else ()
+        where = f"line {number} of {path}"
+        found.append(LabelledImage(name, label, split, source, None, patient, labels=given, among=among, told_in=where))
     if not found:
         raise InputError(f"{path} names no image.")
     double = [name for name, count in Counter(image.name for image in found).items() if count > 1]
     if double:
-        raise InputError(f"{path} names {_listed(double)} more than once; give each image one line.")
+        raise InputError(f"{path} names {listed_names(double)} more than once; give each image one line.")
     return tuple(found)
+
+
+def _labels_of_table(
+    path: Path,
+    rows: list[dict[str, Any]],
+    headers: tuple[str | None, tuple[str, ...], list[str]],
+    start: int,
+    several: bool | None,
+) -> list[tuple[str, tuple[str, ...] | None]]:
+    """For each row of a table its label as a text, and where an image may have several, each.
+
+    Args:
+        path: of the table.
+        rows: cells by header.
+        headers: the column of labels, or None; else a column for each label; all that are of no other use.
+        start: the line that the first row is.
+        several: as `find_labelled_images` has it.
+
+    Raises:
+        InputError: cells that are no labels, or labels told twice.
+    """
+    column, own, others = headers
+    if column is None:
+        told = labels_of_columns(path, rows, own, start)
+        if several is False:
+            wrong = next((n for n, labels in enumerate(told, start=start) if len(labels) != 1), None)
+            if wrong is not None:
+                raise InputError(
+                    f"Line {wrong} of {path} has {len(told[wrong - start])} labels, but one class for each image is "
+                    "wanted; only the decision 'multilabel' takes several."
+                )
+            return [(labels[0], None) for labels in told]
+        return [(SEPARATOR.join(labels), labels) for labels in told]
+    cells = [(row[column] or "").strip() for row in rows]
+    parts = one_spelling([listed(cell) for cell in cells])
+    require_one_layout(path, parts, others, rows)
+    if several is False or (several is None and not any(SEPARATOR in cell for cell in cells)):
+        return [(cell, None) for cell in cells]
+    return [(SEPARATOR.join(labels), labels) for labels in parts]
 
 
 def part_of(images: Sequence[LabelledImage], splits: Sequence[str]) -> tuple[LabelledImage, ...]:
@@ -417,10 +354,7 @@ def _split(text: str) -> str:
     return _OTHER_NAMES.get(plain, plain)
 
 
-def _plain(text: str) -> str:
-    return " ".join(re.split(r"[\s_,/-]+", text.casefold().strip()))
-
-
-def _listed(names: Iterable[str]) -> str:
+def listed_names(names: Iterable[str]) -> str:
+    """The first few names, and how many more there are."""
     every = list(names)
     return ", ".join(every[:SHOWN]) + (f" and {len(every) - SHOWN} more" if len(every) > SHOWN else "")

@@ -13,7 +13,8 @@ from MedAILib.errors import InputError
 from MedAILib.inference.looks import with_channels
 from MedAILib.progress import Progress
 from MedAILib.training.generation_task import GenerationTask
-from MedAILib.training.labelled_images import LabelledImage, check_images, find_labelled_images, part_of, read_labelled
+from MedAILib.training.labelled_checks import check_images
+from MedAILib.training.labelled_images import LabelledImage, find_labelled_images, part_of, read_labelled
 
 
 def read_pictures(task: GenerationTask, data: Path, progress: Progress) -> tuple[Tensor, str]:

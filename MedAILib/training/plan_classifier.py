@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -10,7 +11,7 @@ from MedAILib.errors import InputError
 from MedAILib.progress import Progress
 from MedAILib.training.cases import LAYOUTS
 from MedAILib.training.choices import Choice
-from MedAILib.training.classification_task import ClassificationTask
+from MedAILib.training.classification_task import DECISIONS, ClassificationTask
 from MedAILib.training.labelled_images import (
     ENDINGS,
     LabelledImage,
@@ -18,6 +19,7 @@ from MedAILib.training.labelled_images import (
     looks_like_dicom,
     read_labelled,
 )
+from MedAILib.training.plan_classes import PlannedClasses, counted, plan_classes
 from MedAILib.volume import Volume, closest_axes
 
 SEEN = 24  # images whose sizes are looked at
@@ -27,6 +29,7 @@ SMALLEST = 16
 FOLDS = 5
 USUAL_FRAMES = 16
 STEPS, EPOCHS = 400, (20, 100)
+MANY = 5000  # images, from which on batches are larger
 FEATURES = 32  # that say what a frame shows
 
 
@@ -51,25 +54,43 @@ def _holds_images(folder: Path) -> bool:
     return any(path.name.lower().endswith((*ENDINGS, ".dcm")) or looks_like_dicom(path) for path in files)
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What the user decided before a plan is made.
+
+    Args:
+        frames: of a sequence, 0 for single images; None: files of four axes are sequences.
+        decision: one of `classification_task.DECISIONS`; empty: as the data has it.
+        ordered: the classes will be given in their order.
+    """
+
+    frames: int | None = None
+    decision: str = ""
+    ordered: bool = False
+
+
 def plan_classifier(
-    name: str, data: Path, frames: int | None, progress: Progress
+    name: str, data: Path, wanted: Wanted, progress: Progress
 ) -> tuple[ClassificationTask, list[Choice]]:
     """Plan a task from what labelled images are like.
 
     Args:
         name: of the task.
         data: see `labelled_images.find_labelled_images`.
-        frames: of a sequence, as the user has it, 0 for single images; None: files of four axes are sequences.
+        wanted: what is decided already.
         progress: is told of each image that is looked at.
 
     Raises:
         InputError: no images, or such that can't be learnt from; one class only.
         Cancelled: by `progress`.
     """
-    images = find_labelled_images(data, bool(frames))
-    labels = sorted({image.label for image in images})
-    if len(labels) < 2:
-        raise InputError(f"{data} has images of one class only, {labels[0]}; there must be some of another.")
+    if wanted.decision and wanted.decision not in DECISIONS:
+        known = ", ".join(DECISIONS)
+        raise InputError(f"--set decision={wanted.decision}: there is no such decision; known are {known}.")
+    frames = wanted.frames
+    images = find_labelled_images(data, bool(frames), (wanted.decision == "multilabel") if wanted.decision else None)
+    classes = plan_classes(data, images, wanted.decision, wanted.ordered)
+    labels = list(classes.labels)
     volumes = _seen(images, progress)
     if frames is None and all(volume.channels > 4 for volume in volumes):
         frames = min(USUAL_FRAMES, int(median(volume.channels for volume in volumes)))
@@ -81,15 +102,16 @@ def plan_classifier(
     axes = 2 if sum(flat) * 2 > len(flat) else 3
     channels = 1 if frames else Counter(volume.channels for volume in volumes).most_common(1)[0][0]
     size, why_size = _size(volumes, axes)
-    folds, why_folds = _folds(images)
+    folds, why_folds = _folds(images, classes)
     network, why_network = _network(axes, channels, len(labels), frames)
-    batch = max(2, min(16, len(images) // 4))
+    batch = max(2, min(16 if len(images) < MANY else 64, len(images) // 4))
     learnt = len(images) * (folds - 1) // folds if folds > 1 else sum(image.split == "train" for image in images)
     epochs = min(max(STEPS // max(learnt // batch, 1), EPOCHS[0]), EPOCHS[1])
     flip = [] if axes == 3 or _sided(labels) else [0]
     task = ClassificationTask(
         name=name,
         classes=[{"name": label, "labels": [label]} for label in labels],
+        decision=classes.decision,
         channels=["red", "green", "blue"] if channels == 3 else [f"image {n}" for n in range(channels)][:channels],
         size=size,
         network=network,
@@ -101,18 +123,21 @@ def plan_classifier(
         distil_epochs=epochs,
         learning_rate=0.01,
         data_source=f"{len(images)} images in {data.resolve().name}",
+        class_weights=classes.weights,
+        threshold=classes.threshold,
         augmentation={"flip": flip, "rotate": 10, "scale": 0.1, "translate": 0.05, "gamma": 0.2, "noise": 0.1},
     )
-    counts = Counter(image.label for image in images)
     choices = [
-        Choice("classes", ", ".join(labels), "; ".join(f"{counts[label]} images of {label}" for label in labels)),
+        Choice("classes", ", ".join(labels), classes.counted),
+        Choice("decision", classes.decision, classes.why),
         Choice("frames", frames, why),
         Choice("size", size, why_size),
         Choice("orientation", task.orientation or "as it lies", "volumes are turned to it; pictures are not turned"),
         Choice("network", network["_target_"], why_network),
         Choice("folds", folds, why_folds),
-        Choice("class_weights", task.class_weights, "the rarer a class, the heavier its images"),
-        Choice("batch", task.batch, "16, or a quarter of the images where they are few"),
+        Choice("class_weights", task.class_weights, classes.why_weights),
+        Choice("threshold", task.threshold, classes.why_threshold),
+        Choice("batch", task.batch, f"16, from {MANY} images on 64; a quarter of the images where they are few"),
         Choice("epochs", task.epochs, f"about {STEPS} steps, {EPOCHS[0]} to {EPOCHS[1]} epochs"),
         Choice("augmentation", ", ".join(task.augmentation), "mirrored left-right" if flip else "sides stay sides"),
     ]
@@ -153,12 +178,12 @@ def _size(volumes: Sequence[Volume], axes: int) -> tuple[list[int], str]:
     )
 
 
-def _folds(images: Sequence[LabelledImage]) -> tuple[int, str]:
+def _folds(images: Sequence[LabelledImage], classes: PlannedClasses) -> tuple[int, str]:
     parts = {image.split for image in images}
     if {"train", "val"} <= parts:
         return 1, "the data has parts to learn from and to validate on"
     pool = [image for image in images if image.split in ("", "train", "val")]
-    least = min(Counter(image.label for image in pool).values(), default=0)
+    least = min(counted(pool, classes.labels))
     patients = len({image.patient for image in pool if image.patient})
     return max(2, min(FOLDS, least, patients or FOLDS)), "cross-validation, as far as classes and patients go round"
 

@@ -61,7 +61,8 @@ def _recipe(task: ClassificationTask, preprocessing: tuple[Component, ...]) -> C
         task.names, task.decision, axes, (0.5,) * len(task.names), sequence=task.frames > 0, frames=task.frames
     )
     steps = preprocessing_steps(preprocessing, axes)
-    return ClassifyRecipe(steps, classes, count, len(task.names), "softmax", axes == 2 and count in (1, 3))
+    outputs, activation = task.decided.outputs, task.decided.activation
+    return ClassifyRecipe(steps, classes, count, outputs, activation, axes == 2 and count in (1, 3))
 
 
 class _Converted(Progress):

@@ -294,7 +294,7 @@ h1{margin:2px 0 6px;font-size:29px;line-height:1.2;font-weight:600;letter-spacin
 .lead{margin:0;font-size:17px}
 h2{margin:36px 0 10px;font-size:18px;font-weight:600}
 table{width:100%;border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:14px}
-th,td{padding:4px 10px 4px 0;text-align:right;white-space:nowrap}
+th,td{padding:4px 10px 4px 0;text-align:right;vertical-align:baseline;white-space:nowrap}
 th{font-weight:600;vertical-align:top}
 thead th{border-bottom:1.5px solid #22272e;font-size:13px}
 th:first-child,.what{text-align:left}

@@ -14,7 +14,8 @@ from MedAILib.plans import read_any_plan
 from MedAILib.progress import Progress
 from MedAILib.request import GenerateOptions
 from MedAILib.training.classification_task import ClassificationTask
-from MedAILib.training.labelled_images import MADE, LabelledImage, numbered
+from MedAILib.training.labelled_images import MADE, LabelledImage
+from MedAILib.training.matched_labels import numbered
 
 
 def made_images(
@@ -34,6 +35,11 @@ def made_images(
         InputError: the images that networks are judged by would be known to a generator; a generator of no class.
         MedAIError: a generator that can't be run.
     """
+    if task.several:
+        raise InputError(
+            f"The task {task.name} has several labels for an image, and made pictures are of one class each; leave "
+            "synthetic out."
+        )
     if task.folds > 1 or len(task.size) != 2:
         why = "judges in folds, on images that the generators may have learnt from" if task.folds > 1 else "has volumes"
         raise InputError(
