@@ -27,6 +27,9 @@ KEPT = 1.3
 USUAL_VALUES = 250.0
 # Planes that are decided on a GPU are there in float64, and several at a time, while the network is idle.
 WIDE_PLANES = 4
+# What preparing holds on a GPU at its peak, for what it holds in float32 alone: splines are in float64 in between;
+# measured, 0.5 to 1.7. And blocks that are worked on at a time, of a large image.
+WIDE_PREPARING, BLOCKS_BYTES = 1.7, 2**28
 # Seconds for each of these numbers on one core, measured for the built-in model's U-Net.
 CORE_S = 3.5e-8
 # What a network that sees images whole is taken to hold for each voxel where its build is unknown (`feature_memory`
@@ -74,8 +77,16 @@ class Demand:
         running = self.image + self.result + (0 if sums_on_gpu else self.sums + self.planes)
         return self.input + max(self.prepared, running)
 
+    def preparing_on_gpu(self) -> int:
+        """The GPU's memory that preparing the image there takes, beside the weights; it may be done on the CPU."""
+        return round(WIDE_PREPARING * self.prepared) + min(BLOCKS_BYTES, 4 * self.prepared)
+
+    def at_best_on_gpu(self) -> int:
+        """The GPU's memory for a run of which nothing has to give way."""
+        return max(self.on_gpu(True), self.weights + self.preparing_on_gpu())
+
     def on_gpu(self, sums_on_gpu: bool) -> int:
-        """The GPU's memory."""
+        """The GPU's memory, with the image prepared on the CPU."""
         if not sums_on_gpu:
             return self.weights + self.network
         return self.weights + self.image + self.sums + max(self.network, WIDE_PLANES * self.planes)

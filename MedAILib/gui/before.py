@@ -99,6 +99,6 @@ def memory_need(
     if name == "cpu":
         free, needed = told if destination else available_memory(), wanted.on_cpu()
     else:
-        free, needed = told, wanted.on_gpu(sums_on_gpu=True)
+        free, needed = told, wanted.at_best_on_gpu()
     held = sum(model.bytes for model in status.models if model.device == name)  # let go of where it is needed
     return None if free is None else MemoryNeed(needed, free + held)

@@ -1,6 +1,7 @@
 """One image through one classification network: choose what to look at, prepare, run, calibrate."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,8 +10,10 @@ from torch import Tensor, nn
 
 from MedAILib.errors import InputError, ModelError
 from MedAILib.inference.frame import Frame
+from MedAILib.inference.ladder import prepared_where_it_fits
 from MedAILib.inference.looks import Look, looks_at
 from MedAILib.inference.memory import is_out_of_memory
+from MedAILib.inference.place import CPU
 from MedAILib.inference.prepare import Step, prepare
 from MedAILib.progress import Progress
 from MedAILib.request import ClassifyOptions
@@ -77,9 +80,11 @@ def classify(
     covariates = covariate_row(recipe.classes, options)
     looks = looks_at(volume, recipe.classes, recipe.channels, recipe.colour, options, progress)
     places, prepared, rows = [], [], []
+    device = next(network.parameters()).device
     for done, look in enumerate(looks):
         progress.step(done, len(looks), "Classifying")
-        ready = prepare_look(look, recipe, progress if len(looks) == 1 else _WarningsOf(progress))
+        told = progress if len(looks) == 1 else _WarningsOf(progress)
+        ready, _ = prepared_where_it_fits(device, partial(prepare_look, look, recipe, told), progress)
         output = run_network(network, ready.image, covariates, recipe.outputs)
         rows.append(output[0].double().cpu())
         places.append(look.place)
@@ -99,7 +104,7 @@ def classify(
     )
 
 
-def prepare_look(look: Look, recipe: ClassifyRecipe, progress: Progress) -> Prepared:
+def prepare_look(look: Look, recipe: ClassifyRecipe, progress: Progress, device: torch.device = CPU) -> Prepared:
     """Take one look through preprocessing; a sequence frame by frame, stacked as (1, T, C, X, Y[, Z]).
 
     Raises:
@@ -109,7 +114,7 @@ def prepare_look(look: Look, recipe: ClassifyRecipe, progress: Progress) -> Prep
     images, frame = [], None
     flat: tuple[Step, ...] = (_flat_axis_last,) if recipe.classes.dimensions == 2 else ()
     for part in look.parts:
-        image, frame = prepare(part, (*flat, *recipe.steps), progress)
+        image, frame = prepare(part, (*flat, *recipe.steps), progress, device)
         if recipe.classes.dimensions == 2:
             if image.shape[-1] != 1:
                 raise ModelError(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from MedAILib.detections import Box
 from MedAILib.errors import ModelError
 from MedAILib.inference.frame import Frame
+from MedAILib.inference.ladder import prepared_where_it_fits
 from MedAILib.inference.looks import with_channels
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.prepare import Step, prepared, require_usable
@@ -89,10 +90,12 @@ def find_boxes(
 
 
 def _boxes_of(part: Volume, detector: Detector, recipe: DetectRecipe, progress: Progress) -> list[Box]:
-    image, frame = prepared(part, recipe.steps, progress)
+    device = next(detector.network.parameters()).device
+    (image, frame), _ = prepared_where_it_fits(
+        device, lambda place: prepared(part, recipe.steps, progress, place), progress
+    )
     if recipe.flat:
         image = image[..., 0]
-    device = next(detector.network.parameters()).device
     sizes = [math.ceil(n / k) * k for n, k in zip(image.shape[1:], recipe.size_divisible, strict=True)]
     windows = recipe.window is not None and (
         recipe.always_windows or math.prod(image.shape[1:]) >= math.prod(recipe.window)
@@ -129,6 +132,7 @@ def _on_input(
     them to the world.
     """
     places = found[BOXES].double().cpu().numpy()
+    kinds, scores = found[LABELS].tolist(), found[SCORES].clamp(0, 1).tolist()
     axes = len(shape)
     low = np.clip(places[:, :axes], -0.5, shape)
     high = np.clip(places[:, axes:], -0.5, shape)
@@ -141,8 +145,7 @@ def _on_input(
         for working in range(axes, 3):  # a slice is as thick as its voxels
             axis = frame.axes[working]
             faces[axis] = (-0.5, shape_kji[2 - axis] - 0.5)
-        name = recipe.classes[int(found[LABELS][number])]
-        score = float(found[SCORES][number].clamp(0, 1))
+        name, score = recipe.classes[int(kinds[number])], float(scores[number])
         boxes.append(Box(name, score, _triple(faces[:, 0]), _triple(faces[:, 1])))
     return boxes
 

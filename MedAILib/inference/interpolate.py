@@ -1,6 +1,7 @@
 """Linear and nearest interpolation along one axis of a tensor; three of these in turn are trilinear, exactly."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,12 +18,12 @@ class Taps:
     share: Tensor
     size: int
 
-    @property
+    @cached_property
     def identity(self) -> bool:
         """Whether every sample is simply the voxel of the same number."""
         return len(self.low) == self.size and torch.equal(self.low + self.share, torch.arange(self.size).double())
 
-    @property
+    @cached_property
     def between(self) -> bool:
         """Whether any sample lies between two voxels."""
         return bool(self.share.any())
@@ -31,22 +32,35 @@ class Taps:
         """Interpolate a float tensor along one axis."""
         if self.identity:
             return values
-        lower = _taken(values, self.low, axis)
-        if not self.share.any():
+        low, high, share = self._beside(values)
+        lower = _taken(values, low, axis)
+        if not self.between:
             return lower
-        upper = _taken(values, (self.low + 1).clamp(max=self.size - 1), axis)
-        share = self.share.to(values).reshape([-1 if a == axis % values.ndim else 1 for a in range(values.ndim)])
+        upper = _taken(values, high, axis)
+        share = share.reshape([-1 if a == axis % values.ndim else 1 for a in range(values.ndim)])
         return lower.lerp_(upper, share)
 
     def pick(self, values: Tensor, axis: int) -> Tensor:
         """Take the lower neighbours of a tensor of any type along one axis."""
         return values if self.identity else values.index_select(axis, self.low.to(values.device))
 
+    @cached_property
+    def _moved(self) -> dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor, Tensor]]:
+        return {}
+
+    def _beside(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Lower and upper neighbours and shares, brought to the values' device once for all planes."""
+        key = (values.device, values.dtype)
+        if key not in self._moved:
+            low, high = (one.to(values.device) for one in (self.low, (self.low + 1).clamp(max=self.size - 1)))
+            self._moved[key] = (low, high, self.share.to(values))
+        return self._moved[key]
+
 
 def _taken(values: Tensor, numbers: Tensor, axis: int) -> Tensor:
     """Elements along an axis; NumPy copies whole runs, where PyTorch goes number by number on the CPU."""
     if values.device.type != "cpu":
-        return values.index_select(axis, numbers.to(values.device))
+        return values.index_select(axis, numbers)
     return torch.from_numpy(np.take(values.numpy(), numbers.numpy(), axis))
 
 

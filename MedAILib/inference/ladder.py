@@ -2,7 +2,8 @@
 
 In order: sums of windows in main memory, smaller windows where the model allows, the CPU. The numbers of `estimate`
 are compared with what the system and the GPU's driver say is free, before the run; what runs out all the same in the
-middle of a run leads to the next step, too.
+middle of a run leads to the next step, too. Images are prepared where sums are, or on the CPU where a GPU has no room
+for that alone.
 """
 
 import gc
@@ -15,12 +16,13 @@ import torch
 from MedAILib.errors import InputError
 from MedAILib.estimate import Demand
 from MedAILib.inference.memory import is_out_of_memory
+from MedAILib.inference.place import CPU, preparing_place
 from MedAILib.progress import Progress
 from MedAILib.system_memory import available_memory
 
 Done = TypeVar("Done")
-CPU = torch.device("cpu")
 ON_CPU = "the model runs on the CPU, which is slower"
+PREPARED_ON_CPU = "the image is prepared on the CPU"
 # A window is never made smaller than this many voxels along an axis.
 SMALLEST_SIDE = 16
 
@@ -177,6 +179,44 @@ def or_on_cpu(
     return attempt(CPU), (ON_CPU,)
 
 
+def prepared_where_it_fits(
+    device: torch.device,
+    attempt: Callable[[torch.device], Done],
+    progress: Progress,
+    need: Demand | None = None,
+    have: Callable[[torch.device], Memory] | None = None,
+) -> tuple[Done, tuple[str, ...]]:
+    """Prepare an image where it is needed, or on the CPU where a GPU's memory does not suffice for that alone.
+
+    Args:
+        device: where the image is to lie while the network runs.
+        attempt: prepares on a device.
+        progress: is warned where the GPU's memory does not suffice.
+        need: what a run takes; None where it can't be foretold.
+        have: what there is, for a device; None asks the system.
+
+    Returns:
+        What `attempt` made, and what gave way, for provenance.
+    """
+    place = preparing_place(device)
+    if place.type == "cpu":
+        return attempt(place), ()
+    there = (have or free_memory)(place).gpu
+    wanted = None if need is None else need.preparing_on_gpu()
+    if wanted is not None and there is not None and wanted > there:
+        short = _short("the GPU's memory", wanted, there)
+    else:
+        try:
+            return attempt(place), ()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        short = "it ran out on the GPU"
+        _let_go()
+    progress.warn(f"Memory is short ({short}): {PREPARED_ON_CPU}.")
+    return attempt(CPU), (PREPARED_ON_CPU,)
+
+
 def free_memory(device: torch.device) -> Memory:
     """What there is for a run on a device."""
     if device.type != "cuda":
@@ -198,8 +238,12 @@ def _lacking(rung: Rung, demand: Demand, memory: Memory) -> str:
         ]
     for what, needed, there in wanted:
         if there is not None and needed > there:
-            return f"about {needed / 2**30:.1f} GiB of {what} are needed, {there / 2**30:.1f} GiB are free"
+            return _short(what, needed, there)
     return ""
+
+
+def _short(what: str, needed: int, there: int) -> str:
+    return f"about {needed / 2**30:.1f} GiB of {what} are needed, {there / 2**30:.1f} GiB are free"
 
 
 def _smaller(window: tuple[int, ...], multiple: tuple[int, ...] | None) -> Iterator[tuple[int, ...]]:

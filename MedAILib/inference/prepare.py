@@ -1,6 +1,7 @@
 """From the input's voxels to what the network sees: the steps that a model's preprocessing may consist of.
 
-A working image is a float32 tensor (C, X, Y, Z) and its `Frame`; a step takes both and gives both back.
+A working image is a float32 tensor (C, X, Y, Z) and its `Frame`; a step takes both and gives both back, the image on
+the device where it was.
 """
 
 import math
@@ -18,6 +19,7 @@ from torch.nn import functional
 from MedAILib.errors import InputError, ModelError
 from MedAILib.inference.frame import Frame, input_frame
 from MedAILib.inference.interpolate import linear_taps
+from MedAILib.inference.place import CPU, floats_on
 from MedAILib.progress import Progress
 from MedAILib.system_memory import available_memory
 from MedAILib.volume import Volume, not_finite
@@ -176,8 +178,10 @@ class CenterCrop:
         return _window(image, frame, start, size)
 
 
-def prepare(volume: Volume, steps: Sequence[Step], progress: Progress) -> tuple[Tensor, Frame]:
-    """Take a volume through preprocessing, on the CPU.
+def prepare(
+    volume: Volume, steps: Sequence[Step], progress: Progress, device: torch.device = CPU
+) -> tuple[Tensor, Frame]:
+    """Take a volume through preprocessing, on a device.
 
     Returns:
         The working image (C, X, Y, Z), float32, and how its grid lies in the volume's.
@@ -187,12 +191,14 @@ def prepare(volume: Volume, steps: Sequence[Step], progress: Progress) -> tuple[
         Cancelled: by `progress`, between two steps.
     """
     require_usable(volume, progress)
-    return prepared(volume, steps, progress)
+    return prepared(volume, steps, progress, device)
 
 
-def prepared(volume: Volume, steps: Sequence[Step], progress: Progress) -> tuple[Tensor, Frame]:
+def prepared(
+    volume: Volume, steps: Sequence[Step], progress: Progress, device: torch.device = CPU
+) -> tuple[Tensor, Frame]:
     """What `prepare` does, for a volume that is known to be usable."""
-    image = torch.from_numpy(volume.data.astype(np.float32, order="C")).permute(0, 3, 2, 1)
+    image = floats_on(volume.data, device).permute(0, 3, 2, 1)
     frame = input_frame(volume.geometry.shape_kji)
     for done, step in enumerate(steps):
         progress.step(done, len(steps), "Preparing")

@@ -16,7 +16,7 @@ from MedAILib.inference.agreement import Agreement
 from MedAILib.inference.cleanup import Cleanup
 from MedAILib.inference.engine import ChosenEngine, first_of
 from MedAILib.inference.frame import Frame
-from MedAILib.inference.ladder import Rung, climb_down, rungs
+from MedAILib.inference.ladder import Rung, climb_down, prepared_where_it_fits, rungs
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.precision import FULL, HALF, casting, number_format, say_if_refused
 from MedAILib.inference.prepare import Step, prepared, require_usable
@@ -105,6 +105,8 @@ class Engines(Protocol):
 def prepare_ahead(volume: Volume, recipe: Recipe, options: RunOptions, progress: Progress) -> Ahead | None:
     """Prepare an image while another one is computed; None where that is done with the run alone.
 
+    It is done on the CPU, whatever the network runs on: a GPU's memory is left to the image that is computed.
+
     Raises:
         InputError: the image does not suit.
         Cancelled: by `progress`.
@@ -177,7 +179,7 @@ def segment(
         whole.probabilities,
         accumulation,
         rung.device,
-        rung.steps,
+        (*way.gave_way, *rung.steps),
         whole.uncertainty,
         agreement,
         way.engine,
@@ -200,6 +202,7 @@ class _Way:
         self.part, self.network, self.recipe, self.options, self.progress = part, network, recipe, options, progress
         self.sliced = recipe.by_slice and part.geometry.shape_kji[0] > 1
         self.ahead: Ahead | None = None
+        self.gave_way: tuple[str, ...] = ()  # beside a rung's own steps
         self.agreement = self._fresh()
 
     def _fresh(self) -> Agreement:
@@ -228,8 +231,25 @@ class _Way:
         if self.sliced:
             return self._slice_by_slice(rung)
         if self.ahead is None:
-            self.ahead = prepared(self.part, self.recipe.steps, self.progress)
-        return self._one(self.part, *self.ahead, rung, self.progress)
+            self.ahead = self._prepared(self.part, rung, self.progress)
+        image, frame = self.ahead
+        try:
+            return self._one(self.part, image, frame, rung, self.progress)
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):  # the next way may have no room for it where it is
+                self.ahead = (image.cpu(), frame)
+            raise
+
+    def _prepared(self, part: Volume, rung: Rung, progress: Progress) -> Ahead:
+        """An image as the network sees it, where its sums will be, or on the CPU."""
+        done, gave_way = prepared_where_it_fits(
+            rung.sums,
+            lambda device: prepared(part, self.recipe.steps, progress, device),
+            progress,
+            None if self.recipe.spec is None or self.sliced else self.need(rung),
+        )
+        self.gave_way = gave_way or self.gave_way
+        return done
 
     def _one(self, part: Volume, image: Tensor, frame: Frame, rung: Rung, progress: Progress) -> tuple[Restored, str]:
         """A prepared image through the network and back."""
@@ -253,8 +273,7 @@ class _Way:
             agreement=self.agreement,
         )
         if (on_planes := recipe.on_planes) is not None:
-            changed = (on_planes(plane.cpu()) for plane in planes.values)
-            planes = replace(planes, values=changed, device=torch.device("cpu"))
+            planes = replace(planes, values=(on_planes(plane) for plane in planes.values))
         voxel_ml = abs(float(np.linalg.det(frame.affine(part.geometry.ijk_to_ras)[:3, :3]))) / 1000
 
         def tidy(labels: NDArray[np.unsignedinteger]) -> None:
@@ -283,7 +302,7 @@ class _Way:
             self.progress.step(number, k, "Segmenting")
             one = self.part.cropped((slice(number, number + 1), slice(0, j), slice(0, i)))
             progress = _OfSlice(self.progress, number, k)
-            image, frame = prepared(one, self.recipe.steps, progress)
+            image, frame = self._prepared(one, rung, progress)
             restored, accumulation = self._one(one, image, frame, rung, progress)
             voxel_ml = self.part.geometry.voxel_volume_ml
             _clean_up(self.recipe.cleanups, restored.layers, voxel_ml, self.options, Progress())

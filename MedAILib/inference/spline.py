@@ -9,38 +9,45 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-# Bytes of a block that is worked on at a time; small enough for the cache of the processor.
-BLOCK_BYTES = 8 * 2**20
+# Bytes of a block that is worked on at a time: small enough for the cache of a processor; on a GPU large enough to keep
+# it busy.
+BLOCK_BYTES, BLOCK_BYTES_GPU = 8 * 2**20, 64 * 2**20
 DOUBLE = 8
 BLOCK_ROWS = 24
 # A spline's weights fall to a quarter from voxel to voxel; from here on they are lost in the rounding to float32.
 NOTHING = 1e-15
 
 
-def spline_zoom(image: NDArray[np.float32], shape: tuple[int, ...], order: int) -> NDArray[np.float32]:
-    """An image (2 or 3 axes) at another number of voxels, outer faces aligned, the border's values outside.
+def spline_zoom(image: Tensor, shape: tuple[int, ...], order: int) -> Tensor:
+    """A float32 image (2 or 3 axes) at another number of voxels, outer faces aligned, the border's values outside.
 
-    The same as `scipy.ndimage.zoom` with `mode="nearest"` and `grid_mode`, computed in float64, and clipped to the
-    range of what went in, since splines overshoot.
+    The same as `scipy.ndimage.zoom` with `mode="nearest"` and `grid_mode`, computed in float64 on the image's device,
+    and clipped to the range of what went in, since splines overshoot.
     """
     if image.ndim == 2:
-        flat: NDArray[np.float32] = spline_zoom(image[None], (1, *shape), order)[0]
-        return flat
+        return spline_zoom(image[None], (1, *shape), order)[0]
     matrices = [_matrix(old, new, order) for old, new in zip(image.shape, shape, strict=True)]
-    inner = _planes(torch.from_numpy(np.ascontiguousarray(image)), matrices[1], matrices[2], shape)
-    out = _through(inner, matrices[0], shape)
-    np.clip(out, image.min(), image.max(), out=out)
-    return out
+    outer, rows, columns = (None if one is None else one.to(image.device) for one in matrices)
+    inner = _planes(image.contiguous(), rows, columns, shape)
+    out = _through(inner, outer, shape)
+    return clip_in_place(out, image.amin(), image.amax())
+
+
+def clip_in_place(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Values brought into a range (single numbers); on the CPU by NumPy, as nnU-Net's, to the sign of zero."""
+    if values.device.type == "cpu":
+        np.clip(values.numpy(), low.numpy(), high.numpy(), out=values.numpy())
+        return values
+    return values.clamp_(low, high)
 
 
 def _planes(image: Tensor, rows: "_Blocks | None", columns: "_Blocks | None", shape: tuple[int, ...]) -> Tensor:
     """The two inner axes at their new sizes, in float64; a few planes at a time."""
-    done = torch.empty((len(image), *shape[1:]), dtype=torch.float64)
-    step = max(1, BLOCK_BYTES // (DOUBLE * max(image[0].numel(), done[0].numel())))
+    done = torch.empty((len(image), *shape[1:]), dtype=torch.float64, device=image.device)
+    step = _at_a_time(image.device, max(image[0].numel(), done[0].numel()))
     rows_first = image.shape[1] * shape[2] > image.shape[2] * shape[1]  # the order with less in between
     for first in range(0, len(image), step):
         part = image[first : first + step].double()
@@ -54,16 +61,21 @@ def _planes(image: Tensor, rows: "_Blocks | None", columns: "_Blocks | None", sh
     return done
 
 
-def _through(inner: Tensor, matrix: "_Blocks | None", shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _through(inner: Tensor, matrix: "_Blocks | None", shape: tuple[int, ...]) -> Tensor:
     """The outer axis at its new size, in float32; a few columns at a time."""
     if matrix is None:
-        return np.asarray(inner.float().numpy())
-    columns, out = inner.flatten(1), torch.empty(shape, dtype=torch.float32)
+        return inner.float()
+    columns, out = inner.flatten(1), torch.empty(shape, dtype=torch.float32, device=inner.device)
     wanted = out.flatten(1)
-    step = max(1, BLOCK_BYTES // (DOUBLE * max(len(inner), shape[0])))
+    step = _at_a_time(inner.device, max(len(inner), shape[0]))
     for first in range(0, columns.shape[1], step):
         wanted[:, first : first + step] = matrix.times(columns[:, first : first + step])
-    return np.asarray(out.numpy())
+    return out
+
+
+def _at_a_time(device: torch.device, numbers: int) -> int:
+    """How many planes or columns of so many numbers are worked on together."""
+    return max(1, (BLOCK_BYTES if device.type == "cpu" else BLOCK_BYTES_GPU) // (DOUBLE * numbers))
 
 
 @dataclass(frozen=True)
@@ -73,16 +85,22 @@ class _Blocks:
     size: int
     blocks: tuple[tuple[slice, slice, Tensor], ...]
 
+    def to(self, device: torch.device) -> "_Blocks":
+        """The matrix on a device; a copy, so that what is kept for the next image takes main memory alone."""
+        if device.type == "cpu":
+            return self
+        return _Blocks(self.size, tuple((rows, columns, block.to(device)) for rows, columns, block in self.blocks))
+
     def times(self, values: Tensor) -> Tensor:
         """The matrix times (..., old, n), float64."""
-        done = torch.empty((*values.shape[:-2], self.size, values.shape[-1]), dtype=torch.float64)
+        done = values.new_empty((*values.shape[:-2], self.size, values.shape[-1]))
         for rows, columns, block in self.blocks:
             done[..., rows, :] = block @ values[..., columns, :]
         return done
 
     def times_transposed(self, values: Tensor) -> Tensor:
         """(..., n, old) times the matrix transposed, float64."""
-        done = torch.empty((*values.shape[:-1], self.size), dtype=torch.float64)
+        done = values.new_empty((*values.shape[:-1], self.size))
         for rows, columns, block in self.blocks:
             done[..., rows] = values[..., columns] @ block.T
         return done
@@ -90,7 +108,7 @@ class _Blocks:
 
 @lru_cache(maxsize=32)
 def _matrix(old: int, new: int, order: int) -> _Blocks | None:
-    """(new, old) float64: what a spline gives at the new voxels for each old one; None where nothing changes."""
+    """(new, old) float64, on the CPU: what a spline gives for each old voxel at the new ones; None for no change."""
     if old == new:
         return None
     whole = torch.from_numpy(ndimage.zoom(np.eye(old), (new / old, 1), order=order, mode="nearest", grid_mode=True))

@@ -1,9 +1,9 @@
 """An nnU-Net v2 result folder as a model that runs, built from an allow-list; nothing in it is executed."""
 
 import hashlib
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,13 +11,14 @@ import torch
 
 from MedAILib.errors import InputError
 from MedAILib.estimate import Demand, demand
-from MedAILib.inference.ladder import Rung, climb_down, rungs
+from MedAILib.inference.ladder import Rung, climb_down, prepared_where_it_fits, rungs
 from MedAILib.inference.memory import memory_told
+from MedAILib.inference.place import CPU
 from MedAILib.inference.precision import HALF, computed_in, number_format
 from MedAILib.inference.prepare import require_usable
 from MedAILib.inference.restore import Restored
 from MedAILib.inference.segment import pasted
-from MedAILib.models.nnunet_prepare import Prepared, prepare_nnunet, view_of
+from MedAILib.models.nnunet_prepare import Prepared
 from MedAILib.models.nnunet_stage import Passed, Stage, open_stage
 from MedAILib.models.provenance import provenance
 from MedAILib.models.trust import tree_sha256
@@ -61,14 +62,16 @@ class NnunetModel:
         self._plan, self._device, self._parity = plan, device, parity
 
     def prepare_ahead(self, volume: Volume, options: RunOptions, progress: Progress) -> Prepared | None:
-        """What `run` takes as `ahead`, made while another image is computed; raises as `run` does."""
+        """What `run` takes as `ahead`, made while another image is computed; raises as `run` does.
+
+        It is done on the CPU, whatever the networks run on: a GPU's memory is left to the image that is computed.
+        """
         self._require_suitable(volume, options)
         if options.roi is not None:
             return None
         require_usable(volume, Progress())  # the run warns
-        plan = self._stages[0].plan
         with torch.inference_mode():
-            return prepare_nnunet(volume, plan, view_of(plan, volume.geometry), None, progress)
+            return self._stages[0].prepare(volume, None, progress, CPU)
 
     def run(
         self, volume: Volume, options: RunOptions, progress: Progress, ahead: Prepared | None = None
@@ -82,9 +85,10 @@ class NnunetModel:
         """
         self._require_suitable(volume, options)
         with memory_told(f"{self.spec.name} ran on {volume.name}"), torch.inference_mode():
+            need = self._need(volume, options) if self._device.type != "cpu" else None
             (restored, done), rung = climb_down(
                 rungs(self._device, (), None),
-                self._need(volume, options) if self._device.type != "cpu" else None,
+                None if need is None else lambda _: need,
                 lambda rung: self._through_stages(volume, options, progress, rung, ahead),
                 progress,
             )
@@ -99,7 +103,7 @@ class NnunetModel:
             "nnunet.parity": str(self._parity),
             "precision": computed_in(number, done.said.get("engine", "")),
             **done.said,
-            "memory": "; ".join(rung.steps) or "enough",
+            "memory": "; ".join((*done.gave_way, *rung.steps)) or "enough",
             "dynamic-network-architectures": version("dynamic-network-architectures"),
         }
         said = provenance(self.spec, volume, options, rung.device, more)
@@ -124,12 +128,11 @@ class NnunetModel:
         if options.mirror and not self.spec.mirror_axes:
             raise InputError("This model was trained without mirroring; run it without.")
 
-    def _need(self, volume: Volume, options: RunOptions) -> Callable[[Rung], Demand]:
+    def _need(self, volume: Volume, options: RunOptions) -> Demand:
         """What a run takes: with float16's exact way each fold has sums of its own."""
         one = demand(self.spec, volume.geometry, volume.data.dtype, options)
         folds = len(self._plan.results.checkpoints) if self._parity else 1
-        whole = replace(one, sums=folds * one.sums, planes=folds * one.planes)
-        return lambda _: whole
+        return replace(one, sums=folds * one.sums, planes=folds * one.planes)
 
     def _through_stages(
         self, volume: Volume, options: RunOptions, progress: Progress, rung: Rung, ahead: Prepared | None
@@ -149,12 +152,19 @@ class NnunetModel:
         box = volume.geometry.box_of_roi(options.roi) if options.roi else None
         part = volume.cropped(box) if box else volume
         require_usable(part, progress)
-        labels = None
-        for stage in stages[:-1]:
+        need = self._need(volume, options) if self._device.type != "cpu" else None
+        labels, gave_way = None, dict[str, None]()
+        for stage in stages:
+            if ahead is not None and stage is stages[0]:
+                seen = ahead
+            else:
+                prepare = partial(stage.prepare, part, labels, progress)
+                seen, steps = prepared_where_it_fits(stage.sums, prepare, progress, need)
+                gave_way |= dict.fromkeys(steps)
             plain = replace(options, probabilities=False, uncertainty=False)
-            found, _ = stage.run(part, labels, plain, progress, ahead)
-            labels, ahead = found.layers[0], None  # the next stage sees these, too
-        restored, done = stages[-1].run(part, labels, options, progress, ahead)
+            restored, done = stage.run(part, seen, options if stage is stages[-1] else plain, progress)
+            labels = restored.layers[0]  # the next stage sees these, too
+        done = replace(done, gave_way=tuple(gave_way))
         return pasted(restored, volume.geometry.shape_kji, box) if box else restored, done
 
 

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from MedAILib.errors import InputError
 from MedAILib.inference.frame import Frame, input_frame
+from MedAILib.inference.place import CPU, by_cpu, floats_on, mean_and_deviation
 from MedAILib.inference.prepare import require_possible
+from MedAILib.inference.spline import clip_in_place
 from MedAILib.models.nnunet_resample import resample_image, resample_labels, resampled_shape, separate_axis
 from MedAILib.nnunet_plan import NnunetPlan, Normalization
 from MedAILib.progress import Progress
@@ -39,6 +41,18 @@ class View:
         """An array (C, K, J, I) along the network's axes."""
         moved: NDArray[Any] = array.transpose(0, *(axis + 1 for axis in self.order))
         return np.flip(moved, tuple(axis + 1 for axis in self.flips))
+
+    def ordered(self, values: Tensor) -> Tensor:
+        """A tensor (C, K, J, I) in the order of the network's axes, not yet in their direction: nothing is moved."""
+        return values.permute(0, *(axis + 1 for axis in self.order))
+
+    def flipped(self, box: Box, shape: Sequence[int]) -> Box:
+        """A box of what `ordered` gives, of so many voxels, in the direction of the network's axes; and back."""
+        x, y, z = (
+            slice(size - part.stop, size - part.start) if axis in self.flips else part
+            for axis, (part, size) in enumerate(zip(box, shape, strict=True))
+        )
+        return x, y, z
 
     def undo(self, array: NDArray[Any]) -> NDArray[Any]:
         """An array (C, X, Y, Z) of the network's axes back along K, J, I."""
@@ -78,7 +92,12 @@ def view_of(plan: NnunetPlan, geometry: Geometry) -> View:
 
 
 def prepare_nnunet(
-    volume: Volume, plan: NnunetPlan, view: View, labels: NDArray[Any] | None, progress: Progress
+    volume: Volume,
+    plan: NnunetPlan,
+    view: View,
+    labels: NDArray[Any] | None,
+    progress: Progress,
+    device: torch.device = CPU,
 ) -> Prepared:
     """Crop to what is not zero, normalise, resample; add a previous stage's labels as channels of 0 and 1.
 
@@ -88,25 +107,28 @@ def prepare_nnunet(
         view: of the image, see `view_of`.
         labels: (K, J, I), the previous stage's, for a cascade.
         progress: told of each channel; may cancel between two.
+        device: where it is done; on the CPU with nnU-Net's own values to the bit, elsewhere but for rounding.
 
     Raises:
         InputError: an RGB image with values outside 0 to 255.
         ModelError: the network wants more voxels than can be.
         Cancelled: by `progress`.
     """
-    whole = view.of(volume.data)
-    inside = whole[0] != 0
-    for channel in whole[1:]:
-        inside |= channel != 0
-    box = _box(inside)
-    inside = inside[box]
+    data = view.ordered(floats_on(volume.data, device))
+    inside = data[0].bool()
+    for channel in data[1:]:
+        inside |= channel.bool()
+    crop = _box(inside)
+    box, inside = view.flipped(crop, inside.shape), inside[crop]
     if labels is not None or any(one.masked for one in plan.normalizations):
-        inside = ndimage.binary_fill_holes(inside)  # slow on large images; the box is the same without
+        # Slow on large images; the box is the same without.
+        inside = by_cpu(lambda mask: torch.from_numpy(ndimage.binary_fill_holes(mask.numpy())), inside)
     stage = None
     if labels is not None:
         stage = view.of(labels[None])[0][box].astype(np.int16)
-        stage[(stage == 0) & ~inside] = OUTSIDE
-        inside = stage >= 0
+        known = inside.flip(view.flips).cpu().numpy()
+        stage[(stage == 0) & ~known] = OUTSIDE
+        inside = torch.from_numpy(stage >= 0).flip(view.flips).to(device)
     spacing = tuple(volume.geometry.spacing_kji_mm[axis] for axis in view.order)
     wanted = plan.spacing_mm if len(plan.spacing_mm) == 3 else (spacing[0], *plan.spacing_mm)
     how = plan.image_resampling
@@ -114,19 +136,18 @@ def prepare_nnunet(
     shape = resampled_shape(old, spacing, wanted, how)
     require_possible(shape)
     channels = [] if stage is None else list(plan.stage_values)
-    image = np.empty((len(plan.channels) + len(channels), *shape), np.float32)
+    image = torch.empty((len(plan.channels) + len(channels), *shape), device=device)
     axis = separate_axis(how, spacing, wanted)
     for number, normalization in enumerate(plan.normalizations):
         progress.step(number, len(plan.normalizations), "Preparing")
-        # A view of a copy in the image's own order of axes: means are then summed as nnU-Net sums them, to the bit.
-        values = view.of(volume.data[number : number + 1].astype(np.float32, order="C"))[0][box]
-        image[number] = resample_image(_normalized(values, inside, normalization, volume.name), shape, axis, how)
+        values = _normalized(data[number][crop], inside, normalization, view.flips, volume.name)
+        image[number] = resample_image(values.flip(view.flips) if view.flips else values, shape, axis, how)
     if stage is not None:
         axis = separate_axis(plan.label_resampling, spacing, wanted)
         there = resample_labels(stage, shape, axis, plan.label_resampling)
         for number, value in enumerate(channels):
-            image[len(plan.channels) + number] = there == value
-    return Prepared(torch.from_numpy(image), _frame(old, shape), box, _stepped(plan, wanted, spacing))
+            image[len(plan.channels) + number] = torch.from_numpy(there == value).to(device)
+    return Prepared(image, _frame(old, shape), box, _stepped(plan, wanted, spacing))
 
 
 def _frame(old: Sequence[int], shape: Sequence[int]) -> Frame:
@@ -145,35 +166,48 @@ def _stepped(plan: NnunetPlan, spacing: tuple[float, ...], wanted: tuple[float, 
     return () if axis is None else (axis,)
 
 
-def _box(mask: NDArray[np.bool_]) -> Box:
+def _box(mask: Tensor) -> Box:
     """The smallest box that holds a mask (X, Y, Z); all of it where it is empty."""
-    lines = [np.asarray(np.any(mask, axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
-    ends = [np.flatnonzero(line)[[0, -1]] if line.any() else (0, len(line) - 1) for line in lines]
-    x, y, z = (slice(int(first), int(last) + 1) for first, last in ends)
+    marks = mask.view(torch.uint8)  # bytes have the faster maximum
+    seen = marks.amax(dim=0)
+    sides = []
+    for line in (marks.amax(dim=(1, 2)), seen.amax(dim=1), seen.amax(dim=0)):
+        found = torch.nonzero(line)
+        sides.append(slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, len(line)))
+    x, y, z = sides
     return x, y, z
 
 
-def _normalized(
-    values: NDArray[np.float32], inside: NDArray[np.bool_], how: Normalization, name: str
-) -> NDArray[np.float32]:
-    """One channel (X, Y, Z), changed in place."""
+def _normalized(values: Tensor, inside: Tensor, how: Normalization, flips: tuple[int, ...], name: str) -> Tensor:
+    """One channel (X, Y, Z), in the axes' order and not yet in their direction (`flips`); may be changed in place."""
     if how.scheme == "ZScoreNormalization":
-        part = values[inside] if how.masked else values
-        mean, deviation = part.mean(), max(part.std(), SMALLEST_DEVIATION)
+        mean, deviation = _mean_and_deviation(values, inside if how.masked else None, flips)
+        deviation = max(deviation, SMALLEST_DEVIATION)
         if how.masked:
-            values[inside] = (part - mean) / deviation
-        else:
-            values -= mean
-            values /= deviation
-    elif how.scheme == "CTNormalization":
-        np.clip(values, *how.bounds, out=values)
-        values -= how.mean
-        values /= max(how.deviation, SMALLEST_DEVIATION)
-    elif how.scheme == "RescaleTo01Normalization":
-        values -= values.min()
-        values /= max(values.max(), SMALLEST_DEVIATION)
-    elif how.scheme == "RGBTo01Normalization":
+            return torch.where(inside, (values - mean).div_(deviation), values)
+        return values.sub_(mean).div_(deviation)
+    if how.scheme == "CTNormalization":
+        clipped = clip_in_place(values, *torch.tensor(how.bounds, device=values.device))
+        return clipped.sub_(how.mean).div_(max(how.deviation, SMALLEST_DEVIATION))
+    if how.scheme == "RescaleTo01Normalization":
+        values.sub_(values.min())
+        return values.div_(max(float(values.max()), SMALLEST_DEVIATION))
+    if how.scheme == "RGBTo01Normalization":
         if values.min() < 0 or values.max() > 255:
             raise InputError(f"{name} has values outside of 0 to 255, where the model takes a colour photograph.")
-        values /= 255.0
+        return values.div_(255.0)
     return values
+
+
+def _mean_and_deviation(values: Tensor, inside: Tensor | None, flips: tuple[int, ...]) -> tuple[float, float]:
+    """Of all values, or of those inside."""
+    if values.device.type == "cpu":
+        # A view of the copy in the image's own order of axes: summed as nnU-Net sums it, to the bit.
+        part = np.flip(values.numpy(), flips)
+        if inside is not None:
+            part = part[np.flip(inside.numpy(), flips)]
+        return float(part.mean()), float(part.std())
+    if inside is None:
+        deviation, mean = torch.std_mean(values, correction=0)
+        return float(mean), float(deviation)
+    return mean_and_deviation(values, inside)

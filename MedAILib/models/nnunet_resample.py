@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 from torch.nn import functional
 
 from MedAILib.inference.spline import spline_zoom
@@ -18,7 +19,7 @@ from MedAILib.nnunet_plan import Resampling
 Shape = tuple[int, ...]
 Spacing = tuple[float, ...]
 Array = NDArray[Any]
-Zoom = Callable[[Array, Shape], Array]
+Zoom = Callable[[Tensor, Shape], Tensor]
 
 
 def resampled_shape(shape: Shape, spacing: Spacing, wanted: Spacing, how: Resampling) -> Shape:
@@ -39,33 +40,43 @@ def separate_axis(how: Resampling, spacing: Spacing, wanted: Spacing) -> int | N
     return None
 
 
-def resample_image(image: NDArray[np.float32], shape: Shape, axis: int | None, how: Resampling) -> NDArray[np.float32]:
-    """Resample one channel (X, Y, Z) to a shape, `axis` (see `separate_axis`) on its own."""
-    if image.shape == shape or how.function == "no_resampling_hack":
+def resample_image(image: Tensor, shape: Shape, axis: int | None, how: Resampling) -> Tensor:
+    """Resample one float32 channel (X, Y, Z) to a shape where it lies, `axis` (see `separate_axis`) on its own."""
+    if tuple(image.shape) == shape or how.function == "no_resampling_hack":
         return image
     if how.function == "resample_torch_fornnunet":
-        return _linear(image, shape, axis)
+        return _by_planes(image, shape, axis, _linear)
     return _by_planes(image, shape, axis, lambda part, size: spline_zoom(part, size, how.order))
 
 
 def resample_labels(labels: NDArray[np.int16], shape: Shape, axis: int | None, how: Resampling) -> NDArray[np.int16]:
-    """Resample labels (X, Y, Z) to a shape: the label of the largest interpolated share, as nnU-Net resamples them."""
+    """Resample labels (X, Y, Z) to a shape: the label of the largest interpolated share, as nnU-Net resamples them.
+
+    On the CPU, by SciPy.
+    """
     if labels.shape == shape or how.function == "no_resampling_hack":
         return labels
-    if how.function == "resample_torch_fornnunet":
-        return _linear_labels(labels, shape, axis)
-    return _by_planes(labels, shape, axis, lambda part, size: _zoom_labels(part, size, how.order))
+    done = _by_planes(
+        torch.from_numpy(np.ascontiguousarray(labels)),
+        shape,
+        axis,
+        _linear_labels
+        if how.function == "resample_torch_fornnunet"
+        else lambda part, size: torch.from_numpy(_zoom_labels(part.numpy(), size, how.order)),
+    )
+    return np.asarray(done.numpy(), dtype=np.int16)
 
 
-def _by_planes(values: Array, shape: Shape, axis: int | None, zoom: Zoom) -> Array:
+def _by_planes(values: Tensor, shape: Shape, axis: int | None, zoom: Zoom) -> Tensor:
     """Resample whole, or plane by plane across `axis` and then that axis by the nearest plane."""
     if axis is None:
         return zoom(values, shape)
-    planes = np.moveaxis(values, axis, 0)
+    planes = values.movedim(axis, 0)
     size = tuple(n for other, n in enumerate(shape) if other != axis)
-    wanted = [zoom(plane, size) if plane.shape != size else plane for plane in planes]
-    nearest = np.floor(len(wanted) / shape[axis] * (np.arange(shape[axis]) + 0.5) - 0.5 + 0.5).astype(int)
-    return np.ascontiguousarray(np.moveaxis(np.stack([wanted[z] for z in nearest.clip(0, len(wanted) - 1)]), 0, axis))
+    nearest = np.floor(len(planes) / shape[axis] * (np.arange(shape[axis]) + 0.5) - 0.5 + 0.5).astype(int)
+    taken = nearest.clip(0, len(planes) - 1).tolist()
+    resampled = {z: zoom(planes[z], size) if tuple(planes[z].shape) != size else planes[z] for z in sorted(set(taken))}
+    return torch.stack([resampled[z] for z in taken]).movedim(0, axis)
 
 
 def _zoom_labels(labels: NDArray[np.int16], shape: Shape, order: int) -> NDArray[np.int16]:
@@ -97,25 +108,16 @@ def _largest(shares: Iterator[tuple[int, Array]], nearest: NDArray[np.int16]) ->
     return winner
 
 
-def _linear(image: NDArray[np.float32], shape: Shape, axis: int | None) -> NDArray[np.float32]:
+def _linear(values: Tensor, size: Shape) -> Tensor:
     """By PyTorch's linear interpolation, as nnU-Net's plans with "torchres" have it."""
-
-    def zoom(values: Array, size: Shape) -> Array:
-        mode = "trilinear" if values.ndim == 3 else "bilinear"
-        done = functional.interpolate(torch.from_numpy(np.ascontiguousarray(values))[None, None], size=size, mode=mode)
-        return np.asarray(done[0, 0].numpy())
-
-    return _by_planes(image, shape, axis, zoom)
+    mode = "trilinear" if values.ndim == 3 else "bilinear"
+    done: Tensor = functional.interpolate(values.contiguous()[None, None], size=size, mode=mode)
+    return done[0, 0]
 
 
-def _linear_labels(labels: NDArray[np.int16], shape: Shape, axis: int | None) -> NDArray[np.int16]:
+def _linear_labels(labels: Tensor, size: Shape) -> Tensor:
     """The first label with the largest share in half precision, as nnU-Net decides there."""
-
-    def zoom(values: Array, size: Shape) -> Array:
-        known = np.unique(values)
-        shares = [
-            _linear((values == label).astype(np.float32) * 1000, size, None).astype(np.float16) for label in known
-        ]
-        return np.asarray(known[np.argmax(shares, axis=0)], dtype=np.int16)
-
-    return _by_planes(labels, shape, axis, zoom)
+    known = torch.unique(labels)
+    shares = [_linear((labels == label).float() * 1000, size).half().numpy() for label in known]
+    found: Tensor = known[torch.from_numpy(np.argmax(shares, axis=0))]
+    return found

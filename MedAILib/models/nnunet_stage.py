@@ -39,10 +39,12 @@ class Passed:
     Args:
         said: for provenance: the number format of the sums, and what computed the network.
         agreement: of folds and mirrored copies; None where there was one pass.
+        gave_way: what was done otherwise than usual while preparing, as memory was short.
     """
 
     said: dict[str, str]
     agreement: Agreement | None = None
+    gave_way: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,25 +80,28 @@ class Stage:
             for network in self.networks:
                 network.to(self.device)
 
+    def prepare(
+        self, volume: Volume, labels: NDArray[Any] | None, progress: Progress, device: torch.device
+    ) -> Prepared:
+        """What the networks see of a volume, as `prepare_nnunet` makes it."""
+        return prepare_nnunet(volume, self.plan, view_of(self.plan, volume.geometry), labels, progress, device)
+
     def run(
         self,
         volume: Volume,
-        labels: NDArray[Any] | None,
+        prepared: Prepared,
         options: RunOptions,
         progress: Progress,
-        ahead: Prepared | None = None,
     ) -> tuple[Restored, Passed]:
         """Segment a volume; gives labels (1, K, J, I), probabilities and uncertainty if asked for, and how it went.
 
         Args:
             volume: the image, without a region of interest.
-            labels: (K, J, I), the previous stage's, for a cascade.
+            prepared: what `prepare` made of it.
             options: of the run.
             progress: told of each window; may cancel between two.
-            ahead: the image, if it is prepared already.
         """
         view = view_of(self.plan, volume.geometry)
-        prepared = ahead or prepare_nnunet(volume, self.plan, view, labels, progress)
         engines = self._engines(prepared, options, progress)
         decision = Decision(
             stepped=prepared.stepped,

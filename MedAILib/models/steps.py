@@ -35,6 +35,7 @@ from MedAILib.inference.prepare import (
     Step,
 )
 from MedAILib.models.arguments import IGNORED, Arguments, count, keys_of, sense, size, three
+from MedAILib.models.intensities import anywhere
 from MedAILib.reviewed_steps import Merged, click_channels, draws_clicks, is_about_clicks, merged_by, merged_images
 
 # Loading, channel order and types: done before, or without effect on values here.
@@ -296,7 +297,7 @@ def intensity_step(name: str, component: Component) -> Callable[[Tensor], Tensor
     """
     arguments = {key: known(value) for key, value in component.arguments.items() if key not in IGNORED}
     with sense(component):
-        transform = (_correction(name) if name in OWN_INTENSITIES else INTENSITIES[name])(**arguments)
+        transform = anywhere((_correction(name) if name in OWN_INTENSITIES else INTENSITIES[name])(**arguments))
 
     def change(image: Tensor) -> Tensor:
         with sense(component):

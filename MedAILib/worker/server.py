@@ -303,7 +303,7 @@ class _Server:
         wanted = demand_of(spec, run.volume, run.request.options)
         if wanted is None:
             return
-        if (wanted.on_cpu() if device == "cpu" else wanted.on_gpu(sums_on_gpu=True)) > there:
+        if (wanted.on_cpu() if device == "cpu" else wanted.at_best_on_gpu()) > there:
             self._warm.keep_only(model)
 
     def _find(self, model: str, path: str) -> Path:

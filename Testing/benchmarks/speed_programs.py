@@ -25,6 +25,8 @@ class Stages:
         self.cpu: dict[str, float] = {}
         self.calls: dict[str, int] = {}
         self._open: list[tuple[str, float, float]] = []
+        # Waits for what a device was given and has not done yet.
+        self.settle: Callable[[], object] = lambda: None
 
     def enter(self, name: str) -> None:
         self._open.append((name, time.perf_counter(), time.process_time()))
@@ -45,7 +47,9 @@ class Stages:
         def call(*args: Any, **kwargs: Any) -> Any:
             self.enter(name)
             try:
-                return function(*args, **kwargs)
+                done = function(*args, **kwargs)
+                self.settle()
+                return done
             finally:
                 self.leave()
 
@@ -115,7 +119,7 @@ def ours(job: dict[str, Any], stages: Stages) -> Callable[[], dict[str, str]]:
         stages.watched("write", write_outcome)(Outcome(volume, segmentation, "speed"), target, Progress())
         return {
             key: segmentation.provenance[key]
-            for key in ("engine", "engine.reason", "accumulation", "device")
+            for key in ("engine", "engine.reason", "accumulation", "device", "memory")
             if key in segmentation.provenance
         }
 
@@ -218,6 +222,8 @@ def main() -> None:
         import torch
 
         on_gpu = job["device"] != "cpu"
+        if on_gpu:  # a stage ends when the GPU has done what it was given
+            stages.settle = torch.cuda.synchronize
         torch.set_num_threads(job["threads"])
         watch_network(stages, on_gpu)
         opened = time.perf_counter() - START[0], time.process_time() - START[1]
