@@ -10,8 +10,9 @@ from MedAILib.bundle_spec import bundle_spec
 from MedAILib.detections import Box, Detections
 from MedAILib.errors import SpecError
 from MedAILib.estimate import demand_of
-from MedAILib.inference.ladder import or_on_cpu
+from MedAILib.inference.ladder import ON_CPU, or_on_cpu
 from MedAILib.inference.memory import memory_told
+from MedAILib.inference.place import CPU
 from MedAILib.models.bundle import weighted_network
 from MedAILib.models.provenance import provenance
 from MedAILib.models.trust import tree_sha256
@@ -83,12 +84,13 @@ class BoxModel(ABC):
         if not boxes:
             progress.warn(f"The model found nothing in {volume.name}.")
         said = {"sha256": self._sha256, "memory": "; ".join(gave_way) or "enough"}
+        place = CPU if ON_CPU in gave_way else self._device
         return Detections(
             boxes,
             self.spec.findings,
             volume.geometry,
             self.least_score(options),
-            provenance(self.spec, volume, options, self._device, said),
+            provenance(self.spec, volume, options, place, said),
             self.spec.finding_codes,
         )
 
