@@ -7,6 +7,7 @@ from typing import Any
 from MedAILib.errors import InputError
 from MedAILib.training.decision import Decision, LossOptions
 from MedAILib.training.decisions import KINDS, decision_of
+from MedAILib.training.described import Described
 from MedAILib.training.intensities import intensity_entries
 
 WITHOUT_MONAI = "Stock MONAI has no network of sequences and takes no clips apart: MedAI alone runs this model."
@@ -46,7 +47,7 @@ LARGEST = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationTask:
+class ClassificationTask(Described):
     """Everything that decides the training of a classifier, read from `tasks/<name>.json`.
 
     Axes are those of the picture (I, J) or, after `orientation`, of the volume.
@@ -100,22 +101,10 @@ class ClassificationTask:
         InputError: a value that makes no sense; the sentence names it.
     """
 
-    name: str
     classes: list[dict[str, Any]]
     channels: list[str]
     size: list[int]
     network: dict[str, Any]
-    version: str = "0.1.0"
-    title: str = ""
-    description: str = ""
-    authors: str = ""
-    copyright: str = ""
-    licence: str = "unknown"
-    data_source: str = "Not told"
-    intended_use: str = "Research and teaching. Not a medical device; not for diagnosis or treatment."
-    references: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    modality: str = ""
     decision: str = ""
     frames: int = 0
     orientation: str = ""

@@ -5,6 +5,7 @@ from typing import Any
 
 from MedAILib.errors import InputError
 from MedAILib.training.classification_task import PRECISIONS
+from MedAILib.training.described import Described
 from MedAILib.training.recipe import Z_SCORE
 
 CLASS_LOSSES = ("bce", "focal")
@@ -38,8 +39,8 @@ def told_now(content: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "augmentation": former_recipe(noise)}
 
 
-@dataclass(frozen=True)
-class DetectionTask:
+@dataclass(frozen=True, kw_only=True)
+class DetectionTask(Described):
     """Everything that decides the training of a detector, read from `tasks/<name>.json`.
 
     Axes of `spacing_mm`, `patch`, `anchors` and `mirror_axes` are those of the network: first, second, third axis of
@@ -77,18 +78,6 @@ class DetectionTask:
         InputError: a value that makes no sense; the sentence names it.
     """
 
-    name: str
-    version: str
-    title: str
-    description: str
-    authors: str
-    copyright: str
-    licence: str
-    data_source: str
-    intended_use: str
-    references: list[str]
-    warnings: list[str]
-    modality: str
     channels: list[str]
     classes: list[dict[str, Any]]
     patch: list[int]

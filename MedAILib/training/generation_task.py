@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from MedAILib.errors import InputError
+from MedAILib.training.described import Described
 
 
-@dataclass(frozen=True)
-class GenerationTask:
+@dataclass(frozen=True, kw_only=True)
+class GenerationTask(Described):
     """Everything that decides the training of a DCGAN, read from `tasks/<name>.json`.
 
     Radford A. et al., Unsupervised representation learning with deep convolutional generative adversarial networks,
@@ -34,18 +35,6 @@ class GenerationTask:
         InputError: a value that makes no sense; the sentence names it.
     """
 
-    name: str
-    version: str
-    title: str
-    description: str
-    authors: str
-    copyright: str
-    licence: str
-    data_source: str
-    intended_use: str
-    references: list[str]
-    warnings: list[str]
-    modality: str
     label: str
     part: str
     size: int

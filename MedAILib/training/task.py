@@ -7,6 +7,7 @@ from typing import Any
 
 from MedAILib.errors import InputError
 from MedAILib.training.classification_task import ClassificationTask
+from MedAILib.training.described import Described
 from MedAILib.training.detection_task import DetectionTask, told_now
 from MedAILib.training.generation_task import GenerationTask
 from MedAILib.training.recipe import Z_SCORE, usual_recipe
@@ -14,8 +15,8 @@ from MedAILib.training.recipe import Z_SCORE, usual_recipe
 TASKS = Path(__file__).parent / "tasks"
 
 
-@dataclass(frozen=True)
-class SegmentationTask:
+@dataclass(frozen=True, kw_only=True)
+class SegmentationTask(Described):
     """Everything that decides a training run, read from `tasks/<name>.json`.
 
     Axes of `spacing_mm`, `patch` and `mirror_axes` are those of the network: first, second, third axis of
@@ -41,18 +42,6 @@ class SegmentationTask:
         frozen_stages: how many of the encoder's first stages keep their initial weights.
     """
 
-    name: str
-    version: str
-    title: str
-    description: str
-    authors: str
-    copyright: str
-    licence: str
-    data_source: str
-    intended_use: str
-    references: list[str]
-    warnings: list[str]
-    modality: str
     channels: list[str]
     labels: list[dict[str, Any]]
     orientation: str
