@@ -58,6 +58,7 @@ def small_task(**changes: object) -> dict[str, object]:
             "folds": 2,
             "networks": 1,
             "shipped": 0,
+            "kernel": {},
             "epochs": 12,
             "distil_epochs": 12,
             "batch": 8,

@@ -17,7 +17,7 @@ from MedAILib.training.labelled_images import find_labelled_images, read_labelle
 
 MODEL = "breast_ultrasound"
 CLASSES = ["benign or normal", "malignant"]
-LARGEST_BYTES = 6_000_000
+LARGEST_BYTES = 12_000_000
 
 
 def picture(path: Path, size: tuple[int, int] = (28, 28), colour: bool = False) -> Path:

@@ -80,7 +80,8 @@ def run_train_classifier(
     )
     command += f" --epochs {options.epochs}" if options.epochs else ""
     command += "".join(f" --set {shlex.quote(word)}" for word in options.set)
-    configs = {"metadata": metadata(task, trained.calibration), "inference": inference(task)}
+    known = len(trained.weights["members.1.known"]) if task.kernel else 0
+    configs = {"metadata": metadata(task, trained.calibration), "inference": inference(task, known)}
     command += f" --initial {shlex.quote(options.initial.name)}" if options.initial else ""
     start = initial.name if initial else ""
     numbers = type_told(task.precision, device)

@@ -81,11 +81,7 @@ def explain(
             counted.report_to(progress, part, len(done.prepared))
             image = one.image.clone().to(device)
             if asked.method.startswith("grad-cam"):
-                voters = tuple(getattr(network, "members", (network,)))  # a mean of networks: each by itself
-                counted.expect(2 * len(voters))
-                layer = last_spatial_layer(voters[0], image, extra)
-                each = [_class_activation(counted.of(voter), layer, image, asked.method) for voter in voters]
-                found = torch.stack(each).mean(dim=0)
+                found, layer = _mean_activation(counted, image, asked.method, extra)
             else:
                 found = _METHODS[asked.method](counted, image)
             place = tuple(slice(first, end) for first, end in one.look.place.box_kji)
@@ -153,6 +149,28 @@ def _against_others(scores: Tensor) -> Tensor:
     count = scores.shape[1]
     others = [torch.cat((scores[:, :n], scores[:, n + 1 :]), dim=1).logsumexp(dim=1) for n in range(count)]
     return scores - torch.stack(others, dim=1)
+
+
+def _mean_activation(counted: _Counted, image: Tensor, method: str, covariates: Tensor | None) -> tuple[Tensor, str]:
+    """The map of a network, or the weighted mean of those of a mean's members, and the layers they are of."""
+    voters = _voters(counted.network)
+    counted.expect(2 * len(voters))
+    layers: dict[str, str] = {}  # by the kind of network
+    total = torch.zeros(1, device=image.device)
+    for voter, weight in voters:
+        kind = type(voter).__name__
+        if kind not in layers:
+            layers[kind] = last_spatial_layer(voter, image, covariates)
+        total = total + weight * _class_activation(counted.of(voter), layers[kind], image, method)
+    return total, " and ".join(dict.fromkeys(layers.values()))
+
+
+def _voters(network: nn.Module, weight: float = 1.0) -> list[tuple[nn.Module, float]]:
+    """The networks that a mean is of, each by itself, with its weight; means may be of means."""
+    members = getattr(network, "members", None)
+    if not isinstance(members, nn.ModuleList):
+        return [(network, weight)]
+    return [found for member in members for found in _voters(member, weight / len(members))]
 
 
 def _class_activation(counted: _Counted, layer: str, image: Tensor, method: str) -> Tensor:

@@ -18,7 +18,9 @@ from MedAILib.config_values import Component, Lambda, Name, Stored, known, parts
 from MedAILib.detection_plan import FASTER_RCNN, is_faster_rcnn
 from MedAILib.errors import MedAIError, ModelError, SpecError
 from MedAILib.models.covariates import CovariateClassifier
+from MedAILib.models.efficientnet_lite import EfficientNetLite
 from MedAILib.models.fcn import FCN
+from MedAILib.models.kernel_classifier import KernelClassifier
 from MedAILib.models.mean_classifier import MeanClassifier
 from MedAILib.models.retinanet import retinanet
 from MedAILib.models.sequence import SequenceClassifier
@@ -73,7 +75,9 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 # MedAI's own; some take other networks as "backbone" or "members".
 OWN: dict[str, type[nn.Module]] = {
     "CovariateClassifier": CovariateClassifier,
+    "EfficientNetLite": EfficientNetLite,
     "FCN": FCN,
+    "KernelClassifier": KernelClassifier,
     "MeanClassifier": MeanClassifier,
     "SequenceClassifier": SequenceClassifier,
     "TextbookCNN": TextbookCNN,

@@ -16,6 +16,7 @@ from MedAILib.training.intensities import intensity_told, own_steps_told
 from MedAILib.training.kind_measures import measures_of
 from MedAILib.training.labelled_images import MADE
 
+KERNEL = "the kernel classifier alone"
 # Before the loss's name.
 _LOSSES = {"binary": "", "multiclass": "", "multilabel": "for each label ", "ordinal": "for each step between grades "}
 # What the score of an unlike image is worked out from.
@@ -183,10 +184,11 @@ def _how(record: ClassifierRecord) -> str:
         text += " The weights of each network are of the epoch with the least log loss on the images kept from it."
     several = f"\n\n{task.networks} network{'s'[: task.networks > 1]} for each of {task.folds} folds. "
     if task.shipped:
+        whole = "half of the answer" if task.kernel else "the answer"
         text += (
-            f"{several}Shipped are {task.shipped} of these: the answer is the mean of the probabilities that each "
-            "gives for the image and its mirror image. Stock MONAI runs them where MedAI is installed beside it, which "
-            "has the network class that takes the mean."
+            f"{several}Shipped are {task.shipped} of these: {whole} is the mean of the probabilities that each "
+            f"gives for the image and its mirror image. {_kernel(task)}Stock MONAI runs them where MedAI is installed "
+            "beside it, which has the network class that takes the mean."
         )
     elif task.networks * task.folds > 1:
         text += (
@@ -197,12 +199,27 @@ def _how(record: ClassifierRecord) -> str:
     return text
 
 
+def _kernel(task: ClassificationTask) -> str:
+    """How the kernel classifier came about; nothing where the task has none."""
+    if not (told := task.kernel):
+        return ""
+    taps = " and ".join(str(tap) for tap in told["taps"])
+    return (
+        f"The other half says a kernel classifier: features of the image, enlarged to {told['size']} x "
+        f"{told['size']}, are mean and spread of each channel after blocks {taps} of EfficientNet-Lite0 with the "
+        "weights that it learnt from photographs (ImageNet; Apache License 2.0), unchanged; on these, standardised, "
+        f"least squares with the kernel exp(-{told['gamma']:g} x mean squared difference) and {told['noise']:g} on its "
+        "diagonal, from all images and their mirror images, in each fold without those that are judged; its scores are "
+        "as steep as fits best what it says of images that are left out. "
+    )
+
+
 def _validation(record: ClassifierRecord) -> str:
     task, judged, chosen = record.task, record.trained.judged, record.trained.calibration
     where = (
-        f"{len(judged.numbers)} images, each judged by the networks ({task.networks}, averaged) that have not learnt "
-        f"from it: {task.folds}-fold cross-validation, stratified, inside of {' and '.join(task.pool)}, over "
-        f"mirrored copies. {_shipped(task)}"
+        f"{len(judged.numbers)} images, each judged by the networks ({task.networks}, averaged){_beside(task)} "
+        f"that have not learnt from it: {task.folds}-fold cross-validation, stratified, inside of "
+        f"{' and '.join(task.pool)}, over mirrored copies. {_shipped(task)}"
         if task.folds > 1
         else f"{len(judged.numbers)} images of the validation part; the networks learnt from the training part alone"
     )
@@ -218,7 +235,16 @@ def _validation(record: ClassifierRecord) -> str:
             **{key: f"{mean:.3f} ({low:.3f} to {high:.3f})" for key, (mean, low, high) in seeds.items()},
         }
     ]
+    if judged.kernel is not None:
+        networks = np.mean([task.decided.probabilities(scores) for scores in judged.single], axis=0)
+        alone = task.decided.probabilities(judged.kernel)
+        for part, plain in ((f"{len(judged.single)} networks averaged, alone", networks), (KERNEL, alone)):
+            usual = task.decided.decide(plain, task.decided.usual_thresholds)
+            each = with_intervals(judged.numbers, plain, usual, measures)
+            told = {key: f"{each[key].value:.3f} ({each[key].low:.3f} to {each[key].high:.3f})" for key in seeds}
+            table.append({"who": f"{part} (95 % interval)", **told})
     several = f"{task.networks} networks averaged" if task.networks > 1 else "the same, over mirrored copies"
+    several += _beside(task)
     who = several if task.folds > 1 else "the shipped network"
     numbers = {key: f"{found[key].value:.3f} ({found[key].low:.3f} to {found[key].high:.3f})" for key in seeds}
     table.append({"who": f"{who}, at the chosen threshold (95 % interval)", **numbers})
@@ -243,11 +269,16 @@ def _validation(record: ClassifierRecord) -> str:
     )
 
 
+def _beside(task: ClassificationTask) -> str:
+    return " and the kernel classifier" if task.kernel else ""
+
+
 def _shipped(task: ClassificationTask) -> str:
     if task.shipped:
+        beside = ", and a kernel classifier of all images" if task.kernel else ""
         return (
-            f"What is shipped is the mean of {task.shipped} of the networks of all folds; for each of these images "
-            "some of them have learnt from it, so that they can't be judged on it together"
+            f"What is shipped is the mean of {task.shipped} of the networks of all folds{beside}; for each of these "
+            "images some of them have learnt from it, so that they can't be judged on it together"
         )
     return (
         "The shipped network, which learns to give such means, has learnt from all of these images by way of all "

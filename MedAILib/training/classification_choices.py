@@ -7,7 +7,7 @@ from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import ClassData, split_folds
 
 SHOWN = (
-    *("decision", "channels", "size", "orientation", "network", "folds", "networks", "shipped", "epochs"),
+    *("decision", "channels", "size", "orientation", "network", "folds", "networks", "shipped", "kernel", "epochs"),
     *("distil_epochs", "batch"),
     *("learning_rate", "schedule", "accumulate", "weight_decay", "ema_decay", "precision", "patience", "loss"),
     *("class_weights", "sampling", "label_smoothing", "augmentation"),
@@ -38,7 +38,7 @@ def class_choices(task: ClassificationTask, data: ClassData, asked: Container[st
         *(
             Choice(key, _told(getattr(task, key)), ASKED if key in asked else own)
             for key in SHOWN
-            if getattr(task, key) not in ("", [])
+            if getattr(task, key) not in ("", []) and (task.kernel or key != "kernel")
         ),
     ]
 

@@ -6,6 +6,7 @@ from MedAILib.models.mean_classifier import MeanClassifier
 from MedAILib.training.bundle_config import CROP, DEVICE, EVALUATOR, WEIGHTS, described, image_format, images_of
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.decision import Calibration
+from MedAILib.training.kernel_lesson import kernel_network
 
 
 def metadata(task: ClassificationTask, calibration: Calibration) -> dict[str, Any]:
@@ -53,12 +54,21 @@ def _decisions(task: ClassificationTask, calibration: Calibration) -> dict[str, 
     return found
 
 
-def shipped_network(task: ClassificationTask) -> dict[str, Any]:
-    """The network of the bundle: several and their mean, the distilled one, or the only one."""
+def shipped_network(task: ClassificationTask, known: int = 0) -> dict[str, Any]:
+    """The network of the bundle: several and their mean, the distilled one, or the only one.
+
+    Args:
+        task: how it is trained.
+        known: how many pictures its kernel classifier knows, mirror images included.
+    """
     if task.shipped:
+        mean = f"{MeanClassifier.__module__}.{MeanClassifier.__name__}"
+        members: list[dict[str, Any]] = [task.network] * task.shipped
+        if task.kernel:
+            members = [{"_target_": mean, "members": members}, kernel_network(task, known)]
         return {
-            "_target_": f"{MeanClassifier.__module__}.{MeanClassifier.__name__}",
-            "members": [task.network] * task.shipped,
+            "_target_": mean,
+            "members": members,
             "mirrors": list(task.augmentation.get("flip", ())),
             **({"sequence": True} if task.frames else {}),
             **({"activation": "sigmoid"} if task.decided.activation == "sigmoid" else {}),
@@ -66,14 +76,14 @@ def shipped_network(task: ClassificationTask) -> dict[str, Any]:
     return task.network | (task.student if task.networks * task.folds > 1 else {})
 
 
-def inference(task: ClassificationTask) -> dict[str, Any]:
+def inference(task: ClassificationTask, known: int = 0) -> dict[str, Any]:
     """The bundle's `inference.json`: what stock MONAI runs, and what MedAI reads its steps from."""
     image, pred = {"keys": "image"}, {"keys": "pred"}
     flat = len(task.size) == 2
     orient = [] if flat else [{"_target_": "Orientationd", **image, "axcodes": task.orientation}]
     return images_of(".png" if flat else ".nii.gz") | {
         "device": DEVICE,
-        "network_def": shipped_network(task),
+        "network_def": shipped_network(task, known),
         "network": "$@network_def.to(@device)",
         "preprocessing": {
             "_target_": "Compose",

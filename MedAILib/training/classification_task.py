@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from MedAILib.errors import InputError
+from MedAILib.models.efficientnet_lite import BLOCKS
 from MedAILib.training.decision import Decision, LossOptions
 from MedAILib.training.decisions import KINDS, decision_of
 from MedAILib.training.described import Described
@@ -72,6 +73,12 @@ class ClassificationTask(Described):
         student: changes of the network's arguments for the distilled one.
         shipped: how many of the networks are shipped, as the mean of what they say of an image and its mirror images;
             0 ships the distilled one alone.
+        kernel: a classifier that compares a picture with all that it knows, by features of a network of photographs;
+            with it half of the answer is its, half the mean of the `shipped` networks. Needs one or three channels,
+            two sizes, and classes that exclude each other. `weights`: a model that has such a network, or a file of
+            EfficientNet-Lite0's; `size`: what pictures are enlarged to for it, a multiple of 32; `taps`: the blocks
+            whose maps are looked at; `gamma`: how fast likeness falls with the difference; `noise`: of the labels, the
+            more the smoother. Empty: none.
         loss: one of `LOSSES`.
         class_weights: "balanced" (the rarer, the heavier), "none", or a number for each class. Of several labels it is
             what an image with the label counts for it, in images without: "balanced" is how many of these there are
@@ -84,8 +91,8 @@ class ClassificationTask(Described):
         choice: "last" takes each network's weights as they are in the end, "best" those of the epoch that the images
             kept from it (of the fold, or the validation part) surprised least.
         distil_epochs: how long the distilled network learns.
-        threshold: "balanced" for 0.5, "accuracy" for what was most accurate in cross-validation, "f1" for what had the
-            best F1 there (of two classes, or of each label).
+        threshold: "balanced" for 0.5, "accuracy" for what was most accurate in cross-validation (of two classes half
+            way from 0.5 to that), "f1" for what had the best F1 there (of two classes, or of each label).
         synthetic: generators (names or folders of bundles), each of one class, whose pictures are learnt from too; not
             for sequences.
         synthetic_share: how many pictures each of them makes, as a share of its class's real ones.
@@ -115,6 +122,7 @@ class ClassificationTask(Described):
     folds: int = 5
     networks: int = 1
     shipped: int = 0
+    kernel: dict[str, Any] = field(default_factory=dict)
     seed: int = 12345
     epochs: int = 40
     distil_epochs: int = 40
@@ -154,6 +162,7 @@ class ClassificationTask(Described):
             told = {key: self.decided.outputs for key in _OUTPUTS if key in self.network}
             object.__setattr__(self, "network", self.network | told)
         self._require_augmentation()
+        self._require_kernel()
         weights = self.class_weights
         wrong = {
             "classes": len(self.classes) < 2 or len(set(self.names)) < len(self.classes) or self._shared_label(),
@@ -193,6 +202,32 @@ class ClassificationTask(Described):
             raise InputError(
                 f"The training task {self.name} has 'patience' = {self.patience}, which needs the choice of the best "
                 "epoch; give --set choice=best, too."
+            )
+
+    def _require_kernel(self) -> None:
+        told = self.kernel
+        if not told:
+            return
+        taps, size = told.get("taps"), told.get("size")
+        fits = set(told) == {"weights", "size", "taps", "gamma", "noise"} and (
+            isinstance(told["weights"], str)
+            and isinstance(size, int)
+            and (size > 0 and size % 32 == 0)
+            and isinstance(taps, list)
+            and all(isinstance(tap, int) for tap in taps)
+            and (taps == sorted(set(taps)) and set(taps) <= set(range(BLOCKS)) and bool(taps))
+            and all(isinstance(told[key], (int, float)) and told[key] > 0 for key in ("gamma", "noise"))
+        )
+        if not fits:
+            raise InputError(
+                f"The training task {self.name} has 'kernel' = {told}; it has to have weights (a model or a file), "
+                f"size (a multiple of 32), taps (rising numbers in a list, 0 to {BLOCKS - 1}), gamma and noise above 0."
+            )
+        pictures = len(self.size) == 2 and len(self.channels) in (1, 3) and self.frames == 0
+        if not pictures or self.decision not in ("binary", "multiclass") or self.shipped == 0:
+            raise InputError(
+                f"The training task {self.name} has 'kernel' = {told}, which needs pictures of one or three channels, "
+                "classes that exclude each other, and networks that are shipped as their mean; give --set 'kernel={}'."
             )
 
     def _require_augmentation(self) -> None:

@@ -22,6 +22,7 @@ from MedAILib.progress import Progress
 from MedAILib.training.classification import Bench, Lesson, scores_of, train_network
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.decision import Calibration
+from MedAILib.training.kernel_lesson import said, see_pictures, solve
 from MedAILib.training.labelled_images import MADE
 from MedAILib.training.lesson_curves import TABLE
 
@@ -61,11 +62,13 @@ class Judged:
         scores: (M, outputs), in cross-validation those of the mean probabilities of the fold's networks, which the
             shipped network learns to give; without it the shipped network's own.
         single: a (M, outputs) for each seed: one network of the fold alone.
+        kernel: (M, N), the kernel classifier alone, where the task has one.
     """
 
     numbers: NDArray[np.int64]
     scores: NDArray[np.float64]
     single: tuple[NDArray[np.float64], ...]
+    kernel: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +84,8 @@ def train_classifier(task: ClassificationTask, data: ClassData, bench: Bench, pr
     """Train what the task asks for.
 
     Raises:
-        InputError: too few images or patients for the folds; a checkpoint of another training.
+        InputError: too few images or patients for the folds; a checkpoint of another training; too many images for a
+            kernel classifier, or no weights of photographs for it.
         ModelError: a loss that is no number.
         Cancelled: by `progress`; every whole epoch stands in the bench's folder.
     """
@@ -90,8 +94,10 @@ def train_classifier(task: ClassificationTask, data: ClassData, bench: Bench, pr
     if not bench.resume:
         (bench.folder / TABLE).unlink(missing_ok=True)  # of another training that stood here
     folds = split_folds(task, data)
+    photos = see_pictures(task, data.images, bench.device, progress) if task.kernel else None
     networks: list[nn.Module] = []
     scores: list[list[Tensor]] = []
+    kernel: list[NDArray[np.float64]] = []
     for number, (learn, judge) in enumerate(folds):
         for member in range(task.networks):
             lesson = _lesson(task, data, learn, f"fold {number} network {member}", number * 100 + member)
@@ -99,14 +105,19 @@ def train_classifier(task: ClassificationTask, data: ClassData, bench: Bench, pr
                 lesson = replace(lesson, judged=(data.images[judge], _targets(task, data, judge)))
             networks.append(train_network(task, lesson, bench, progress))
         scores.append([_likely(x, data.images[judge], task, bench) for x in networks[-task.networks :]])
+        if photos is not None:
+            kernel.append(said(solve(task, photos, data.numbers, learn), photos, judge))
     numbers = np.concatenate([data.numbers[judge] for _, judge in folds])
-    judged = _judged(task, numbers, scores)
+    judged = _judged(task, numbers, scores, kernel)
+    pool = folds[0][0] if len(folds) == 1 else np.arange(len(data.numbers))
     final = networks[0]
     if task.shipped:
         members = _in_turn(task, networks)[: task.shipped]
         final = MeanClassifier(members, task.augmentation.get("flip", ()), task.frames > 0, task.decided.activation)
+        if photos is not None:
+            both = [MeanClassifier(members), solve(task, photos, data.numbers, pool).to(bench.device)]
+            final = MeanClassifier(both, task.augmentation.get("flip", ()))
     elif len(networks) > 1:
-        pool = folds[0][0] if len(folds) == 1 else np.arange(len(data.numbers))
         lesson = _lesson(task, data, pool, "final network", len(folds) * 100, tuple(networks))
         final = train_network(task, lesson, bench, progress)
     seen = folds[0][1] if len(folds) == 1 else np.arange(len(data.numbers))
@@ -216,8 +227,16 @@ def _likely(network: nn.Module, images: Tensor, task: ClassificationTask, bench:
     return task.decided.raw(torch.stack(each).mean(dim=0))
 
 
-def _judged(task: ClassificationTask, numbers: NDArray[np.int64], scores: Sequence[Sequence[Tensor]]) -> Judged:
-    """What the networks of all folds say, from each fold's list of its networks' scores."""
+def _judged(
+    task: ClassificationTask,
+    numbers: NDArray[np.int64],
+    scores: Sequence[Sequence[Tensor]],
+    kernel: Sequence[NDArray[np.float64]],
+) -> Judged:
+    """What all folds say, from each fold's list of its networks' scores, and what its kernel classifier says."""
     single = [torch.cat(parts).double() for parts in zip(*scores, strict=True)]
     likely = torch.stack([task.decided.likely(found) for found in single]).mean(dim=0)
-    return Judged(numbers, task.decided.raw(likely).numpy(), tuple(found.numpy() for found in single))
+    alone = np.concatenate(kernel) if kernel else None
+    if alone is not None:
+        likely = (likely + task.decided.likely(torch.from_numpy(alone))) / 2
+    return Judged(numbers, task.decided.raw(likely).numpy(), tuple(found.numpy() for found in single), alone)

@@ -66,6 +66,8 @@ class OneClass(Decision):
         if self.kind == "binary" and by != "balanced":
             chosen = best_threshold if by == "accuracy" else best_f1_threshold
             second = chosen(self.probabilities(scores, temperature)[:, 1], numbers)
+            if by == "accuracy":  # which is the most accurate is chance for a good part
+                second = round((0.5 + second) / 2, 3)
             thresholds = (1 - second, second)
         return Calibration(round(temperature, 4), thresholds)
 

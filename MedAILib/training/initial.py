@@ -34,7 +34,7 @@ def load_initial(network: nn.Module, source: Path, progress: Progress) -> None:
         InputError: none of its weights fits.
     """
     found = weighted_network(read_any_plan(source))
-    if isinstance(found, MeanClassifier):  # a mean has no weights of its own: its first network's
+    while isinstance(found, MeanClassifier):  # a mean has no weights of its own: its first network's
         found = found.members[0]
     given: dict[str, Tensor] = found.state_dict()
     own = network.state_dict()
