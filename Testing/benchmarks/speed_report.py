@@ -177,7 +177,8 @@ def picture(runs: list[Run], path: Path) -> None:
         totals = [median(map(cost, group)) for group in programs.values()]
         for row, total in enumerate(totals):
             place.text(left[row], row, f" {total:.1f} ({totals[0] / total:.1f} x)", va="center", fontsize=7)
-        place.set(title=scene, xlabel=unit, xlim=(0, 1.35 * max(left)))
+        place.set(xlabel=unit, xlim=(0, 1.35 * max(left)))
+        place.set_title(scene, fontsize=10)
     if groups:
         figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=7, loc="lower right", ncols=len(STAGES))
     for place, what in zip(axes[-1] if grown else [], grown, strict=False):
