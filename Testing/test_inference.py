@@ -9,6 +9,7 @@ from bundles import network_entry, random_bundle, threshold_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.inferers import SlidingWindowInferer
+from monai.transforms import NormalizeIntensity
 from nibabel.orientations import io_orientation
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -18,7 +19,7 @@ from MedAILib.errors import InputError, ModelError
 from MedAILib.inference.cleanup import FillHoles, KeepLargest, RemoveSmall
 from MedAILib.inference.frame import input_frame
 from MedAILib.inference.interpolate import linear_taps, nearest_taps
-from MedAILib.inference.prepare import CenterCrop, CropForeground, Orient, Pad, Resize, Space, prepare
+from MedAILib.inference.prepare import CenterCrop, CropForeground, Intensity, Orient, Pad, Resize, Space, prepare
 from MedAILib.inference.restore import Decision, restore
 from MedAILib.inference.window import Planes, Windows, slide
 from MedAILib.models.open import open_model
@@ -191,6 +192,11 @@ def test_what_a_spatial_step_shows_comes_back_to_its_place(step, shape) -> None:
         assert (back == data).mean() > 0.9
     else:
         assert np.array_equal(back, data)
+
+
+def test_what_monai_changed_is_a_plain_tensor_again() -> None:
+    image, _ = prepare(image_on(Geometry((6, 7, 8), np.eye(4))), [Intensity(NormalizeIntensity())], SILENT)
+    assert type(image) is torch.Tensor
 
 
 def test_interpolation_at_whole_positions_is_exact() -> None:

@@ -16,6 +16,7 @@ from MedAILib.models.efficientnet_lite import EfficientNetLite
 from MedAILib.models.kernel_classifier import KernelClassifier
 from MedAILib.models.networks import build_network
 from MedAILib.models.open import open_model
+from MedAILib.models.weights import load_weights
 from MedAILib.progress import Progress
 from MedAILib.request import ClassifyOptions, Explain
 from MedAILib.training import kernel_lesson
@@ -59,6 +60,11 @@ def test_a_network_of_few_epochs_and_the_known_pictures_tell_new_ones_apart(trai
     images = find_labelled_images(medmnist(trained.parent / "new.npz", test=12))
     found = [model.run(read_labelled(image), ClassifyOptions(), SILENT).likeliest for image in images]
     assert found == ["above", "below"] * 6
+
+
+def test_what_is_shipped_are_plain_numbers(trained: Path) -> None:
+    weights = load_weights(trained / "models" / "model.pt")
+    assert weights and all(type(value) is Tensor for value in weights.values())
 
 
 def test_the_card_tells_each_half_by_itself(trained: Path) -> None:

@@ -121,7 +121,8 @@ class Intensity:
     change: Callable[[Tensor], Tensor]
 
     def __call__(self, image: Tensor, frame: Frame, ijk_to_ras: NDArray[np.float64]) -> tuple[Tensor, Frame]:
-        return torch.as_tensor(self.change(image)), frame
+        # MONAI's transforms give tensors of their own kind, with metadata that nobody reads here.
+        return torch.as_tensor(self.change(image)).as_subclass(Tensor), frame
 
 
 @dataclass(frozen=True)
