@@ -23,8 +23,8 @@ from MedAILib.models.networks import build_network
 from MedAILib.models.weights import load_weights, save_checkpoint
 from MedAILib.progress import Progress
 from MedAILib.training.augment_images import Augmentation
+from MedAILib.training.board import on_board
 from MedAILib.training.classification_task import ClassificationTask
-from MedAILib.training.curves import on_board
 from MedAILib.training.decision import Decision
 from MedAILib.training.initial import Quiet, freeze_stages, load_initial
 from MedAILib.training.lesson_curves import LessonRecord, without_gain, write_lesson

@@ -1,8 +1,7 @@
-"""Loss curves of a training as a picture and a table; TensorBoard's files where its writer is installed."""
+"""Loss curves of a training as a picture and a table."""
 
 import csv
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,6 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from monai.engines import Trainer
-from monai.handlers import TensorBoardStatsHandler
 
 from MedAILib.output import whole_file
 from MedAILib.training.plots import ACCENT, INK, REFERENCE, STYLE
@@ -74,38 +71,3 @@ def draw_curves(epochs: Sequence[EpochRecord], judged_by: str = "dice") -> Figur
     lower.set_xlabel("Epoch")
     lower.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
-
-
-def board_writer(folder: Path, step: int, run: str = "") -> Any | None:
-    """A writer of TensorBoard's files that goes on after `step`; None where tensorboardX is not installed.
-
-    Of several processes the first has one.
-
-    Args:
-        folder: of the training; they lie in `tensorboard` in it.
-        step: how many batches are over.
-        run: one of several networks, which has a folder of its own.
-    """
-    if not is_first():
-        return None
-    try:
-        from tensorboardX import SummaryWriter  # noqa: PLC0415  an extra, slow to import
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder / "tensorboard" / run), purge_step=step + 1 if step else None)
-
-
-@contextmanager
-def on_board(trainer: Trainer, folder: Path, run: str = "") -> Iterator[None]:
-    """While the block runs each batch's loss goes into TensorBoard's files; see `board_writer`."""
-    board = board_writer(folder, trainer.state.iteration, run)
-    if board is None:
-        yield
-        return
-    TensorBoardStatsHandler(
-        board, epoch_log=False, output_transform=lambda output: output["loss"], tag_name="loss"
-    ).attach(trainer)
-    try:
-        yield
-    finally:
-        board.close()

@@ -11,7 +11,6 @@ from ignite.engine import Events
 from monai.apps.detection.networks.retinanet_detector import RetinaNetDetector
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
-from monai.handlers import TensorBoardStatsHandler
 from monai.inferers import SimpleInferer
 from monai.losses import BoxGIoULoss, FocalLoss
 from monai.utils import set_determinism
@@ -22,8 +21,9 @@ from MedAILib.errors import InputError, ModelError
 from MedAILib.models.bundle import bundle_network
 from MedAILib.models.detector import build_anchors
 from MedAILib.progress import Progress
+from MedAILib.training.board import on_board
 from MedAILib.training.checkpoint import begin, identity_of, keep, require_room
-from MedAILib.training.curves import EpochRecord, board_writer, write_curves
+from MedAILib.training.curves import EpochRecord, write_curves
 from MedAILib.training.detection_data import Batches, Sample, changed_patches, plan_of_task
 from MedAILib.training.detection_task import DetectionTask
 from MedAILib.training.initial import load_initial
@@ -268,21 +268,14 @@ def _go_on(course: _Course, samples: Sequence[Sample], progress: Progress) -> No
         if course.over:
             trainer.terminate()
 
-    board = board_writer(course.folder, trainer.state.iteration)
-    if board is not None:
-        TensorBoardStatsHandler(
-            board, epoch_log=False, output_transform=lambda output: output["loss"], tag_name="loss"
-        ).attach(trainer)
-    try:
-        trainer.run()
-        wait_for_all()
-    except ValueError as error:
-        if "NaN or Inf" not in str(error):  # MONAI's network looks at its own output
-            raise
-        raise _stopped(trainer.state.epoch, task, samples) from error
-    finally:
-        if board is not None:
-            board.close()
+    with on_board(trainer, course.folder):
+        try:
+            trainer.run()
+            wait_for_all()
+        except ValueError as error:
+            if "NaN or Inf" not in str(error):  # MONAI's network looks at its own output
+                raise
+            raise _stopped(trainer.state.epoch, task, samples) from error
 
 
 def _stopped(epoch: int, task: DetectionTask, samples: Sequence[Sample]) -> ModelError:

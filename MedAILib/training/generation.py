@@ -7,7 +7,6 @@ import torch
 from ignite.engine import Events
 from monai.engines import GanTrainer
 from monai.engines.utils import GanKeys
-from monai.handlers import TensorBoardStatsHandler
 from monai.networks.nets import Discriminator, Generator
 from monai.utils import set_determinism
 from torch import Tensor, nn
@@ -17,9 +16,9 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from MedAILib.errors import InputError, ModelError
 from MedAILib.progress import Progress
+from MedAILib.training.board import on_board
 from MedAILib.training.checkpoint import begin, identity_of, keep, require_room
 from MedAILib.training.classification import SeededOrder
-from MedAILib.training.curves import board_writer
 from MedAILib.training.generation_curves import write_pair_curves
 from MedAILib.training.generation_distance import Distance
 from MedAILib.training.generation_task import GenerationTask
@@ -279,22 +278,17 @@ def _go_on(contest: Contest, pictures: Tensor, run: TrainingRun, progress: Progr
         if contest.is_over(run.epochs):
             trainer.terminate()
 
-    board = board_writer(run.folder, trainer.state.iteration)
-    if board is not None:
-        TensorBoardStatsHandler(
-            board,
-            epoch_log=False,
-            output_transform=lambda output: {
-                "generator_loss": output[GanKeys.GLOSS],
-                "discriminator_loss": output[GanKeys.DLOSS],
-            },
-        ).attach(trainer)
-    try:
+    written = on_board(
+        trainer,
+        run.folder,
+        told=lambda output: {
+            "generator_loss": output[GanKeys.GLOSS],
+            "discriminator_loss": output[GanKeys.DLOSS],
+        },
+    )
+    with written:
         trainer.run()
         wait_for_all()
-    finally:
-        if board is not None:
-            board.close()
 
 
 def _mean(pairs: list[tuple[float, float]]) -> tuple[float, float]:

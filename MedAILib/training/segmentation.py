@@ -10,7 +10,6 @@ import torch
 from ignite.engine import Events
 from monai.data import CacheDataset
 from monai.engines import SupervisedTrainer
-from monai.handlers import TensorBoardStatsHandler
 from monai.inferers import sliding_window_inference
 from monai.utils import set_determinism
 from torch import Tensor, nn
@@ -19,9 +18,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from MedAILib.errors import InputError, ModelError
 from MedAILib.models.networks import build_network
 from MedAILib.progress import Progress
+from MedAILib.training.board import on_board
 from MedAILib.training.cases import Case, Split, split_cases
 from MedAILib.training.checkpoint import begin, identity_of, keep, require_room
-from MedAILib.training.curves import EpochRecord, board_writer, write_curves
+from MedAILib.training.curves import EpochRecord, write_curves
 from MedAILib.training.initial import freeze_stages, load_initial
 from MedAILib.training.losses import build_loss
 from MedAILib.training.precision import AutocastInferer, training_type
@@ -242,17 +242,9 @@ def _go_on(course: Course, learnt: tuple[Case, ...], watched: tuple[Case, ...]) 
         if course.over:
             trainer.terminate()
 
-    board = board_writer(run.folder, trainer.state.iteration)
-    if board is not None:
-        TensorBoardStatsHandler(
-            board, epoch_log=False, output_transform=lambda output: output["loss"], tag_name="loss"
-        ).attach(trainer)
-    try:
+    with on_board(trainer, run.folder):
         trainer.run()
         wait_for_all()
-    finally:
-        if board is not None:
-            board.close()
 
 
 def _arguments(network: dict[str, Any]) -> dict[str, Any]:
