@@ -18,6 +18,7 @@ from MedAILib.inference.engine import ChosenEngine, first_of
 from MedAILib.inference.frame import Frame
 from MedAILib.inference.ladder import Rung, climb_down, prepared_where_it_fits, rungs
 from MedAILib.inference.memory import is_out_of_memory
+from MedAILib.inference.place import CPU
 from MedAILib.inference.precision import FULL, HALF, casting, number_format, say_if_refused
 from MedAILib.inference.prepare import Step, prepared, require_usable
 from MedAILib.inference.restore import Decision, Restored, decided_by, restore
@@ -241,9 +242,9 @@ class _Way:
             raise
 
     def _prepared(self, part: Volume, rung: Rung, progress: Progress) -> Ahead:
-        """An image as the network sees it, where its sums will be, or on the CPU."""
+        """An image as the network sees it, where its sums will be, or on the CPU, as all after one that had to be."""
         done, gave_way = prepared_where_it_fits(
-            rung.sums,
+            CPU if self.gave_way else rung.sums,
             lambda device: prepared(part, self.recipe.steps, progress, device),
             progress,
             None if self.recipe.spec is None or self.sliced else self.need(rung),
