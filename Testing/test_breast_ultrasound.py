@@ -7,6 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from monai.bundle import ConfigParser
+from nilearn.datasets import load_mni152_template
 
 from MedAILib.cli import main
 from MedAILib.models.open import open_model
@@ -14,6 +15,7 @@ from MedAILib.progress import Progress
 from MedAILib.request import ClassifyOptions
 from MedAILib.store.find import find_model
 from MedAILib.training.labelled_images import find_labelled_images, read_labelled
+from MedAILib.volume import Geometry, Volume
 
 MODEL = "breast_ultrasound"
 CLASSES = ["benign or normal", "malignant"]
@@ -55,6 +57,15 @@ def test_it_is_whole_small_and_says_what_it_is(capsys: pytest.CaptureFixture[str
     card = (folder / "docs" / "README.md").read_text(encoding="utf-8")
     for text in ("28 x 28", "one hospital", "teaching model", "textbook CNN", "95 % interval", "0.863", "0.919"):
         assert text in card
+
+
+def test_what_is_no_ultrasound_picture_is_not_decided() -> None:
+    rng, model = np.random.default_rng(1), open_model(find_model(MODEL), "cpu")
+    brain = np.asarray(load_mni152_template(2).get_fdata())
+    others = {"noise": rng.normal(size=(64, 64)), "brain": brain[:, :, 40].T, "ramp": np.mgrid[:50, :50].sum(axis=0)}
+    for name, values in others.items():
+        volume = Volume(values[None, None].astype(np.float32), Geometry((1, *values.shape), np.eye(4)), name)
+        assert "unlike the training data" in model.run(volume, ClassifyOptions(), Progress()).verdict().unsure, name
 
 
 def test_stock_monai_gives_the_same_scores(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The classifier that compares pictures by a network of photographs: what it solves, ships, refuses and explains."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,16 @@ from MedAILib.request import ClassifyOptions, Explain
 from MedAILib.training import kernel_lesson
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import ClassData
-from MedAILib.training.kernel_lesson import Seen, left_out, photo_network, said, see_pictures, solve, steepness
+from MedAILib.training.kernel_lesson import (
+    Seen,
+    apart_from_others,
+    left_out,
+    photo_network,
+    said,
+    see_pictures,
+    solve,
+    steepness,
+)
 from MedAILib.training.labelled_images import find_labelled_images, read_labelled
 
 SILENT = Progress()
@@ -38,7 +48,7 @@ def task_of(**changes: object) -> ClassificationTask:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kernel")
     task = folder / "squares.json"
-    task.write_text(json.dumps(small_task(kernel=KERNEL, shipped=2, epochs=2)), encoding="utf-8")
+    task.write_text(json.dumps(small_task(kernel=KERNEL, shipped=2, epochs=2, strange_quantile=0.95)), encoding="utf-8")
     data = medmnist(folder / "squares.npz", train=40)
     arguments = ["train", str(task), "--data", str(data), "-o", str(folder / "squares"), "--device", "cpu", "--quiet"]
     assert main(arguments) == 0
@@ -60,6 +70,35 @@ def test_a_network_of_few_epochs_and_the_known_pictures_tell_new_ones_apart(trai
     images = find_labelled_images(medmnist(trained.parent / "new.npz", test=12))
     found = [model.run(read_labelled(image), ClassifyOptions(), SILENT).likeliest for image in images]
     assert found == ["above", "below"] * 6
+
+
+def test_a_picture_unlike_all_known_ones_is_not_decided(trained: Path) -> None:
+    model = open_model(trained, "cpu")
+    usual = read_labelled(find_labelled_images(medmnist(trained.parent / "usual.npz", test=2))[0])
+    stripes = (np.arange(usual.data.shape[-2]) % 4 < 2)[:, None] * np.full_like(usual.data, 200)
+    strange = replace(usual, data=stripes)
+    assert model.run(usual, ClassifyOptions(), SILENT).verdict().text == "above"
+    assert "unlike the training data" in model.run(strange, ClassifyOptions(), SILENT).verdict().unsure
+
+
+def test_the_energy_is_how_far_the_nearest_known_picture_is(seen: Seen, data: ClassData) -> None:
+    machine = solve(task_of(), seen, data.numbers, np.arange(20))
+    features = (seen.features[0].float() - machine.centre) / machine.spread
+    apart = 0.5 * (features[:, None] - machine.known).square().mean(dim=2).amin(dim=1)
+    with torch.inference_mode():
+        energy = -machine(data.images).logsumexp(dim=1)
+    assert torch.allclose(energy, apart, atol=1e-3)
+    assert energy[:20].abs().max() < 1e-3 < energy[20:].min()
+
+
+def test_how_far_known_pictures_are_is_asked_without_their_own_copies(seen: Seen, data: ClassData) -> None:
+    machine = solve(task_of(), seen, data.numbers, np.arange(24))
+    copies = machine.known.unflatten(0, (2, 24))
+    found = apart_from_others(machine, 2)
+    for picture in range(24):
+        others = copies[:, torch.arange(24) != picture].flatten(0, 1)
+        apart = 0.5 * (copies[:, picture, None] - others).square().mean(dim=2).amin(dim=1)
+        assert found[picture] == pytest.approx(float(apart.mean()), abs=1e-4)
 
 
 def test_what_is_shipped_are_plain_numbers(trained: Path) -> None:

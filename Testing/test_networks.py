@@ -8,6 +8,7 @@ import torch
 from MedAILib.config_values import Component
 from MedAILib.errors import ModelError, SpecError
 from MedAILib.models import networks
+from MedAILib.models.mean_classifier import MeanClassifier
 from MedAILib.models.networks import build_network, sketched
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -84,6 +85,25 @@ def test_a_mean_of_classifiers_says_what_its_members_say_on_average_over_mirrore
         assert torch.allclose(network(image).softmax(dim=1), torch.stack(likely).mean(dim=0), atol=1e-6)
         energies = [member(copy).logsumexp(1) for member in network.members for copy in (image, image.flip(2))]
         assert torch.allclose(network(image).logsumexp(1), torch.stack(energies).mean(0), atol=1e-5)
+
+
+def test_a_mean_of_classifiers_may_take_the_energy_of_one_of_them() -> None:
+    member = {"spatial_dims": 2, "n_input_channels": 1, "num_classes": 2, "conv1_t_size": 3}
+    described = [Component("resnet10", member)] * 2
+    network = build_network("MeanClassifier", {"members": described, "mirrors": [1], "energy_of": 1}).eval()
+    plain = MeanClassifier(list(network.members), [1]).eval()
+    image = torch.rand(2, 1, 24, 24)
+    with torch.inference_mode():
+        assert torch.allclose(network(image).softmax(dim=1), plain(image).softmax(dim=1), atol=1e-6)
+        energies = [network.members[1](copy).logsumexp(1) for copy in (image, image.flip(3))]
+        assert torch.allclose(network(image).logsumexp(1), torch.stack(energies).mean(0), atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [{"energy_of": 1}, {"energy_of": -1}, {"energy_of": 0, "activation": "sigmoid"}])
+def test_the_energy_of_a_member_that_there_is_not_is_refused(wrong: dict[str, Any]) -> None:
+    described = [Component("resnet10", {"spatial_dims": 2, "n_input_channels": 1, "num_classes": 2})]
+    with pytest.raises(ModelError, match="energy can't be that of member"):
+        build_network("MeanClassifier", {"members": described} | wrong)
 
 
 def test_a_mean_of_what_is_no_network_is_refused() -> None:

@@ -13,6 +13,9 @@ AT_ONCE = 8  # enlarged pictures whose inner values are held together
 class KernelClassifier(nn.Module):
     """Scores that are a weighted sum of a picture's likeness to known ones, exp(-gamma * mean squared difference).
 
+    The softmax of the scores is that of the sum; their energy (minus the logarithm of the sum of exponentials) is
+    gamma times the mean squared difference from the known picture that is nearest: how unlike all of them it is.
+
     Args:
         backbone: a network from colour pictures (B, 3, rows, columns) to `features` numbers.
         classes: how many scores.
@@ -54,12 +57,16 @@ class KernelClassifier(nn.Module):
                 found.append(self.backbone(coloured))
         return torch.cat(found)
 
-    def likeness(self, features: Tensor) -> Tensor:
-        """(B, centres), 0 to 1, of standardised features (B, features)."""
+    def apart(self, features: Tensor) -> Tensor:
+        """Gamma times the mean squared difference (B, centres) of (B, features), standardised, from those known."""
         squares = features.square().sum(dim=1)[:, None] + self.known.square().sum(dim=1)
-        apart = (squares - 2 * features @ self.known.T).clamp_min(0) / features.shape[1]
-        return (-self.gamma * apart).exp()
+        return self.gamma * (squares - 2 * features @ self.known.T).clamp_min(0) / features.shape[1]
+
+    def sum_of(self, apart: Tensor) -> Tensor:
+        """The weighted sum (B, classes) of likeness to pictures so far apart (B, centres)."""
+        return (-apart).exp() @ self.weights + self.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (B, classes) of pictures (B, 1 or 3, columns, rows)."""
-        return self.likeness((self.features_of(x) - self.centre) / self.spread) @ self.weights + self.bias
+        apart = self.apart((self.features_of(x) - self.centre) / self.spread)
+        return self.sum_of(apart).log_softmax(dim=1) - apart.amin(dim=1, keepdim=True)

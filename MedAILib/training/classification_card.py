@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from MedAILib.training.classification_measures import RESAMPLES, with_intervals
 from MedAILib.training.classification_task import AUGMENTATIONS, ClassificationTask
 from MedAILib.training.cross_validation import ClassData, Judged, Trained
-from MedAILib.training.decision import Decision
+from MedAILib.training.decision import Calibration, Decision
 from MedAILib.training.intensities import intensity_told, own_steps_told
 from MedAILib.training.kind_measures import measures_of
 from MedAILib.training.labelled_images import MADE
@@ -44,16 +44,9 @@ class ClassifierRecord:
 def write_classifier_card(record: ClassifierRecord) -> str:
     """Markdown of a model card: what it is, its data, its training, its figures on images unseen, its limits."""
     task, chosen = record.task, record.trained.calibration
-    strange = (
-        f"Where the {task.decided.strange_by} of its {_STRANGE[task.decided.strange_by]} is above "
-        f"{chosen.strange_above:g}, a limit that {task.strange_quantile:.0%} "
-        f'of the images it was trained or validated on keep, the answer is "not sure". '
-        f"{task.strange_validated_on}"
-        if chosen.strange_above is not None
-        else "It has no score of how unlike its training data an image is."
-    )
     decision = task.decided.in_words(chosen.thresholds)
     offsets = " and shifted by an offset for each label" if any(chosen.offsets) else ""
+    own = own_steps_told(task.intensity)
     limits = "\n".join(f"- {text}" for text in task.limits or ["Not tried on images from elsewhere."])
     references = "\n".join(f"- {text}" for text in task.references or ["None told."])
     return f"""# {task.title}
@@ -66,7 +59,7 @@ def write_classifier_card(record: ClassifierRecord) -> str:
 
 {", ".join(task.channels)}; {_what(task)} of any size, {_before(task)}resampled to
 {_times(task.size)} by area{_values(task)} and normalised to mean 0 and standard deviation 1. Decides for {decision}.
-Scores are divided by a temperature of {chosen.temperature:g}{offsets}. {strange}{own_steps_told(task.intensity)}
+Scores are divided by a temperature of {chosen.temperature:g}{offsets}. {_strange(task, chosen)}{own}
 
 | class | labels in the data | images |
 |---|---|---|
@@ -112,6 +105,21 @@ def seed_range(judged: Judged, decision: Decision) -> dict[str, tuple[float, flo
         )
         for key in ("accuracy", "auc")
     }
+
+
+def _strange(task: ClassificationTask, chosen: Calibration) -> str:
+    """When an image is too unlike the training data to be decided."""
+    if chosen.strange_above is None:
+        return "It has no score of how unlike its training data an image is."
+    what = f"the {task.decided.strange_by} of its {_STRANGE[task.decided.strange_by]}"
+    whose = "of the images it was trained or validated on keep"
+    if task.kernel:
+        what += f", {task.kernel['gamma']:g} x mean squared difference of its features from the nearest known image's,"
+        whose += " (each as if it and its mirror image were not known)" if task.folds > 1 else ""
+    return (
+        f"Where {what} is above {chosen.strange_above:g}, a limit that {task.strange_quantile:.0%} {whose}, "
+        f'the answer is "not sure". {task.strange_validated_on}'
+    )
 
 
 def _before(task: ClassificationTask) -> str:

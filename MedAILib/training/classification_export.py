@@ -72,6 +72,7 @@ def shipped_network(task: ClassificationTask, known: int = 0) -> dict[str, Any]:
             "mirrors": list(task.augmentation.get("flip", ())),
             **({"sequence": True} if task.frames else {}),
             **({"activation": "sigmoid"} if task.decided.activation == "sigmoid" else {}),
+            **({"energy_of": 1} if task.kernel else {}),
         }
     return task.network | (task.student if task.networks * task.folds > 1 else {})
 

@@ -22,7 +22,7 @@ from MedAILib.progress import Progress
 from MedAILib.training.classification import Bench, Lesson, scores_of, train_network
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.decision import Calibration
-from MedAILib.training.kernel_lesson import said, see_pictures, solve
+from MedAILib.training.kernel_lesson import apart_from_others, said, see_pictures, solve
 from MedAILib.training.labelled_images import MADE
 from MedAILib.training.lesson_curves import TABLE
 
@@ -110,13 +110,14 @@ def train_classifier(task: ClassificationTask, data: ClassData, bench: Bench, pr
     numbers = np.concatenate([data.numbers[judge] for _, judge in folds])
     judged = _judged(task, numbers, scores, kernel)
     pool = folds[0][0] if len(folds) == 1 else np.arange(len(data.numbers))
-    final = networks[0]
+    final, apart = networks[0], None
     if task.shipped:
-        members = _in_turn(task, networks)[: task.shipped]
-        final = MeanClassifier(members, task.augmentation.get("flip", ()), task.frames > 0, task.decided.activation)
+        members, mirrors = _in_turn(task, networks)[: task.shipped], task.augmentation.get("flip", ())
+        final = MeanClassifier(members, mirrors, task.frames > 0, task.decided.activation)
         if photos is not None:
-            both = [MeanClassifier(members), solve(task, photos, data.numbers, pool).to(bench.device)]
-            final = MeanClassifier(both, task.augmentation.get("flip", ()))
+            machine = solve(task, photos, data.numbers, pool)
+            apart = apart_from_others(machine, len(photos.features)) if len(folds) > 1 else None
+            final = MeanClassifier([MeanClassifier(members), machine.to(bench.device)], mirrors, energy_of=1)
     elif len(networks) > 1:
         lesson = _lesson(task, data, pool, "final network", len(folds) * 100, tuple(networks))
         final = train_network(task, lesson, bench, progress)
@@ -125,7 +126,7 @@ def train_classifier(task: ClassificationTask, data: ClassData, bench: Bench, pr
     if len(folds) == 1:  # it has not learnt from the validation part
         judged = replace(judged, scores=shown)
     weights = {key: value.detach().cpu().contiguous() for key, value in final.state_dict().items()}
-    return Trained(weights, judged, calibrate(task, judged, shown))
+    return Trained(weights, judged, calibrate(task, judged, shown, apart))
 
 
 def _in_turn(task: ClassificationTask, networks: Sequence[nn.Module]) -> list[nn.Module]:
@@ -179,19 +180,22 @@ def _groups(data: ClassData) -> list[str]:
     return [data.names[root(number)] for number in range(len(parent))]
 
 
-def calibrate(task: ClassificationTask, judged: Judged, shown: NDArray[np.float64]) -> Calibration:
+def calibrate(
+    task: ClassificationTask, judged: Judged, shown: NDArray[np.float64], apart: NDArray[np.float64] | None = None
+) -> Calibration:
     """Temperature of the least log loss, thresholds, and the strangeness above which an image is not decided.
 
     Args:
         task: says how.
         judged: what temperature and thresholds are chosen on.
         shown: (M, outputs), the shipped network's own scores, whose strangeness the last is a quantile of.
+        apart: (M,), that strangeness of images that the shipped network knows by heart, as if it did not.
     """
     chosen = task.decided.calibrated(judged.scores, judged.numbers, task.threshold)
     if not task.strange_quantile:
         return chosen
-    strange = float(np.quantile(task.decided.strangeness(shown, chosen), task.strange_quantile))
-    return replace(chosen, strange_above=round(strange, 4))
+    strange = task.decided.strangeness(shown, chosen) if apart is None else apart
+    return replace(chosen, strange_above=round(float(np.quantile(strange, task.strange_quantile)), 4))
 
 
 def stamp(task: ClassificationTask, data: ClassData) -> str:

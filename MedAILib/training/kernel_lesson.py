@@ -93,7 +93,7 @@ def solve(
     machine.known = ((known - centre) / spread).float()
     wanted = np.tile(np.eye(len(task.names))[numbers[places]], (len(own), 1))
     bias = wanted.mean(axis=0)
-    likeness = machine.likeness(machine.known).double().numpy()
+    likeness = (-machine.apart(machine.known)).exp().double().numpy()
     inverse = np.linalg.inv(likeness + task.kernel["noise"] * np.eye(len(likeness)))
     weights = inverse @ (wanted - bias)
     alone = left_out(inverse, weights, wanted, len(own))
@@ -106,9 +106,21 @@ def solve(
 def said(machine: KernelClassifier, seen: Seen, places: NDArray[np.int64]) -> NDArray[np.float64]:
     """Logarithm (M, classes) of its mean probabilities over some of the pictures' (M,) copies."""
     features = (seen.features[:, places].float() - machine.centre) / machine.spread
-    scores = [machine.likeness(copy) @ machine.weights + machine.bias for copy in features]
+    scores = [machine.sum_of(machine.apart(copy)) for copy in features]
     likely = torch.stack(scores).double().softmax(dim=2).mean(dim=0)
     return np.asarray(likely.clamp_min(1e-12).log().numpy())
+
+
+def apart_from_others(machine: KernelClassifier, copies: int) -> NDArray[np.float64]:
+    """The energy (N,) that a classifier's own pictures would have, had each and its mirror images not been known.
+
+    Args:
+        machine: knows N pictures, then their mirror images.
+        copies: how many there are of each picture.
+    """
+    apart = machine.apart(machine.known).unflatten(1, (copies, -1)).amin(dim=1).unflatten(0, (copies, -1))
+    apart.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    return np.asarray(apart.amin(dim=2).mean(dim=0).double().numpy())
 
 
 def left_out(
