@@ -153,7 +153,7 @@ def test_the_centre_of_a_box_lies_where_the_finding_is(
     least = float(min(np.linalg.norm(matrix[:3, :3], axis=0)))
     steps = (Orient("RAS"), *((Space((least,) * 3),) if resampled else ()))
     recipe = DetectRecipe(steps, ("light",), 1, None, 0.5, False, (1, 1, 1), False)
-    (box,) = find_boxes(volume, detector, recipe, DetectOptions(overlap_limit=0.0), SILENT)[:1]
+    ((box, *_), _) = find_boxes(volume, detector, recipe, DetectOptions(overlap_limit=0.0), SILENT)
     middle = (np.array(box.low_ijk) + np.array(box.high_ijk)) / 2
     assert np.abs(middle - np.array(place)[::-1]).max() <= 1.0 + 1e-6
 

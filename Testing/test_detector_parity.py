@@ -218,6 +218,6 @@ def test_boxes_in_torchvisions_way_of_writing_lie_around_the_same_pixels() -> No
     data[0, 0, 0:9, 12:20] = 1
     volume = Volume(data, Geometry((1, 30, 40), np.diag([0.5, 2.0, 1.0, 1.0])), "picture")
     recipe = DetectRecipe((), ("mass", "calcification"), 3, None, 0.0, False, (1, 1), True)
-    (box,) = find_boxes(volume, TorchvisionDetector(Rows()), recipe, DetectOptions(), SILENT)
+    ((box,), _) = find_boxes(volume, TorchvisionDetector(Rows()), recipe, DetectOptions(), SILENT)
     assert (box.label, box.score) == ("calcification", 0.75)
     assert (box.low_ijk, box.high_ijk) == ((11.5, -0.5, -0.5), (19.5, 8.5, 0.5))

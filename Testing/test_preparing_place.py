@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from MedAILib.config_values import Component
 from MedAILib.estimate import FLOAT, WIDE_PREPARING, demand
 from MedAILib.inference import ladder, spline
-from MedAILib.inference.ladder import CPU, PREPARED_ON_CPU, Memory, prepared_where_it_fits
+from MedAILib.inference.classify import ClassifyRecipe, classify
+from MedAILib.inference.detect import BOXES, LABELS, SCORES, DetectRecipe, find_boxes
+from MedAILib.inference.ladder import CPU, PREPARED_ON_CPU, Memory, Preparing
 from MedAILib.inference.place import preparing_place
 from MedAILib.inference.prepare import (
     AddChannels,
@@ -45,7 +47,8 @@ from MedAILib.models.steps import INTENSITIES, OWN_INTENSITIES, intensity_step
 from MedAILib.nnunet_plan import NnunetPlan, Normalization, Resampling
 from MedAILib.progress import Progress
 from MedAILib.read_spec import read_spec
-from MedAILib.request import RunOptions
+from MedAILib.request import ClassifyOptions, DetectOptions, RunOptions, Slices
+from MedAILib.spec import Classes
 from MedAILib.volume import Geometry, Volume
 
 TURNED = np.array([[0, 0, -2.0, 3], [1.1, 0, 0, 5], [0, -0.7, 0, 9], [0, 0, 0, 1]])
@@ -236,9 +239,10 @@ def test_a_gpu_that_is_too_small_for_preparing_leaves_that_to_the_cpu(short: str
     need = demand(read_spec(hippocampus), Geometry((300, 512, 512), np.eye(4)), np.int16, RunOptions())
     there = need.preparing_on_gpu() - (1 if short == "foretold" else 0)
     listener = Listener()
-    done = prepared_where_it_fits(DEVICE, attempt, listener, need, lambda _: Memory(1 << 40, there))
-    assert done == ("prepared", (PREPARED_ON_CPU,))
+    preparing = Preparing(listener, lambda _: Memory(1 << 40, there))
+    assert preparing(DEVICE, attempt, need) == "prepared" and preparing.gave_way == (PREPARED_ON_CPU,)
     assert tried == ([CPU] if short == "foretold" else [DEVICE, CPU])
+    assert preparing(DEVICE, attempt) == "prepared" and tried.pop() == tried.pop() == CPU  # the next one too
     assert len(listener.warnings) == 1 and listener.warnings[0].endswith(": the image is prepared on the CPU.")
 
 
@@ -247,7 +251,7 @@ def test_other_failures_of_preparing_are_handed_on() -> None:
         raise RuntimeError("wrong shape")
 
     with pytest.raises(RuntimeError, match="shape"):
-        prepared_where_it_fits(DEVICE, attempt, Progress(), None, lambda _: Memory(None))
+        Preparing(Progress(), lambda _: Memory(None))(DEVICE, attempt)
 
 
 class Bright(nn.Module):
@@ -386,12 +390,13 @@ def test_preparing_holds_no_more_than_is_foretold(
     assert held.peak <= WIDE_PREPARING * foretold
 
 
-def test_what_runs_out_while_preparing_is_told_and_the_network_still_runs_on_the_gpu(there: Held) -> None:
-    def hungry(image: Tensor) -> Tensor:
-        if isinstance(image, There):
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return image
+def hungry(image: Tensor) -> Tensor:
+    if isinstance(image, There):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    return image
 
+
+def test_what_runs_out_while_preparing_is_told_and_the_network_still_runs_on_the_gpu(there: Held) -> None:
     recipe = Recipe((*STEPS, Intensity(hungry)), Windows((16, 16, 16)), Decision(), (), 2, 3)
     listener = Listener()
     found, here = (
@@ -399,6 +404,44 @@ def test_what_runs_out_while_preparing_is_told_and_the_network_still_runs_on_the
     )
     assert (found.device, found.gave_way) == (DEVICE, (PREPARED_ON_CPU,)) and here.gave_way == ()
     assert len(listener.warnings) == 1 and np.array_equal(found.layers, here.layers)
+
+
+class Brightness(nn.Module):
+    """Two scores of a picture (B, C, X, Y), or a detector's one box in it, on the device that it is on."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(()).to(device), False)
+        self.network = self
+
+    def forward(self, images: Any, use_inferer: bool | None = None) -> Any:
+        if use_inferer is None:
+            return images.mean(dim=(1, 2, 3))[:, None] * torch.tensor([[1.0, -1.0]]).to(images.device) * self.one
+        box = torch.tensor([[1.0, 2.0, 5.0, 6.0]])
+        return [{BOXES: box, LABELS: torch.tensor([0]), SCORES: images[0].mean()[None].sigmoid()}]
+
+
+def short(listener: Listener) -> list[str]:
+    return [text for text in listener.warnings if text.startswith("Memory is short")]
+
+
+def test_slices_are_classified_and_looked_through_on_the_gpu_after_the_first_had_to_be_prepared_on_the_cpu(
+    there: Held,
+) -> None:
+    image, steps = volume("uint8"), (Intensity(hungry), Intensity(lambda image: image / 100))
+    recipe = ClassifyRecipe(steps, Classes(("dark", "bright"), "multiclass", 2, (0.0, 0.0)), 2, 2, "softmax")
+    asked, listener = ClassifyOptions(slices=Slices("K")), Listener()
+    found, here = (classify(image, Brightness(place), recipe, asked, listener) for place in (DEVICE, CPU))
+    assert (found.gave_way, here.gave_way) == ((PREPARED_ON_CPU,), ()) and len(short(listener)) == 1
+    np.testing.assert_allclose(found.scores, here.scores, atol=1e-5)
+
+    boxed = DetectRecipe(steps, ("thing",), 2, None, 0.0, False, (1, 1), True)
+    listener = Listener()
+    (boxes, gave_way), (same, none) = (
+        find_boxes(image, Brightness(place), boxed, DetectOptions(), listener) for place in (DEVICE, CPU)
+    )
+    assert (gave_way, none) == ((PREPARED_ON_CPU,), ()) and len(short(listener)) == 1
+    assert len(boxes) == image.geometry.shape_kji[0] and [box.low_ijk for box in boxes] == [box.low_ijk for box in same]
 
 
 def test_an_image_that_waits_for_its_turn_takes_no_memory_of_the_gpu(there: Held) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from MedAILib.errors import InputError, ModelError
 from MedAILib.inference.frame import Frame
-from MedAILib.inference.ladder import prepared_where_it_fits
+from MedAILib.inference.ladder import Preparing
 from MedAILib.inference.looks import Look, looks_at
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.place import CPU
@@ -56,7 +56,8 @@ class Prepared:
 class Classified:
     """Rows of numbers: the network's scores (R, S), calibrated probabilities (R, C), and strangeness (R,) if known.
 
-    What the network saw, its covariates (1, n) too, is kept where an explanation is asked for.
+    What the network saw, its covariates (1, n) too, is kept where an explanation is asked for. `gave_way` is what did
+    where memory was short.
     """
 
     places: tuple[Place, ...]
@@ -65,6 +66,7 @@ class Classified:
     strangeness: NDArray[np.float64] | None
     prepared: tuple[Prepared, ...]
     covariates: Tensor | None
+    gave_way: tuple[str, ...]
 
 
 def classify(
@@ -80,11 +82,11 @@ def classify(
     covariates = covariate_row(recipe.classes, options)
     looks = looks_at(volume, recipe.classes, recipe.channels, recipe.colour, options, progress)
     places, prepared, rows = [], [], []
-    device = next(network.parameters()).device
+    device, preparing = next(network.parameters()).device, Preparing(progress)
     for done, look in enumerate(looks):
         progress.step(done, len(looks), "Classifying")
         told = progress if len(looks) == 1 else _WarningsOf(progress)
-        ready, _ = prepared_where_it_fits(device, partial(prepare_look, look, recipe, told), progress)
+        ready = preparing(device, partial(prepare_look, look, recipe, told))
         output = run_network(network, ready.image, covariates, recipe.outputs)
         rows.append(output[0].double().cpu())
         places.append(look.place)
@@ -101,6 +103,7 @@ def classify(
         None if strange is None else _strangeness(scores, probabilities, recipe, strange),
         tuple(prepared),
         covariates,
+        preparing.gave_way,
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from MedAILib.detections import Box
 from MedAILib.errors import ModelError
 from MedAILib.inference.frame import Frame
-from MedAILib.inference.ladder import prepared_where_it_fits
+from MedAILib.inference.ladder import Preparing
 from MedAILib.inference.looks import with_channels
 from MedAILib.inference.memory import is_out_of_memory
 from MedAILib.inference.prepare import Step, prepared, require_usable
@@ -61,8 +61,8 @@ class Detector(Protocol):
 
 def find_boxes(
     volume: Volume, detector: Detector, recipe: DetectRecipe, options: DetectOptions, progress: Progress
-) -> tuple[Box, ...]:
-    """Findings of one image, on its own grid, the surest first.
+) -> tuple[tuple[Box, ...], tuple[str, ...]]:
+    """Findings of one image, on its own grid, the surest first; and what gave way where memory was short.
 
     Raises:
         InputError: the image does not suit (see `prepare`).
@@ -74,26 +74,27 @@ def find_boxes(
     region = volume.geometry.box_of_roi(options.roi) if options.roi else (slice(0, k), slice(0, j), slice(0, i))
     part = volume.cropped(region)
     require_usable(part, progress)
-    start = tuple(float(side.start) for side in reversed(region))
+    start, preparing = tuple(float(side.start) for side in reversed(region)), Preparing(progress)
     if not recipe.flat:
-        found = _boxes_of(part, detector, recipe, progress)
+        found = _boxes_of(part, detector, recipe, preparing, progress)
     else:
         found = []
         for number, one in enumerate(_slices(part)):
-            boxes = _boxes_of(one, detector, recipe, _OfSlice(progress, number, part.geometry.shape_kji[0]))
+            told = _OfSlice(progress, number, part.geometry.shape_kji[0])
+            boxes = _boxes_of(one, detector, recipe, preparing, told)
             found += [_moved(box, (0.0, 0.0, float(number))) for box in boxes]
         progress.step(1, 1, "Looking for findings")
     boxes = [_moved(box, start) for box in found]
     voxel_ml = volume.geometry.voxel_volume_ml
     kept = [box for box in boxes if _voxels(box) * voxel_ml >= options.smallest_ml]
-    return tuple(sorted(kept, key=lambda box: -box.score))
+    return tuple(sorted(kept, key=lambda box: -box.score)), preparing.gave_way
 
 
-def _boxes_of(part: Volume, detector: Detector, recipe: DetectRecipe, progress: Progress) -> list[Box]:
+def _boxes_of(
+    part: Volume, detector: Detector, recipe: DetectRecipe, preparing: Preparing, progress: Progress
+) -> list[Box]:
     device = next(detector.network.parameters()).device
-    (image, frame), _ = prepared_where_it_fits(
-        device, lambda place: prepared(part, recipe.steps, progress, place), progress
-    )
+    image, frame = preparing(device, lambda place: prepared(part, recipe.steps, progress, place))
     if recipe.flat:
         image = image[..., 0]
     sizes = [math.ceil(n / k) * k for n, k in zip(image.shape[1:], recipe.size_divisible, strict=True)]

@@ -179,42 +179,49 @@ def or_on_cpu(
     return attempt(CPU), (ON_CPU,)
 
 
-def prepared_where_it_fits(
-    device: torch.device,
-    attempt: Callable[[torch.device], Done],
-    progress: Progress,
-    need: Demand | None = None,
-    have: Callable[[torch.device], Memory] | None = None,
-) -> tuple[Done, tuple[str, ...]]:
-    """Prepare an image where it is needed, or on the CPU where a GPU's memory does not suffice for that alone.
+class Preparing:
+    """Prepares the images of one run where they are needed, and all of them on the CPU once a GPU had no room for one.
 
     Args:
-        device: where the image is to lie while the network runs.
-        attempt: prepares on a device.
-        progress: is warned where the GPU's memory does not suffice.
-        need: what a run takes; None where it can't be foretold.
+        progress: is warned where a GPU's memory does not suffice.
         have: what there is, for a device; None asks the system.
 
-    Returns:
-        What `attempt` made, and what gave way, for provenance.
+    Attributes:
+        gave_way: what gave way, for provenance.
     """
-    place = preparing_place(device)
-    if place.type == "cpu":
-        return attempt(place), ()
-    there = (have or free_memory)(place).gpu
-    wanted = None if need is None else need.preparing_on_gpu()
-    if wanted is not None and there is not None and wanted > there:
-        short = _short("the GPU's memory", wanted, there)
-    else:
-        try:
-            return attempt(place), ()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        short = "it ran out on the GPU"
-        _let_go()
-    progress.warn(f"Memory is short ({short}): {PREPARED_ON_CPU}.")
-    return attempt(CPU), (PREPARED_ON_CPU,)
+
+    def __init__(self, progress: Progress, have: Callable[[torch.device], Memory] | None = None) -> None:
+        self._progress, self._have = progress, have
+        self.gave_way: tuple[str, ...] = ()
+
+    def __call__(
+        self, device: torch.device, attempt: Callable[[torch.device], Done], need: Demand | None = None
+    ) -> Done:
+        """What `attempt` makes of one image.
+
+        Args:
+            device: where the image is to lie while the network runs.
+            attempt: prepares on a device.
+            need: what a run takes; None where it can't be foretold.
+        """
+        place = preparing_place(device)
+        if place.type == "cpu" or self.gave_way:
+            return attempt(CPU)
+        there = (self._have or free_memory)(place).gpu
+        wanted = None if need is None else need.preparing_on_gpu()
+        if wanted is not None and there is not None and wanted > there:
+            short = _short("the GPU's memory", wanted, there)
+        else:
+            try:
+                return attempt(place)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            short = "it ran out on the GPU"
+            _let_go()
+        self._progress.warn(f"Memory is short ({short}): {PREPARED_ON_CPU}.")
+        self.gave_way = (PREPARED_ON_CPU,)
+        return attempt(CPU)
 
 
 def free_memory(device: torch.device) -> Memory:

@@ -16,9 +16,8 @@ from MedAILib.inference.agreement import Agreement
 from MedAILib.inference.cleanup import Cleanup
 from MedAILib.inference.engine import ChosenEngine, first_of
 from MedAILib.inference.frame import Frame
-from MedAILib.inference.ladder import Rung, climb_down, prepared_where_it_fits, rungs
+from MedAILib.inference.ladder import Preparing, Rung, climb_down, rungs
 from MedAILib.inference.memory import is_out_of_memory
-from MedAILib.inference.place import CPU
 from MedAILib.inference.precision import FULL, HALF, casting, number_format, say_if_refused
 from MedAILib.inference.prepare import Step, prepared, require_usable
 from MedAILib.inference.restore import Decision, Restored, decided_by, restore
@@ -180,7 +179,7 @@ def segment(
         whole.probabilities,
         accumulation,
         rung.device,
-        (*way.gave_way, *rung.steps),
+        (*way.preparing.gave_way, *rung.steps),
         whole.uncertainty,
         agreement,
         way.engine,
@@ -203,7 +202,7 @@ class _Way:
         self.part, self.network, self.recipe, self.options, self.progress = part, network, recipe, options, progress
         self.sliced = recipe.by_slice and part.geometry.shape_kji[0] > 1
         self.ahead: Ahead | None = None
-        self.gave_way: tuple[str, ...] = ()  # beside a rung's own steps
+        self.preparing = Preparing(progress)
         self.agreement = self._fresh()
 
     def _fresh(self) -> Agreement:
@@ -242,15 +241,9 @@ class _Way:
             raise
 
     def _prepared(self, part: Volume, rung: Rung, progress: Progress) -> Ahead:
-        """An image as the network sees it, where its sums will be, or on the CPU, as all after one that had to be."""
-        done, gave_way = prepared_where_it_fits(
-            CPU if self.gave_way else rung.sums,
-            lambda device: prepared(part, self.recipe.steps, progress, device),
-            progress,
-            None if self.recipe.spec is None or self.sliced else self.need(rung),
-        )
-        self.gave_way = gave_way or self.gave_way
-        return done
+        """An image as the network sees it, where its sums will be, or on the CPU."""
+        need = None if self.recipe.spec is None or self.sliced else self.need(rung)
+        return self.preparing(rung.sums, lambda device: prepared(part, self.recipe.steps, progress, device), need)
 
     def _one(self, part: Volume, image: Tensor, frame: Frame, rung: Rung, progress: Progress) -> tuple[Restored, str]:
         """A prepared image through the network and back."""

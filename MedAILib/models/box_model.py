@@ -23,6 +23,9 @@ from MedAILib.request import DetectOptions
 from MedAILib.spec import ModelSpec
 from MedAILib.volume import Volume
 
+# Boxes, the surest first, and what gave way in preparing the image.
+Found = tuple[tuple[Box, ...], tuple[str, ...]]
+
 
 def described(folder: Path) -> tuple[BundlePlan, ModelSpec]:
     """A model's plan and what it is; raises `SpecError` where its description can't be read."""
@@ -56,7 +59,7 @@ class BoxModel(ABC):
         """The score from which on a box counts."""
 
     @abstractmethod
-    def find(self, volume: Volume, options: DetectOptions, progress: Progress) -> tuple[Box, ...]:
+    def find(self, volume: Volume, options: DetectOptions, progress: Progress) -> Found:
         """Boxes by the network where it is now; raises as `run` does."""
 
     @property
@@ -75,7 +78,7 @@ class BoxModel(ABC):
         if not isinstance(options, DetectOptions):
             raise SpecError(f"The model {self.spec.name} looks for findings; it neither segments nor classifies.")
         with memory_told(f"{self.spec.name} ran on {volume.name}"):
-            boxes, gave_way = or_on_cpu(
+            (boxes, prepared), gave_way = or_on_cpu(
                 self._device,
                 lambda device: self._find_on(device, volume, options, progress),
                 progress,
@@ -83,7 +86,7 @@ class BoxModel(ABC):
             )
         if not boxes:
             progress.warn(f"The model found nothing in {volume.name}.")
-        said = {"sha256": self._sha256, "memory": "; ".join(gave_way) or "enough"}
+        said = {"sha256": self._sha256, "memory": "; ".join((*prepared, *gave_way)) or "enough"}
         place = CPU if ON_CPU in gave_way else self._device
         return Detections(
             boxes,
@@ -94,9 +97,7 @@ class BoxModel(ABC):
             self.spec.finding_codes,
         )
 
-    def _find_on(
-        self, device: torch.device, volume: Volume, options: DetectOptions, progress: Progress
-    ) -> tuple[Box, ...]:
+    def _find_on(self, device: torch.device, volume: Volume, options: DetectOptions, progress: Progress) -> Found:
         self.network.to(device)
         try:
             with torch.inference_mode():

@@ -80,25 +80,27 @@ class ClassifierModel:
                 f"{', '.join(self._classes.names)}."
             )
         with memory_told(f"{self.spec.name} ran on {volume.name}"):
-            result, gave_way = or_on_cpu(
+            (result, prepared), gave_way = or_on_cpu(
                 self._device,
                 lambda device: self._run_on(device, volume, options, progress),
                 progress,
                 demand_of(self.spec, volume, options),
             )
-        return replace(result, provenance=result.provenance | {"memory": "; ".join(gave_way) or "enough"})
+        memory = "; ".join((*prepared, *gave_way)) or "enough"
+        return replace(result, provenance=result.provenance | {"memory": memory})
 
     def _run_on(
         self, device: torch.device, volume: Volume, options: ClassifyOptions, progress: Progress
-    ) -> Classification:
+    ) -> tuple[Classification, tuple[str, ...]]:
+        """The answer by the network on a device, and what gave way in preparing for it."""
         self._network.to(device)
         try:
             with torch.inference_mode():
                 done = classify(volume, self._network, self._recipe, options, progress)
             result = self._result(volume, options, done, device)
-            if options.explain is None:
-                return result
-            return self._explained(result, done, options.explain, progress)
+            if options.explain is not None:
+                result = self._explained(result, done, options.explain, progress)
+            return result, done.gave_way
         finally:
             self._network.to(self._device)
 

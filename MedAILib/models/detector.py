@@ -10,10 +10,9 @@ from MedAILib.bundle_plan import BundlePlan
 from MedAILib.bundle_spec import step_name
 from MedAILib.config_values import Component, known
 from MedAILib.detection_plan import DetectionPlan
-from MedAILib.detections import Box
 from MedAILib.errors import MedAIError, ModelError, SpecError
 from MedAILib.inference.detect import BOXES, LABELS, DetectRecipe, find_boxes
-from MedAILib.models.box_model import BoxModel, described
+from MedAILib.models.box_model import BoxModel, Found, described
 from MedAILib.models.networks import network_axes
 from MedAILib.models.steps import preprocessing_steps
 from MedAILib.progress import Progress
@@ -57,7 +56,7 @@ class DetectorModel(BoxModel):
     def least_score(self, options: DetectOptions) -> float:
         return self._plan.score_threshold if options.score_threshold is None else options.score_threshold
 
-    def find(self, volume: Volume, options: DetectOptions, progress: Progress) -> tuple[Box, ...]:
+    def find(self, volume: Volume, options: DetectOptions, progress: Progress) -> Found:
         detector = build_detector(self.network, self._anchors, self._plan, options)
         return find_boxes(volume, detector, self._recipe, options, progress)
 

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from MedAILib.bundle_plan import BundlePlan
-from MedAILib.detections import Box
 from MedAILib.errors import SpecError
 from MedAILib.inference.detect import BOXES, LABELS, SCORES, DetectRecipe, find_boxes
-from MedAILib.models.box_model import BoxModel, described
+from MedAILib.models.box_model import BoxModel, Found, described
 from MedAILib.models.detector import require_known_ends
 from MedAILib.models.steps import preprocessing_steps
 from MedAILib.progress import Progress
@@ -70,7 +69,7 @@ class FasterRcnnModel(BoxModel):
     def least_score(self, options: DetectOptions) -> float:
         return self._usual[0] if options.score_threshold is None else options.score_threshold
 
-    def find(self, volume: Volume, options: DetectOptions, progress: Progress) -> tuple[Box, ...]:
+    def find(self, volume: Volume, options: DetectOptions, progress: Progress) -> Found:
         heads: Any = self.network.roi_heads
         heads.score_thresh = self.least_score(options)
         heads.nms_thresh = self._usual[1] if options.overlap_limit is None else options.overlap_limit

@@ -11,7 +11,7 @@ import torch
 
 from MedAILib.errors import InputError
 from MedAILib.estimate import Demand, demand
-from MedAILib.inference.ladder import Rung, climb_down, prepared_where_it_fits, rungs
+from MedAILib.inference.ladder import Preparing, Rung, climb_down, rungs
 from MedAILib.inference.memory import memory_told
 from MedAILib.inference.place import CPU
 from MedAILib.inference.precision import HALF, computed_in, number_format
@@ -153,18 +153,16 @@ class NnunetModel:
         part = volume.cropped(box) if box else volume
         require_usable(part, progress)
         need = self._need(volume, options) if self._device.type != "cpu" else None
-        labels, gave_way = None, dict[str, None]()
+        labels, preparing = None, Preparing(progress)
         for stage in stages:
             if ahead is not None and stage is stages[0]:
                 seen = ahead
             else:
-                prepare = partial(stage.prepare, part, labels, progress)
-                seen, steps = prepared_where_it_fits(stage.sums, prepare, progress, need)
-                gave_way |= dict.fromkeys(steps)
+                seen = preparing(stage.sums, partial(stage.prepare, part, labels, progress), need)
             plain = replace(options, probabilities=False, uncertainty=False)
             restored, done = stage.run(part, seen, options if stage is stages[-1] else plain, progress)
             labels = restored.layers[0]  # the next stage sees these, too
-        done = replace(done, gave_way=tuple(gave_way))
+        done = replace(done, gave_way=preparing.gave_way)
         return pasted(restored, volume.geometry.shape_kji, box) if box else restored, done
 
 
