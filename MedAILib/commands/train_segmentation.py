@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from MedAILib.commands.train_options import program, stops_early, tell_choices, write_task
 from MedAILib.errors import InputError
@@ -19,9 +20,10 @@ from MedAILib.training.cases import Split, split_cases
 from MedAILib.training.choices import ASKED
 from MedAILib.training.continued import like_model
 from MedAILib.training.data_folder import DataFolder, open_folder, prescribed_split, split_faults
+from MedAILib.training.ensemble_export import write_ensemble
 from MedAILib.training.evaluate import Evaluation, evaluate_segmentation
 from MedAILib.training.examine import CaseFacts, Examined, digest_of, examine_cases, groups_of, require_sound
-from MedAILib.training.folds import merged, write_ensemble
+from MedAILib.training.folds import merged
 from MedAILib.training.initial import Quiet, require_start
 from MedAILib.training.overrides import read_settings, require_sense, wishes_of, with_settings
 from MedAILib.training.plan import balanced_weights, plan_task, task_choices
@@ -47,6 +49,14 @@ class Bench:
     device: torch.device
     machine: str
     initial: Path | None
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """A fold's network, its weights by name, and how it does on the cases that it has not learnt from."""
+
+    weights: dict[str, Tensor]
+    evaluation: Evaluation | None
 
 
 def _segmentation(name: str) -> SegmentationTask:
@@ -167,50 +177,73 @@ def _split(bench: Bench, fold: int) -> Split:
     return split_cases(bench.data.cases, bench.task.folds, fold, bench.task.seed, bench.groups)
 
 
-def _train_fold(bench: Bench, fold: int, folder: Path, progress: Progress) -> Evaluation | None:
+def _train_fold(bench: Bench, fold: int, folder: Path, progress: Progress) -> Fold:
     """Train one fold, write its bundle, and validate that on the cases kept aside.
 
-    Of several processes the first alone writes and validates; the others have None.
+    Of several processes the first alone writes and validates; the others have no evaluation.
     """
     options, task = bench.options, bench.task
     split = _split(bench, fold)
-    initial = bench.initial
     place = _training_folder(options.output)
     place = place / f"fold_{fold}" if options.fold == "all" else place
-    resume = options.resume and (options.fold != "all" or (place / "started.json").is_file())
-    run = TrainingRun(place, task.epochs, str(bench.device), resume, initial, digest_of(bench.facts), bench.groups)
-    weights = train_segmentation(task, split, run, progress)
+    weights = train_segmentation(task, split, _run(bench, place, task.epochs), progress)
     if not is_first():
-        return None
-    half = training_type(task.precision, bench.device) != torch.float32
-    record = TrainingRecord(
-        task, split, _command(options, task), task.epochs, fold, bench.machine, half, initial.name if initial else ""
-    )
-    bundle = Bundle(task, weights, write_card(record, None))
+        return Fold(weights, None)
+    record = _record(bench, split, fold)
+    bundle = Bundle(task, weights, write_card(record, []))
     write_bundle(bundle, folder)
     labels = {int(label["value"]): str(label["name"]) for label in task.labels}
     evaluation = evaluate_segmentation(
         BundleModel(folder, bench.device), split.validation, labels, progress, RunOptions()
     )
-    write_bundle(replace(bundle, card=write_card(record, evaluation)), folder)
+    write_bundle(replace(bundle, card=write_card(record, [evaluation])), folder)
     write_evaluation(evaluation, place / "validation", _command(options, task))
-    return evaluation
+    return Fold(weights, evaluation)
+
+
+def _run(bench: Bench, place: Path, epochs: int, start: dict[str, Tensor] | None = None) -> TrainingRun:
+    resume = bench.options.resume and (bench.options.fold != "all" or (place / "started.json").is_file())
+    initial = bench.initial if start is None else None
+    data = digest_of(bench.facts)
+    return TrainingRun(place, epochs, str(bench.device), resume, initial, data, bench.groups, start)
+
+
+def _record(bench: Bench, split: Split, fold: int) -> TrainingRecord:
+    options, task = bench.options, bench.task
+    half = training_type(task.precision, bench.device) != torch.float32
+    start = bench.initial.name if bench.initial else ""
+    return TrainingRecord(task, split, _command(options, task), task.epochs, fold, bench.machine, half, start)
 
 
 def _train_all(bench: Bench, progress: Progress) -> None:
-    """Train all folds; the output folder is the ensemble of their bundles."""
+    """Train all folds; the model is the ensemble of their networks, or what goes on from them with all cases."""
     folder: Path = bench.options.output
     place = _training_folder(folder)
-    evaluations, members = [], []
-    for fold in range(bench.task.folds):
-        members.append(place / f"fold_{fold}" / "bundle")
-        evaluation = _train_fold(bench, fold, members[-1], progress)
-        evaluations += [] if evaluation is None else [evaluation]
-    if not is_first():
-        return
-    whole = merged(evaluations)
-    write_evaluation(whole, place / "cross_validation", _command(bench.options, bench.task))
-    write_ensemble(bench.task, members, whole, folder)
+    folds, members = [], []
+    for number in range(bench.task.folds):
+        members.append(place / f"fold_{number}" / "bundle")
+        folds.append(_train_fold(bench, number, members[-1], progress))
+    evaluations = [fold.evaluation for fold in folds if fold.evaluation is not None]
+    if is_first():
+        write_evaluation(merged(evaluations), place / "cross_validation", _command(bench.options, bench.task))
+    if shipped := bench.task.shipped:
+        members = [folder] if shipped == 1 else [place / f"final_{number}" / "bundle" for number in range(shipped)]
+        for number, member in enumerate(members):
+            run = _run(bench, place / f"final_{number}", bench.task.final.epochs, folds[number].weights)
+            _go_on(bench, run, number, evaluations, member, progress)
+    if is_first() and len(members) > 1:
+        write_ensemble(bench.task, members, evaluations, folder)
+
+
+def _go_on(
+    bench: Bench, run: TrainingRun, fold: int, evaluations: list[Evaluation], folder: Path, progress: Progress
+) -> None:
+    """Let a fold's network learn from all cases, and write it as a bundle whose card has the folds' figures."""
+    whole = Split(bench.data.cases, ())
+    weights = train_segmentation(bench.task.final, whole, run, progress)
+    if is_first():
+        card = write_card(_record(bench, whole, fold), evaluations)
+        write_bundle(Bundle(bench.task, weights, card), folder)
 
 
 def _command(options: argparse.Namespace, task: SegmentationTask) -> str:

@@ -1,17 +1,15 @@
 """The model card that a training writes of its own result."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from MedAILib.training.architectures import OWN_PLACES
 from MedAILib.training.cases import Split
-from MedAILib.training.evaluate import MEASURES, WORST_SHOWN, Evaluation, statistics
+from MedAILib.training.evaluate import Evaluation
+from MedAILib.training.folds import validation_told
 from MedAILib.training.intensities import intensity_told, own_steps_told
 from MedAILib.training.recipe import Z_SCORE
 from MedAILib.training.task import SegmentationTask
-
-SHOWN = ("Dice", "HD95", "SurfaceDice_1mm", "VolumeDifference_mL")
 
 
 @dataclass(frozen=True)
@@ -28,11 +26,15 @@ class TrainingRecord:
     initial: str = ""
 
 
-def write_card(record: TrainingRecord, evaluation: Evaluation | None) -> str:
-    """Markdown of a model card: what it is, its data, its training, its figures on the validation cases, its limits."""
-    task, split = record.task, record.split
+def write_card(record: TrainingRecord, evaluations: Sequence[Evaluation]) -> str:
+    """Markdown of a model card: what it is, its data, its training, its figures on the validation cases, its limits.
+
+    Args:
+        record: how it came about; where no case was kept aside, it went on from a fold's network.
+        evaluations: of the cases kept aside; of each fold's where it learnt from all; none yet: empty.
+    """
+    task = record.task
     labels = "\n".join(f"| {label['value']} | {label['name']} |" for label in task.labels)
-    results = results_table(evaluation) if evaluation is not None else "Not validated."
     limits = "\n".join(f"- {text}" for text in task.warnings)
     references = "\n".join(f"- {text}" for text in task.references)
     return f"""# {task.title}
@@ -58,9 +60,7 @@ Windows of {_times(task.patch)} voxels.{own_steps_told(task.intensity)}{_network
 
 ## Data
 
-{task.data_source}. {len(split.training)} cases for training and {len(split.validation)} for validation (part
-{record.fold} of {task.folds} after shuffling the sorted names with seed {task.seed}); the validation cases took no
-part in any choice during training. {_taken(task)}
+{task.data_source}. {_parts(record)} {_taken(task)}
 Licence of the weights, as derived from the data: {task.licence}.
 
 ## Training
@@ -73,9 +73,7 @@ Licence of the weights, as derived from the data: {task.licence}.
 
 ## Validation
 
-{results}
-
-Validation cases: {", ".join(case.name for case in split.validation)}.
+{_validation(record, evaluations)}
 
 ## References
 
@@ -83,38 +81,27 @@ Validation cases: {", ".join(case.name for case in split.validation)}.
 """
 
 
-def results_table(evaluation: Evaluation) -> str:
-    """Two tables: each structure over all cases, and the cases of lowest mean Dice."""
-    rows = []
-    for value, name in evaluation.labels.items():
-        for measure in (measure for measure in MEASURES if measure.key in SHOWN):
-            found = statistics(evaluation.values(value, measure), measure.badness)
-            numbers = (found.mean, found.sd, found.low, found.high, found.median, found.worst)
-            mean, sd, low, high, median, worst = (f"{number:.{measure.decimals}f}" for number in numbers)
-            rows.append(f"| {name} | {measure.title} | {mean} | {sd} | {low} to {high} | {median} | {worst} |")
-    lowest = sorted(evaluation.cases, key=lambda result: np.nan_to_num(result.mean_dice, nan=2.0))[:WORST_SHOWN]
-    dice = next(measure for measure in MEASURES if measure.key == "Dice")
-    cases = [
-        f"| {result.case.name} | "
-        + " | ".join(f"{dice.of(result.agreements[v]):.3f}" for v in evaluation.labels)
-        + " |"
-        for result in lowest
-    ]
-    names = list(evaluation.labels.values())
-    return "\n".join(
-        [
-            f"{len(evaluation.cases)} cases, one network, without mirroring; see `MedAILib/training/metrics.py`.",
-            "",
-            "| structure | measure | mean | sd | 95 % interval of the mean | median | worst |",
-            "|---|---|---|---|---|---|---|",
-            *rows,
-            "",
-            "Cases of lowest mean Dice:",
-            "",
-            f"| case | {' | '.join(f'Dice {name}' for name in names)} |",
-            "|---|" + "---|" * len(names),
-            *cases,
-        ]
+def _parts(record: TrainingRecord) -> str:
+    """What was learnt from, and what was kept aside."""
+    task, split = record.task, record.split
+    if not split.validation:
+        return f"{len(split.training)} cases, all to learn from in the end; none was kept aside then."
+    return (
+        f"{len(split.training)} cases for training and {len(split.validation)} for validation (part\n{record.fold} of "
+        f"{task.folds} after shuffling the sorted names with seed {task.seed}); the validation cases took no\npart in "
+        "any choice during training."
+    )
+
+
+def _validation(record: TrainingRecord, evaluations: Sequence[Evaluation]) -> str:
+    if not evaluations:
+        return "Not validated."
+    if record.split.validation:
+        names = ", ".join(case.name for case in record.split.validation)
+        return f"{validation_told(evaluations)}\n\nValidation cases: {names}."
+    return (
+        f"{validation_told(evaluations)}\n\nThese are figures of the folds' networks, before they went on: the network "
+        "here has learnt from all cases, and can be judged on others alone."
     )
 
 
@@ -123,9 +110,10 @@ def _training(record: TrainingRecord) -> str:
     task = record.task
     loss = {"dice_ce": "Dice plus cross-entropy", "dice_focal": "Dice plus focal loss", "weighted_ce": "cross-entropy"}
     rate = {"poly": " falling to zero by a power of 0.9", "cosine": " falling to zero by a cosine", "constant": ""}
+    again = "" if record.split.validation else f" (then {task.final.learning_rate:g})"
     parts = [
-        f"{task.network['_target_']}, {record.epochs} epochs of all training cases in batches of {task.batch}",
-        f"AdamW with learning rate {task.learning_rate:g}{rate[task.schedule]}",
+        f"{task.network['_target_']}, {_learnt_from(record)}",
+        f"AdamW with learning rate {task.learning_rate:g}{again}{rate[task.schedule]}",
         loss[task.loss] + (" with deep supervision" if len(task.deep_supervision_weights) > 1 else ""),
         f"class weights {task.class_weights}" if task.class_weights else "",
         f"moving average of the weights ({task.ema_decay:g})",
@@ -140,6 +128,15 @@ def _training(record: TrainingRecord) -> str:
     )
     text = f"{', '.join(part for part in parts if part)}. {sampled}Augmentation: {names}. Seed {task.seed}."
     return f"{text} Machine: {record.machine}."
+
+
+def _learnt_from(record: TrainingRecord) -> str:
+    """How long, and of which cases."""
+    each = f"in batches of {record.task.batch}"
+    if record.split.validation:
+        return f"{record.epochs} epochs of all training cases {each}"
+    final = record.task.final.epochs
+    return f"{record.epochs} epochs of the training cases of fold {record.fold} {each}, then {final} more of all cases"
 
 
 def _network_told(task: SegmentationTask) -> str:

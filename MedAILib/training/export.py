@@ -66,7 +66,7 @@ def write_model(contents: Contents, folder: Path) -> None:
 
 def require_place(folder: Path) -> None:
     """Raise `OutputError` where a trained model can't stand: in the place of something else, or without permission."""
-    if folder.exists() and not (folder / "configs" / "metadata.json").is_file():
+    if folder.exists() and not any((folder / name).is_file() for name in ("configs/metadata.json", "medai.json")):
         raise OutputError(f"{folder} exists and is no model; choose another folder for the trained model.")
     there = next(parent for parent in folder.resolve().parents if parent.exists())
     try:

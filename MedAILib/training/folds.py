@@ -1,15 +1,13 @@
-"""Cross-validation's result: one evaluation over all folds, and the folds' models as one ensemble."""
+"""What folds say together: one evaluation of all cases, and the tables of a model card."""
 
-import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from MedAILib.errors import OutputError
-from MedAILib.training.card import results_table
-from MedAILib.training.evaluate import WORST_SHOWN, Evaluation
-from MedAILib.training.task import SegmentationTask
+import numpy as np
+
+from MedAILib.training.evaluate import MEASURES, WORST_SHOWN, Evaluation, finite_mean, statistics
+
+SHOWN = ("Dice", "HD95", "SurfaceDice_1mm", "VolumeDifference_mL")
 
 
 def merged(evaluations: Sequence[Evaluation]) -> Evaluation:
@@ -23,31 +21,58 @@ def merged(evaluations: Sequence[Evaluation]) -> Evaluation:
     return replace(first, spec=spec, cases=cases, worst=worst)
 
 
-def write_ensemble(task: SegmentationTask, members: Sequence[Path], evaluation: Evaluation, folder: Path) -> None:
-    """Write a folder that is an ensemble of bundles, with the cross-validation's table; it replaces an older one.
+def validation_told(evaluations: Sequence[Evaluation]) -> str:
+    """Tables of one evaluation, or of each fold's and of all together."""
+    if len(evaluations) == 1:
+        return _results_table(evaluations[0])
+    return (
+        f"{len(evaluations)}-fold cross-validation: each case is judged by the network that has not learnt from it.\n\n"
+        f"{_folds_table(evaluations)}\n\nAll folds: {_results_table(merged(evaluations))}"
+    )
 
-    Raises:
-        OutputError: the folder can't be written, or holds something else.
-    """
-    if folder.exists() and not (folder / "medai.json").is_file() and not (folder / "configs").is_dir():
-        raise OutputError(f"{folder} exists and is no model; choose another folder for the trained model.")
-    part, old = (folder.with_name(folder.name + ending) for ending in (".part", ".old"))
-    names = [f"fold_{number}" for number in range(len(members))]
-    try:
-        for rest in (part, old):
-            shutil.rmtree(rest, ignore_errors=True)
-        part.mkdir(parents=True)
-        for name, member in zip(names, members, strict=True):
-            shutil.copytree(member, part / name)
-        content = {"name": task.title, "version": task.version, "members": names}
-        (part / "medai.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        text = f"# {task.title}\n\n{task.description}. {len(names)} networks, one for each fold.\n\n"
-        text += "## Cross-validation\n\n"
-        (part / "README.md").write_text(text + results_table(evaluation) + "\n", encoding="utf-8")
-        if folder.exists():
-            folder.rename(old)
-        part.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise OutputError(f"The trained models can't be written to {folder}: {error.strerror}.") from error
+
+def _folds_table(evaluations: Sequence[Evaluation]) -> str:
+    """Each fold's mean Dice, and the mean over all cases."""
+    names = list(evaluations[0].labels.values())
+    dice = next(measure for measure in MEASURES if measure.key == "Dice")
+    rows = []
+    for title, evaluation in (*((str(n), one) for n, one in enumerate(evaluations)), ("all", merged(evaluations))):
+        means = [finite_mean(evaluation.values(value, dice)) for value in evaluation.labels]
+        rows.append(f"| {title} | {len(evaluation.cases)} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
+    head = f"| fold | cases | {' | '.join(f'Dice {name}' for name in names)} |"
+    return "\n".join([head, "|---|---|" + "---|" * len(names), *rows])
+
+
+def _results_table(evaluation: Evaluation) -> str:
+    """Two tables: each structure over all cases, and the cases of lowest mean Dice."""
+    rows = []
+    for value, name in evaluation.labels.items():
+        for measure in (measure for measure in MEASURES if measure.key in SHOWN):
+            found = statistics(evaluation.values(value, measure), measure.badness)
+            numbers = (found.mean, found.sd, found.low, found.high, found.median, found.worst)
+            mean, sd, low, high, median, worst = (f"{number:.{measure.decimals}f}" for number in numbers)
+            rows.append(f"| {name} | {measure.title} | {mean} | {sd} | {low} to {high} | {median} | {worst} |")
+    lowest = sorted(evaluation.cases, key=lambda result: np.nan_to_num(result.mean_dice, nan=2.0))[:WORST_SHOWN]
+    dice = next(measure for measure in MEASURES if measure.key == "Dice")
+    cases = [
+        f"| {result.case.name} | "
+        + " | ".join(f"{dice.of(result.agreements[v]):.3f}" for v in evaluation.labels)
+        + " |"
+        for result in lowest
+    ]
+    names = list(evaluation.labels.values())
+    return "\n".join(
+        [
+            f"{len(evaluation.cases)} cases, one network, without mirroring; see `MedAILib/training/metrics.py`.",
+            "",
+            "| structure | measure | mean | sd | 95 % interval of the mean | median | worst |",
+            "|---|---|---|---|---|---|---|",
+            *rows,
+            "",
+            "Cases of lowest mean Dice:",
+            "",
+            f"| case | {' | '.join(f'Dice {name}' for name in names)} |",
+            "|---|" + "---|" * len(names),
+            *cases,
+        ]
+    )

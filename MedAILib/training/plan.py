@@ -155,7 +155,7 @@ def balanced_weights(facts: Sequence[CaseFacts], classes: int) -> list[float]:
 TOLD = (
     *("channels", "labels", "orientation", "spacing_mm", "intensity", "crop_foreground", "patch", "network", "batch"),
     *("samples", "sampling", "mirror_axes", "augmentation", "loss", "class_weights", "learning_rate", "schedule"),
-    *("epochs", "patience", "folds", "frozen_stages"),
+    *("epochs", "patience", "folds", "frozen_stages", "shipped", "final_epochs"),
 )
 
 

@@ -37,6 +37,7 @@ from MedAILib.training.processes import (
 from MedAILib.training.samples import loader_of, prepared_cases, seed_of
 from MedAILib.training.task import SegmentationTask
 
+AFTER_FOLDS = ("shipped", "final_epochs")  # keys of a task that decide nothing of a network that is being trained
 KEPT_FOR_STOPPING = 10  # one of so many training cases, where a task asks for early stopping
 
 
@@ -52,6 +53,7 @@ class TrainingRun:
         initial: a bundle whose weights it starts from.
         data_sha256: of all voxels, so that a resume on changed data is noticed; "" where not known.
         groups: what cases share, so that the cases kept for stopping share nothing with the others.
+        start: weights by name of this very network that it starts from, instead of a bundle's.
     """
 
     folder: Path
@@ -61,6 +63,7 @@ class TrainingRun:
     initial: Path | None = None
     data_sha256: str = ""
     groups: dict[str, str] = field(default_factory=dict)
+    start: dict[str, Tensor] | None = None
 
 
 class Course:
@@ -73,6 +76,8 @@ class Course:
         self.network = build_network(task.network["_target_"], _arguments(task.network))
         if run.initial is not None:
             load_initial(self.network, run.initial, progress)
+        if run.start is not None:
+            self.network.load_state_dict(run.start)
         freeze_stages(self.network, str(task.network["_target_"]), task.frozen_stages)
         self.network.to(self.device)
         self.average = AveragedModel(self.network, multi_avg_fn=moving_average(task.ema_decay))
@@ -174,6 +179,7 @@ def train_segmentation(task: SegmentationTask, split: Split, run: TrainingRun, p
     names = [case.name for case in learnt]
     initial = str(run.initial.resolve()) if run.initial else ""
     identity = identity_of(task, run_epochs=run.epochs, cases=names, initial=initial, data=run.data_sha256)
+    identity = {key: value for key, value in identity.items() if key not in AFTER_FOLDS}
     require_room(run.folder, sum(p.nbytes for p in course.network.parameters()))
     state = begin(run.folder, identity, run.resume)
     if state is not None:

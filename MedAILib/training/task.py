@@ -1,7 +1,7 @@
 """A training task: the short readable description of what is to be learnt and how."""
 
 import json
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ class SegmentationTask(Described):
         patience: epochs without gain after which training ends, judged on a tenth of the training cases; 0: never.
         precision: "auto", "float32" or "bfloat16".
         frozen_stages: how many of the encoder's first stages keep their initial weights.
+        shipped: how many of the folds' networks go on, after cross-validation, to learn from all cases, and are the
+            model; 0: the folds' own networks are it, as an ensemble.
+        final_epochs: how long these go on, at half the learning rate; 0: a quarter of `epochs`.
     """
 
     channels: list[str]
@@ -70,6 +73,8 @@ class SegmentationTask(Described):
     patience: int = 0
     precision: str = "auto"
     frozen_stages: int = 0
+    shipped: int = 0
+    final_epochs: int = 0
 
     @property
     def axes(self) -> int:
@@ -80,6 +85,12 @@ class SegmentationTask(Described):
     def grid_mm(self) -> list[float]:
         """The spacing that the network sees; 1 for pictures that are taken pixel by pixel."""
         return self.spacing_mm or [1.0] * self.axes
+
+    @property
+    def final(self) -> "SegmentationTask":
+        """How a fold's network goes on to learn from all cases."""
+        epochs = self.final_epochs or max(self.epochs // 4, 1)
+        return replace(self, epochs=epochs, learning_rate=self.learning_rate / 2, patience=0)
 
     @property
     def classes(self) -> int:

@@ -1,0 +1,50 @@
+"""Trained models as one ensemble: a folder of bundles."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from MedAILib.errors import OutputError
+from MedAILib.training.evaluate import Evaluation
+from MedAILib.training.folds import validation_told
+from MedAILib.training.task import SegmentationTask
+
+
+def write_ensemble(
+    task: SegmentationTask, members: Sequence[Path], evaluations: Sequence[Evaluation], folder: Path
+) -> None:
+    """Write a folder that is an ensemble of bundles, with the cross-validation's table; it replaces an older one.
+
+    Args:
+        task: what it was trained for.
+        members: the bundles: a network for each fold, or what went on from some of these.
+        evaluations: of each fold.
+        folder: where it is to stand.
+
+    Raises:
+        OutputError: the folder can't be written, or holds something else.
+    """
+    if folder.exists() and not (folder / "medai.json").is_file() and not (folder / "configs").is_dir():
+        raise OutputError(f"{folder} exists and is no model; choose another folder for the trained model.")
+    part, old = (folder.with_name(folder.name + ending) for ending in (".part", ".old"))
+    kind = "final" if task.shipped else "fold"
+    names = [f"{kind}_{number}" for number in range(len(members))]
+    try:
+        for rest in (part, old):
+            shutil.rmtree(rest, ignore_errors=True)
+        part.mkdir(parents=True)
+        for name, member in zip(names, members, strict=True):
+            shutil.copytree(member, part / name)
+        content = {"name": task.title, "version": task.version, "members": names}
+        (part / "medai.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        which = "which went on from as many folds' and learnt from all cases" if task.shipped else "one for each fold"
+        text = f"# {task.title}\n\n{task.description}. {len(names)} networks, {which}.\n\n## Validation\n\n"
+        (part / "README.md").write_text(text + validation_told(evaluations) + "\n", encoding="utf-8")
+        if folder.exists():
+            folder.rename(old)
+        part.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise OutputError(f"The trained models can't be written to {folder}: {error.strerror}.") from error

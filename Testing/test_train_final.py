@@ -1,0 +1,93 @@
+"""After cross-validation networks go on and learn from all cases: one is a bundle, several are an ensemble."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from balls import SILENT, small, train, write_cases
+
+from MedAILib.files.images import read_image
+from MedAILib.models.open import open_model
+from MedAILib.models.weights import load_weights
+from MedAILib.request import RunOptions
+from MedAILib.training.overrides import read_settings, with_settings
+
+EPOCHS = 4
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cases(tmp_path_factory.mktemp("final") / "data")
+
+
+@pytest.fixture(scope="module")
+def words(data: Path) -> list[object]:
+    task = with_settings(small(data, patch=[16, 16, 16]), read_settings(["folds=2"]))
+    path = data.parent / "task.json"
+    path.write_text(json.dumps({"kind": "segmentation", **task.__dict__}), encoding="utf-8")
+    return [path, "--data", data, "--epochs", EPOCHS, "--fold", "all", "--set", "final_epochs=2"]
+
+
+@pytest.fixture(scope="module")
+def one(words: list[object], data: Path) -> Path:
+    folder = data.parent / "one"
+    assert train(*words, "-o", folder, "--set", "shipped=1") == 0
+    return folder
+
+
+def test_one_network_that_has_learnt_from_all_cases_is_a_bundle(one: Path, data: Path) -> None:
+    volume = read_image(data / "imagesTr" / "case_0.nii.gz")
+    assert open_model(one, "cpu").run(volume, RunOptions(), SILENT).layers.shape[1:] == volume.geometry.shape_kji
+    fold = load_weights(one.with_name("one.training") / "fold_0" / "bundle" / "models" / "model.pt")
+    final = load_weights(one / "models" / "model.pt")
+    apart = [float((final[key].float() - value.float()).norm() / value.float().norm()) for key, value in fold.items()]
+    assert final.keys() == fold.keys() and max(apart) > 0 and sum(apart) / len(apart) < 0.5  # it went on from there
+
+
+def test_its_card_has_each_fold_s_figures_and_all_together(one: Path) -> None:
+    card = (one / "docs" / "README.md").read_text(encoding="utf-8")
+    summary = json.loads((one.with_name("one.training") / "cross_validation" / "summary.json").read_text())
+    table = card.partition("| fold | cases |")[2]
+    rows = [line for line in table.splitlines() if line.startswith(("| 0 |", "| 1 |", "| all |"))]
+    assert [row.split(" | ")[1] for row in rows] == ["3", "3", "6"]
+    assert f"{summary['mean']['1']['Dice']:.3f}" in rows[2]
+    for text in (
+        "2-fold cross-validation",
+        "6 cases, all to learn from",
+        f"{EPOCHS} epochs",
+        "then 2 more of all cases",
+    ):
+        assert text in card
+
+
+def test_a_killed_end_goes_on_to_the_same_weights(one: Path, words: list[object], data: Path) -> None:
+    folder, place = data.parent / "again", data.parent / "again.training"
+    assert train(*words, "-o", folder, "--set", "shipped=1") == 0
+    (place / "final_0" / "checkpoint.pt").unlink()  # killed in the first of its epochs
+    assert train(*words, "-o", folder, "--set", "shipped=1", "--resume") == 0
+    whole, resumed = (load_weights(path / "models" / "model.pt") for path in (one, folder))
+    assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
+
+
+def test_folds_that_were_trained_are_taken_for_several_networks(one: Path, words: list[object], data: Path) -> None:
+    place = one.with_name("one.training") / "fold_1" / "checkpoint.pt"
+    before = place.stat().st_mtime_ns
+    assert train(*words, "-o", one, "--set", "shipped=2", "--resume") == 0
+    assert place.stat().st_mtime_ns == before
+    volume = read_image(data / "imagesTr" / "case_0.nii.gz")
+    assert open_model(one, "cpu").run(volume, RunOptions(), SILENT).provenance["members"].count(",") == 1
+    assert sorted(path.name for path in one.iterdir()) == ["README.md", "final_0", "final_1", "medai.json"]
+    told = (one / "README.md").read_text(encoding="utf-8")
+    assert "2 networks, which went on from as many folds' and learnt from all cases" in told and "| all | 6 |" in told
+    assert train(*words, "-o", one, "--set", "shipped=1", "--resume") == 0
+    assert (one / "configs" / "metadata.json").is_file()
+
+
+@pytest.mark.parametrize("wrong", ["shipped=3", "shipped=-1", "final_epochs=-1", "shipped=one"])
+def test_numbers_without_sense_are_refused(
+    wrong: str, words: list[object], data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(*words, "-o", data.parent / "wrong", "--set", wrong) == 2
+    assert "shipped" in capsys.readouterr().err or "final_epochs" in wrong
+    assert not (data.parent / "wrong.training").exists()
