@@ -6,11 +6,9 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from MedAILib.errors import InputError
 from MedAILib.training.artefacts import bent, coarser, shaded, with_ghosts, with_spikes
 from MedAILib.training.augment_images import Augmentation
 from MedAILib.training.classification_task import AUGMENTATIONS
-from MedAILib.training.overrides import recipe_of
 
 SHAPES = [(20, 1, 24, 30), (20, 2, 12, 14, 16)]
 
@@ -78,8 +76,3 @@ def test_every_augmentation_that_a_classifier_may_name_changes_images(key: str) 
     plain.reseed(2)
     change.reseed(2)
     assert not torch.allclose(plain(images), change(images), atol=1e-2)
-
-
-def test_a_segmentation_says_that_mixup_is_for_classifiers() -> None:
-    with pytest.raises(InputError, match="mixup blends images and their classes, and is for classifiers"):
-        recipe_of(["+mixup"], {})

@@ -47,8 +47,6 @@ class Augmented(Protocol):
 
 def require_name(name: str) -> None:
     """Raise `InputError` where there is no augmentation of a name."""
-    if name == "mixup":
-        raise InputError("mixup blends images and their classes, and is for classifiers; leave it out for other tasks.")
     if name not in PARAMETERS:
         raise InputError(f"There is no augmentation '{name}'; known are {', '.join(PARAMETERS)}.")
 
@@ -68,6 +66,8 @@ def require_known(recipe: dict[str, dict[str, Any]]) -> None:
                 )
         if not 0 <= found.get("prob", 0) <= 1:
             raise InputError(f"The augmentation '{name}' has the probability {found['prob']}; give one from 0 to 1.")
+        if not found.get("alpha", 1) > 0:
+            raise InputError(f"The augmentation '{name}' has alpha = {found['alpha']}; give a number above 0.")
 
 
 def _is_like(value: Any, usual: Any) -> bool:
@@ -130,7 +130,10 @@ def flips(task: Augmented, keys: Sequence[str] = BOTH) -> list[Transform]:
 
 
 def value_changes(task: Augmented) -> list[Transform]:
-    """What changes the image's values; the artefacts of a scanner come before noise and blur."""
+    """What changes the image's values; the artefacts of a scanner come before noise and blur.
+
+    What blends several samples is `Mixup`'s.
+    """
     steps: list[Transform] = []
     finer = "bilinear" if task.axes == 2 else "trilinear"
     for name, a in filled(task).items():

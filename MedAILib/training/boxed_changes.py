@@ -34,6 +34,8 @@ def require_following(recipe: dict[str, dict[str, Any]]) -> None:
     """Raise `InputError` where a recipe names a change that there is not, or one that boxes can't follow."""
     if "elastic" in recipe:
         raise InputError("elastic bends images, and boxes can't follow that exactly; leave it out for detection.")
+    if "mixup" in recipe:
+        raise InputError("mixup blends images, and a box can't be there in part; leave it out for detection.")
     require_known(recipe)
     for name, key in (("rotation", "degrees"), ("translation", "voxels")):
         if len(found := recipe.get(name, {}).get(key, [0, 0, 0])) != 3:

@@ -142,6 +142,8 @@ def require_sense(task: SegmentationTask) -> None:
         raise InputError(f"The task's sampling_ratios have {len(task.sampling_ratios)} numbers and need {wanted}.")
     _require_network(task)
     require_known(task.augmentation)
+    if "mixup" in task.augmentation and task.batch < 2:
+        raise InputError("mixup blends the samples of a batch with each other, and the task's batch is 1; give 2.")
     require_runnable(task.intensity)
 
 

@@ -77,4 +77,7 @@ def planned_for_boxes(
             recipe,
             f"nnU-Net's; slices are thick, so that turning keeps to their plane, by at most {angle:g} degrees",
         )
-    return recipe, f"nnU-Net's; also known: {', '.join(sorted(PARAMETERS.keys() - recipe.keys() - {'elastic'}))}"
+    return (
+        recipe,
+        f"nnU-Net's; also known: {', '.join(sorted(PARAMETERS.keys() - recipe.keys() - {'elastic', 'mixup'}))}",
+    )

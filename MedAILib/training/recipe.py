@@ -23,9 +23,10 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "contrast": {"prob": 0.15, "factor": [-0.25, 0.25]},
     "low_resolution": {"prob": 0.2, "zoom": [0.5, 1.0]},
     "gamma": {"prob": 0.3, "range": [0.7, 1.5], "inverted_prob": 0.1},
+    "mixup": {"prob": 0.5, "alpha": 0.2},
 }
 # What nnU-Net has no counterpart of, or leaves out by default.
-ON_REQUEST = ("elastic", "bias_field", "ghosting", "spike", "offset")
+ON_REQUEST = ("elastic", "bias_field", "ghosting", "spike", "offset", "mixup")
 
 
 def usual_recipe() -> dict[str, dict[str, Any]]:

@@ -18,12 +18,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from MedAILib.errors import InputError, ModelError
 from MedAILib.models.networks import build_network
 from MedAILib.progress import Progress
+from MedAILib.training.augmentations import filled
 from MedAILib.training.board import on_board
 from MedAILib.training.cases import Case, Split, split_cases
 from MedAILib.training.checkpoint import begin, identity_of, keep, require_room
 from MedAILib.training.curves import EpochRecord, write_curves
 from MedAILib.training.initial import freeze_stages, load_initial
 from MedAILib.training.losses import build_loss
+from MedAILib.training.mixup import Mixup
 from MedAILib.training.precision import AutocastInferer, training_type
 from MedAILib.training.processes import (
     is_first,
@@ -170,7 +172,9 @@ def train_segmentation(task: SegmentationTask, split: Split, run: TrainingRun, p
         OutputError: the disk does not take the checkpoint.
         Cancelled: by `progress`, between two batches.
     """
-    own_share(task.batch)  # a batch that can't be divided is told before anything is prepared
+    share = own_share(task.batch)  # a batch that can't be divided is told before anything is prepared
+    if "mixup" in task.augmentation and share < 2:
+        raise InputError("mixup blends the samples of a process's batch with each other; give two to each process.")
     course = Course(task, run, progress)
     learnt: tuple[Case, ...] = split.training
     watched: tuple[Case, ...] = ()
@@ -215,16 +219,22 @@ def _go_on(course: Course, learnt: tuple[Case, ...], watched: tuple[Case, ...]) 
     judged = prepared_cases(replace(task, sampling="uniform"), watched, progress) if watched else None
     loader = loader_of(task, prepared_cases(task, learnt, progress), epoch)
     batches = len(loader)
+    loss: nn.Module = build_loss(task, course.device)
+    blended: dict[str, Any] = {}
+    if found := filled(task).get("mixup"):
+        loss = Mixup(loss, **found)
+        blended["prepare_batch"] = loss.prepare
     trainer = SupervisedTrainer(
         device=course.device,
         max_epochs=run.epochs,
         train_data_loader=loader,
         network=joined(course.network, course.device),
         optimizer=course.optimizer,
-        loss_function=build_loss(task, course.device),
+        loss_function=loss,
         inferer=AutocastInferer(training_type(task.precision, course.device)),
         decollate=False,
         accumulation_steps=task.accumulate,
+        **blended,
     )
     trainer.state.epoch, trainer.state.epoch_length = epoch, batches
     trainer.state.iteration = epoch * batches
