@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from html import escape
 from pathlib import Path
@@ -18,7 +17,14 @@ from MedAILib.training.evaluate_classifier import ClassifiedCase, ClassifierEval
 from MedAILib.training.kind_measures import measures_of
 from MedAILib.training.paired_test import PairedComparison, paired_html, paired_json
 from MedAILib.training.plots import STYLE
-from MedAILib.training.report import CSS, figure_html, png_data, write_together
+from MedAILib.training.report_page import (
+    facts_section,
+    figure_html,
+    png_data,
+    report_page,
+    report_title,
+    write_report,
+)
 from MedAILib.training.several_labels import SEPARATOR
 
 # Heads of the columns of each class.
@@ -38,8 +44,6 @@ LEADS = {
     "ordinal": {"kappa": "quadratic-weighted kappa", "mae": "mean absolute error", "accuracy": "accuracy"},
 }
 USUAL_LEADS = {"accuracy": "accuracy", "auc": "AUC"}
-
-
 _DECISIONS = {
     "": "Decisions: images of each true class (rows), and their share of it.",
     "multilabel": "Decisions: for each label the images that have it, found or missed, and false alarms.",
@@ -61,46 +65,31 @@ def write_classifier_evaluation(
         OutputError: the folder or a file can't be written.
     """
     compared = {} if comparison is None else {"comparison": paired_json(comparison)}
-    content = {**summary(evaluation), **compared}
-    write_together(
-        {
-            "summary.json": json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n",
-            "cases.csv": _table(evaluation),
-            "report.html": classifier_report(evaluation, command, comparison),
-        },
-        folder,
-    )
+    page = classifier_report(evaluation, command, comparison)
+    write_report({**summary(evaluation), **compared}, _table(evaluation), page, folder)
 
 
 def classifier_report(
     evaluation: ClassifierEvaluation, command: str = "", comparison: PairedComparison | None = None
 ) -> str:
     """The report as one HTML page that needs nothing else: plots and pictures are in it."""
-    spec, count = evaluation.spec, len(evaluation.cases)
-    title = f"{spec.title or spec.name} on {count} image{'s' if count != 1 else ''}"
+    title = report_title(evaluation, len(evaluation.cases), "image")
     with matplotlib.rc_context(STYLE):
         plots = "".join(
             figure_html(plot(evaluation), caption)
             for plot, caption in (
                 (roc_plot, "ROC: sensitivity against false alarms over all thresholds."),
-                (decisions_plot, _DECISIONS.get(spec.classes.kind if spec.classes else "", _DECISIONS[""])),
+                (decisions_plot, _DECISIONS.get(evaluation.classes.kind, _DECISIONS[""])),
                 (calibration_plot, "Calibration: what was said and what was true; larger dots have more images."),
             )
         )
         worst = _worst(evaluation)
     compared = "" if comparison is None else paired_html(comparison, measures_of(evaluation.classes.kind).titles)
-    return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title><style>{CSS}</style></head><body><main>
-<header><p class="over">MedAI evaluation report</p><h1>{escape(title)}</h1>{_lead(evaluation)}</header>
-<section><h2>Results</h2>{_results(evaluation)}{_unsure(evaluation)}</section>
+    sections = f"""<section><h2>Results</h2>{_results(evaluation)}{_unsure(evaluation)}</section>
 {compared}<section><h2>Each {"label" if evaluation.intervals else "class"}</h2>{_each(evaluation)}</section>
 <section><h2>Plots</h2><div class="pictures">{plots}</div></section>
-{worst}<section><h2>Model and data</h2>{_facts(evaluation, command)}</section>
-<section class="notes"><h2>How to read the figures</h2>{_notes(evaluation)}</section>
-<footer>For research use only. Not a medical device.</footer>
-</main></body></html>
-"""
+{worst}{_facts(evaluation, command)}"""
+    return report_page(title, _lead(evaluation), sections, _notes(evaluation))
 
 
 def _table(evaluation: ClassifierEvaluation) -> str:
@@ -214,27 +203,14 @@ def _likely(case: ClassifiedCase, number: NDArray[np.int64], decision: Decision)
 
 def _facts(evaluation: ClassifierEvaluation, command: str) -> str:
     seconds = [case.seconds for case in evaluation.cases]
-    known = evaluation.provenance
     sources = sorted({str(case.image.source.resolve().parent) for case in evaluation.cases})
-    started = evaluation.started
-    facts = {
-        "Model": f"{evaluation.spec.name}, version {evaluation.spec.version}",
-        "SHA-256": known.get("sha256", ""),
+    data = {
         "Data": sources[0] + (f" and {len(sources) - 1} more folders" if len(sources) > 1 else ""),
         "Part": evaluation.part,
         "Images": str(len(seconds)),
-        "Command": command,
-        "Started": f"{started.day} {started:%B %Y, %H:%M} UTC",
-        "Device": known.get("device", ""),
-        "Time per image": f"median {1000 * np.median(seconds):.1f} ms, longest {1000 * max(seconds):.1f} ms",
-        "Software": ", ".join(f"{key} {known[key]}" for key in ("medai", "torch", "monai", "python") if key in known),
     }
-    rows = "".join(
-        f"<dt>{key}</dt><dd{' class=code' if key in ('SHA-256', 'Data', 'Command') else ''}>{escape(value)}</dd>"
-        for key, value in facts.items()
-        if value
-    )
-    return f"<dl>{rows}</dl>"
+    time = f"median {1000 * np.median(seconds):.1f} ms, longest {1000 * max(seconds):.1f} ms"
+    return facts_section(evaluation, data, command, {"Time per image": time})
 
 
 def _notes(evaluation: ClassifierEvaluation) -> str:

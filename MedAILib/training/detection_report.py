@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from html import escape
 from pathlib import Path
@@ -17,7 +16,14 @@ from MedAILib.training.detection_pictures import boxes_picture
 from MedAILib.training.evaluate_detector import BoxedPicture, DetectorCase, DetectorEvaluation, summary
 from MedAILib.training.paired_test import PairedComparison, paired_html, paired_json
 from MedAILib.training.plots import ACCENT, PREDICTED, REFERENCE, STYLE
-from MedAILib.training.report import CSS, figure_html, png_data, write_together
+from MedAILib.training.report_page import (
+    facts_section,
+    figure_html,
+    png_data,
+    report_page,
+    report_title,
+    write_report,
+)
 
 AXES = ("i", "j", "k")
 
@@ -37,23 +43,15 @@ def write_detector_evaluation(
         OutputError: the folder or a file can't be written.
     """
     compared = {} if comparison is None else {"comparison": paired_json(comparison)}
-    write_together(
-        {
-            "summary.json": json.dumps(summary(evaluation) | compared, indent=2, allow_nan=False, ensure_ascii=False)
-            + "\n",
-            "cases.csv": _table(evaluation),
-            "report.html": detector_report(evaluation, command, comparison),
-        },
-        folder,
-    )
+    page = detector_report(evaluation, command, comparison)
+    write_report(summary(evaluation) | compared, _table(evaluation), page, folder)
 
 
 def detector_report(
     evaluation: DetectorEvaluation, command: str = "", comparison: PairedComparison | None = None
 ) -> str:
     """The report as one HTML page that needs nothing else: the plot is in it."""
-    spec, count = evaluation.spec, len(evaluation.cases)
-    title = f"{spec.title or spec.name} on {count} image{'s' if count != 1 else ''}"
+    title = report_title(evaluation, len(evaluation.cases), "image")
     with matplotlib.rc_context(STYLE):
         plot = figure_html(
             froc_plot(evaluation),
@@ -65,19 +63,12 @@ def detector_report(
         f"FROC score <b>{_number(evaluation.measured['froc'].value)}</b>.</p>"
     )
     compared = "" if comparison is None else paired_html(comparison, MEASURES)
-    return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title><style>{CSS}</style></head><body><main>
-<header><p class="over">MedAI evaluation report</p><h1>{escape(title)}</h1>{lead}</header>
-<section><h2>Results</h2>{_figures(evaluation)}</section>
+    sections = f"""<section><h2>Results</h2>{_figures(evaluation)}</section>
 {compared}<section><h2>Each class</h2>{_classes(evaluation)}</section>
 <section><h2>Sensitivity</h2>{_rates(evaluation)}<div style="max-width:460px">{plot}</div></section>
 {_worst(evaluation)}<section><h2>Each image</h2>{_images(evaluation)}</section>
-<section><h2>Model and data</h2>{_facts(evaluation, command)}</section>
-<section class="notes"><h2>How to read the figures</h2>{NOTES}</section>
-<footer>For research use only. Not a medical device.</footer>
-</main></body></html>
-"""
+{_facts(evaluation, command)}"""
+    return report_page(title, lead, sections, NOTES)
 
 
 def froc_plot(evaluation: DetectorEvaluation) -> Figure:
@@ -179,24 +170,10 @@ def _images(evaluation: DetectorEvaluation) -> str:
 
 
 def _facts(evaluation: DetectorEvaluation, command: str) -> str:
-    known, seconds = evaluation.provenance, [result.seconds for result in evaluation.cases]
-    facts = {
-        "Model": f"{evaluation.spec.name}, version {evaluation.spec.version}",
-        "SHA-256": known.get("sha256", ""),
-        "Data": str(evaluation.cases[0].case.images[0].resolve().parent),
-        "Images": str(len(seconds)),
-        "Command": command,
-        "Started": f"{evaluation.started.day} {evaluation.started:%B %Y, %H:%M} UTC",
-        "Device": known.get("device", ""),
-        "Time per image": f"median {np.median(seconds):.2f} s, longest {max(seconds):.2f} s (the model alone)",
-        "Software": ", ".join(f"{key} {known[key]}" for key in ("medai", "torch", "python") if key in known),
-    }
-    rows = "".join(
-        f"<dt>{key}</dt><dd{' class=code' if key in ('SHA-256', 'Data', 'Command') else ''}>{escape(value)}</dd>"
-        for key, value in facts.items()
-        if value
-    )
-    return f"<dl>{rows}</dl>"
+    seconds = [result.seconds for result in evaluation.cases]
+    data = {"Data": str(evaluation.cases[0].case.images[0].resolve().parent), "Images": str(len(seconds))}
+    time = f"median {np.median(seconds):.2f} s, longest {max(seconds):.2f} s (the model alone)"
+    return facts_section(evaluation, data, command, {"Time per image": time})
 
 
 def _number(value: float) -> str:

@@ -1,9 +1,7 @@
 """An evaluation on disk: `summary.json` in nnU-Net's layout, `cases.csv`, and `report.html` for people."""
 
-import base64
 import csv
 import io
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -12,9 +10,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
-from MedAILib.output import cannot_write, whole_files
 from MedAILib.training.compare_models import Comparison, comparison_html, comparison_json
 from MedAILib.training.evaluate import (
     MEASURES,
@@ -37,15 +33,20 @@ from MedAILib.training.plots import (
     box_plots,
     outlines,
 )
+from MedAILib.training.report_page import (
+    facts_section,
+    figure_html,
+    png_data,
+    report_page,
+    report_title,
+    write_report,
+)
 
 
 def write_evaluation(
     evaluation: Evaluation, folder: Path, command: str = "", comparison: Comparison | None = None
 ) -> None:
-    """Write an evaluation's three files; the folder is made if it is absent, other files in it are left alone.
-
-    All three are complete beside their places before the first takes its place, so a failure or a cancelled run leaves
-    an older report as it was, and a folder that was made for this report is removed again.
+    """Write an evaluation's three files, all of them or none.
 
     Args:
         evaluation: what to write.
@@ -57,40 +58,13 @@ def write_evaluation(
         OutputError: the folder or a file can't be written.
     """
     compared = {} if comparison is None else {"comparison": comparison_json(comparison)}
-    contents = {
-        "summary.json": json.dumps(summary(evaluation) | compared, indent=2, allow_nan=False, ensure_ascii=False)
-        + "\n",
-        "cases.csv": _table(evaluation),
-        "report.html": report(evaluation, command, comparison),
-    }
-    write_together(contents, folder)
-
-
-def write_together(contents: dict[str, str], folder: Path) -> None:
-    """Write texts by file name into a folder, as `write_evaluation` does: all of them or none.
-
-    Raises:
-        OutputError: the folder or a file can't be written.
-    """
-    made = _make_folder(folder)
-    try:
-        with whole_files() as files:
-            for name, text in contents.items():
-                with files.writing(folder / name) as path:
-                    path.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    finally:
-        for parent in made:
-            if not any(parent.iterdir()):
-                parent.rmdir()
+    page = report(evaluation, command, comparison)
+    write_report(summary(evaluation) | compared, _table(evaluation), page, folder)
 
 
 def report(evaluation: Evaluation, command: str = "", comparison: Comparison | None = None) -> str:
     """The report as one HTML page that needs nothing else: plots and pictures are in it."""
-    spec = evaluation.spec
-    count = len(evaluation.cases)
-    title = f"{spec.title or spec.name} on {count} case{'s' if count != 1 else ''}"
+    title = report_title(evaluation, len(evaluation.cases), "case")
     with matplotlib.rc_context(STYLE):
         boxes = figure_html(
             box_plots(evaluation),
@@ -98,28 +72,11 @@ def report(evaluation: Evaluation, command: str = "", comparison: Comparison | N
             "to the upper quartile with the median, whiskers to 1.5 times that range.",
         )
         volumes = figure_html(bland_altman(evaluation), _volumes_caption(evaluation))
-    return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title><style>{CSS}</style></head><body><main>
-<header><p class="over">MedAI evaluation report</p><h1>{escape(title)}</h1>{_lead(evaluation)}</header>
-<section><h2>Results</h2>{_headline_table(evaluation)}{_missed(evaluation)}</section>
+    sections = f"""<section><h2>Results</h2>{_headline_table(evaluation)}{_missed(evaluation)}</section>
 {"" if comparison is None else comparison_html(comparison)}<section><h2>Distribution</h2>{boxes}</section>
 <section><h2>Volumes</h2>{volumes}</section>
-{_worst(evaluation)}<section><h2>Model and data</h2>{_facts(evaluation, command)}</section>
-<section class="notes"><h2>How to read the figures</h2>{NOTES}</section>
-<footer>For research use only. Not a medical device.</footer>
-</main></body></html>
-"""
-
-
-def _make_folder(folder: Path) -> list[Path]:
-    """Make a folder; those that were absent, the innermost first."""
-    absent = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    return absent
+{_worst(evaluation)}{_facts(evaluation, command)}"""
+    return report_page(title, _lead(evaluation), sections, NOTES)
 
 
 def _table(evaluation: Evaluation) -> str:
@@ -212,42 +169,14 @@ def _number(value: float, measure: Measure) -> str:
 
 def _facts(evaluation: Evaluation, command: str) -> str:
     seconds = [result.seconds for result in evaluation.cases]
-    known = evaluation.provenance
-    facts = {
-        "Model": f"{evaluation.spec.name}, version {evaluation.spec.version}",
-        "SHA-256": known.get("sha256", ""),
-        "Data": str(_data_folder(evaluation.cases)),
-        "Cases": str(len(seconds)),
-        "Command": command,
-        "Started": f"{evaluation.started.day} {evaluation.started:%B %Y, %H:%M} UTC",
-        "Device": known.get("device", ""),
-        "Time per case": f"median {np.median(seconds):.2f} s, longest {max(seconds):.2f} s (the model alone)",
-        "Software": ", ".join(f"{key} {known[key]}" for key in ("medai", "torch", "monai", "python") if key in known),
-    }
-    rows = "".join(
-        f"<dt>{key}</dt><dd{' class=code' if key in ('SHA-256', 'Data', 'Command') else ''}>{escape(value)}</dd>"
-        for key, value in facts.items()
-        if value
-    )
-    return f"<dl>{rows}</dl>"
+    data = {"Data": str(_data_folder(evaluation.cases)), "Cases": str(len(seconds))}
+    time = f"median {np.median(seconds):.2f} s, longest {max(seconds):.2f} s (the model alone)"
+    return facts_section(evaluation, data, command, {"Time per case": time})
 
 
 def _data_folder(cases: Sequence[CaseResult]) -> Path:
     files = [path.resolve() for result in cases for path in (result.case.label, *result.case.images)]
     return Path(os.path.commonpath([file.parent for file in files]))
-
-
-def figure_html(figure: Figure, caption: str) -> str:
-    """A figure with its caption, as HTML that needs nothing else."""
-    text = escape(caption)
-    return f'<figure><img alt="{text}" src="{png_data(figure)}"><figcaption>{text}</figcaption></figure>'
-
-
-def png_data(figure: Figure) -> str:
-    """A figure as the address of a picture that holds it."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=200)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def _volumes_caption(evaluation: Evaluation) -> str:
@@ -283,50 +212,6 @@ def _picture_cell(evaluation: Evaluation, picture: Picture) -> str:
         f"Dice: {dice}</figcaption></figure>"
     )
 
-
-CSS = """
-:root{color-scheme:light}
-body{margin:0;background:#fff;color:#22272e;
-  font:15px/1.5 "Segoe UI","Helvetica Neue",Helvetica,Arial,"DejaVu Sans",sans-serif}
-main{max-width:920px;margin:0 auto;padding:44px 28px 32px}
-.over{margin:0;color:#6a737d;font-size:13px;letter-spacing:.02em}
-h1{margin:2px 0 6px;font-size:29px;line-height:1.2;font-weight:600;letter-spacing:-.01em}
-.lead{margin:0;font-size:17px}
-h2{margin:36px 0 10px;font-size:18px;font-weight:600}
-table{width:100%;border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:14px}
-th,td{padding:4px 10px 4px 0;text-align:right;vertical-align:baseline;white-space:nowrap}
-th{font-weight:600;vertical-align:top}
-thead th{border-bottom:1.5px solid #22272e;font-size:13px}
-th:first-child,.what{text-align:left}
-tbody tr.first>*{border-top:1px solid #d5d9de;padding-top:9px}
-thead+tbody tr.first:first-child>*{border-top:0}
-tbody{border-bottom:1px solid #d5d9de}
-td:last-child,th:last-child{padding-right:0}
-.narrow{font-size:12.5px}.narrow th,.narrow td{padding-right:7px}.narrow thead th{white-space:normal}
-.note{margin:8px 0 0;font-size:12.5px;color:#4d5661}
-.warning{border-left:3px solid #c9510c;margin:14px 0 0;padding:2px 0 2px 12px;font-size:14px}
-figure{margin:0;break-inside:avoid}
-figure img{width:100%;display:block}
-figcaption{margin-top:6px;color:#4d5661;font-size:13px;line-height:1.4}
-.pictures{display:grid;grid-template-columns:repeat(3,1fr);gap:20px 18px}
-.pictures figcaption{overflow-wrap:anywhere;font-size:12px}
-.key{margin:0;font-size:13px;line-height:1.5;color:#4d5661}
-.key b{display:block;font-weight:400;color:#22272e;margin-bottom:4px}
-.key b::before{content:"";display:inline-block;width:18px;height:3px;margin-right:5px;vertical-align:middle;
-  background:var(--c);-webkit-print-color-adjust:exact;print-color-adjust:exact}
-.key b.dashed::before{background:repeating-linear-gradient(90deg,var(--c) 0 6px,transparent 6px 9px)}
-.key b.dotted::before{background:repeating-linear-gradient(90deg,var(--c) 0 2px,transparent 2px 4px)}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:3px 20px;margin:0;font-size:14px}
-dt{color:#6a737d}dd{margin:0;overflow-wrap:anywhere}
-.code{font:13px/1.6 ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace}
-.notes p{margin:0 0 7px;font-size:13.5px;color:#3b434c}
-footer{margin-top:36px;border-top:1px solid #d5d9de;padding-top:10px;color:#6a737d;font-size:13px}
-@page{size:A4;margin:15mm}
-@media print{
-main{padding:0;max-width:none}body{font-size:12.5px}h2{break-after:avoid}tr,dl{break-inside:avoid}
-}
-@media screen and (max-width:700px){.pictures{grid-template-columns:repeat(2,1fr)}section{overflow-x:auto}}
-"""
 
 NOTES = f"""
 <p><b>Dice</b>: twice the shared voxels over the sum of both structures' voxels; 1 is the same, 0 is nothing shared.
