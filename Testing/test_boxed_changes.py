@@ -129,7 +129,7 @@ def test_images_without_findings_are_changed_too_and_of_the_patchs_size() -> Non
 
 
 def test_changes_of_values_leave_the_boxes_alone() -> None:
-    names = [name for name in PARAMETERS if name not in ("elastic", "flip", *MOVES)]
+    names = [name for name in PARAMETERS if name not in ("elastic", "flip", "mixup", *MOVES)]
     plain = task_of(augmentation={})
     varied = task_of(augmentation={name: {**PARAMETERS[name], "prob": 1.0} for name in names})
     sample = prepare_image(boxed(rod(), True), plain)

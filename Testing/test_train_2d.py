@@ -97,7 +97,7 @@ def test_each_network_takes_pictures(name: str, grey: Path) -> None:
 # --- samples
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", [name for name in PARAMETERS if name != "mixup"])  # which batches alone have
 def test_each_augmentation_changes_pictures(name: str, grey: Path) -> None:
     task = with_settings(planned(grey), read_settings([f"augmentation={name}"]))
     task.augmentation[name]["prob"] = 1.0

@@ -56,7 +56,7 @@ def test_weights_of_a_model_are_taken_over_and_frozen_stages_stay(data: Path, tm
     assert not all(torch.equal(one[key], two[key]) for key in one if key.startswith("upsamples."))
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", [name for name in PARAMETERS if name != "mixup"])  # which batches alone have
 def test_each_augmentation_changes_samples_and_nothing_but_structures_is_in_labels(name: str, data: Path) -> None:
     task = with_settings(small(data, patch=[24, 24, 24]), read_settings([f"augmentation={name}"]))
     task.augmentation[name]["prob"] = 1.0

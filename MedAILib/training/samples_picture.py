@@ -48,7 +48,8 @@ def draw_samples(task: SegmentationTask, cases: tuple[Case, ...], progress: Prog
             steps.set_random_state(seed_of(task.seed, 0, row * COLUMNS + column))
             sample = steps(dict(prepared[row]))
             _panel(panels[row, column], sample["image"][0], sample["label"][0], limits)
-    names = ", ".join(name.replace("_", " ") for name in task.augmentation) or "no augmentation"
+    shown = [name for name in task.augmentation if name != "mixup"]  # which blends whole batches
+    names = ", ".join(name.replace("_", " ") for name in shown) or "no augmentation"
     figure.supxlabel(f"Left: as prepared. Others: {names}. One slice of each sample.", fontsize=7.5)
     return figure
 
