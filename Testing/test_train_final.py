@@ -1,6 +1,7 @@
 """After cross-validation networks go on and learn from all cases: one is a bundle, several are an ensemble."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,15 @@ def test_numbers_without_sense_are_refused(
     assert train(*words, "-o", data.parent / "wrong", "--set", wrong) == 2
     assert "shipped" in capsys.readouterr().err or "final_epochs" in wrong
     assert not (data.parent / "wrong.training").exists()
+
+
+def test_a_single_fold_that_the_data_prescribes_still_gives_a_model(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    names = [f"case_{number}" for number in range(6)]
+    (folder / "splits_final.json").write_text(json.dumps([{"train": names[:4], "val": names[4:]}]))
+    task = small(folder, patch=[16, 16, 16])
+    (tmp_path / "task.json").write_text(json.dumps({"kind": "segmentation", **task.__dict__}), encoding="utf-8")
+    told = ["--data", folder, "-o", tmp_path / "m", "--epochs", 1, "--fold", "all"]
+    assert train(tmp_path / "task.json", *told) == 0
+    assert (tmp_path / "m" / "medai.json").is_file() and (tmp_path / "m" / "fold_0" / "configs").is_dir()

@@ -231,7 +231,7 @@ def _train_all(bench: Bench, progress: Progress) -> None:
         for number, member in enumerate(members):
             run = _run(bench, place / f"final_{number}", bench.task.final.epochs, folds[number].weights)
             _go_on(bench, run, number, evaluations, member, progress)
-    if is_first() and len(members) > 1:
+    if is_first() and bench.task.shipped != 1:
         write_ensemble(bench.task, members, evaluations, folder)
 
 

@@ -5,8 +5,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from MedAILib.errors import OutputError
 from MedAILib.training.evaluate import Evaluation
+from MedAILib.training.export import whole_folder
 from MedAILib.training.folds import validation_told
 from MedAILib.training.task import SegmentationTask
 
@@ -25,26 +25,13 @@ def write_ensemble(
     Raises:
         OutputError: the folder can't be written, or holds something else.
     """
-    if folder.exists() and not (folder / "medai.json").is_file() and not (folder / "configs").is_dir():
-        raise OutputError(f"{folder} exists and is no model; choose another folder for the trained model.")
-    part, old = (folder.with_name(folder.name + ending) for ending in (".part", ".old"))
     kind = "final" if task.shipped else "fold"
     names = [f"{kind}_{number}" for number in range(len(members))]
-    try:
-        for rest in (part, old):
-            shutil.rmtree(rest, ignore_errors=True)
-        part.mkdir(parents=True)
+    which = "which went on from as many folds' and learnt from all cases" if task.shipped else "one for each fold"
+    text = f"# {task.title}\n\n{task.description}. {len(names)} networks, {which}.\n\n## Validation\n\n"
+    content = {"name": task.title, "version": task.version, "members": names}
+    with whole_folder(folder) as part:
         for name, member in zip(names, members, strict=True):
             shutil.copytree(member, part / name)
-        content = {"name": task.title, "version": task.version, "members": names}
         (part / "medai.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        which = "which went on from as many folds' and learnt from all cases" if task.shipped else "one for each fold"
-        text = f"# {task.title}\n\n{task.description}. {len(names)} networks, {which}.\n\n## Validation\n\n"
         (part / "README.md").write_text(text + validation_told(evaluations) + "\n", encoding="utf-8")
-        if folder.exists():
-            folder.rename(old)
-        part.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise OutputError(f"The trained models can't be written to {folder}: {error.strerror}.") from error

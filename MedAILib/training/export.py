@@ -3,6 +3,8 @@
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,10 +42,7 @@ def write_model(contents: Contents, folder: Path) -> None:
             f"The trained model is not written: its weights {bad[0]} have values that are no numbers, or too large for "
             "half precision; train again with a tenth of the learning rate, or with --set precision=float32."
         )
-    require_place(folder)
-    part, old = (folder.with_name(folder.name + ending) for ending in (".part", ".old"))
-    try:
-        shutil.rmtree(part, ignore_errors=True)
+    with whole_folder(folder) as part:
         for name, content in contents.configs.items():
             path = part / "configs" / f"{name}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,14 +53,30 @@ def write_model(contents: Contents, folder: Path) -> None:
             (part / "docs" / name).write_bytes(document)
         (part / "LICENSE").write_text(contents.licence, encoding="utf-8")
         save_checkpoint(contents.weights, part / "models" / "model.pt")
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write a model into, moved to its place, over an older model there, when all is written.
+
+    Raises:
+        OutputError: the folder can't be written, or holds something else than a model.
+    """
+    require_place(folder)
+    part, old = (folder.with_name(folder.name + ending) for ending in (".part", ".old"))
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        yield part
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             folder.rename(old)
         part.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
         raise OutputError(f"The trained model can't be written to {folder}: {error.strerror}.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def require_place(folder: Path) -> None:
