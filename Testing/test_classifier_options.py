@@ -12,9 +12,10 @@ from torch import nn
 from MedAILib.commands.train_classifier import read_data
 from MedAILib.errors import InputError
 from MedAILib.progress import Cancellable, Cancelled, Progress
-from MedAILib.training.classification import Bench, Lesson, SeededOrder, train_network
+from MedAILib.training.classification import SeededOrder, train_network
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import ClassData, split_folds
+from MedAILib.training.lesson import Bench, Lesson
 from MedAILib.training.precision import AutocastInferer
 
 SILENT = Progress()
@@ -30,6 +31,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ClassData:
 def plain(data: ClassData, tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
     """What the plain task learns."""
     return weights_of(task_of(batch=8, epochs=1), data, tmp_path_factory.mktemp("plain"))
+
+
+class Until(Cancellable):
+    """Cancels where a step's text has this."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self.words = words
+
+    def step(self, done: int, total: int, text: str = "") -> None:
+        if self.words in text:
+            self.cancel()
+        super().step(done, total, text)
 
 
 def task_of(**changes: object) -> ClassificationTask:
@@ -90,14 +104,8 @@ def test_curves_go_on_after_a_stop(data, tmp_path) -> None:
     lesson = lesson_of(task, data)
     train_network(task, lesson, Bench(tmp_path / "whole", "cpu", False, ""), SILENT)
 
-    class Stop(Cancellable):
-        def step(self, done: int, total: int, text: str = "") -> None:
-            if "epoch 2" in text:
-                self.cancel()
-            super().step(done, total, text)
-
     with pytest.raises(Cancelled):
-        train_network(task, lesson, Bench(tmp_path / "parts", "cpu", False, ""), Stop())
+        train_network(task, lesson, Bench(tmp_path / "parts", "cpu", False, ""), Until("epoch 2"))
     train_network(task, lesson, Bench(tmp_path / "parts", "cpu", True, ""), SILENT)
     assert rows_of(tmp_path / "parts") == rows_of(tmp_path / "whole")
 
@@ -112,6 +120,17 @@ def test_training_ends_after_epochs_without_gain_and_does_not_go_on_when_resumed
     first = len(rows_of(tmp_path))
     train_network(worse_task, worse, Bench(tmp_path, "cpu", True, ""), SILENT)
     assert (first < 40, len(rows_of(tmp_path))) == (True, first)
+
+
+def test_a_network_that_nothing_is_kept_aside_for_learns_to_the_end_when_resumed(data, tmp_path) -> None:
+    task = task_of(choice="best", patience=1, epochs=5)  # its last network learns from all images, without patience
+    lesson = lesson_of(task, data)
+    whole = train_network(task, lesson, Bench(tmp_path / "whole", "cpu", False, ""), SILENT)
+    with pytest.raises(Cancelled):
+        train_network(task, lesson, Bench(tmp_path / "parts", "cpu", False, ""), Until("epoch 4"))
+    parts = train_network(task, lesson, Bench(tmp_path / "parts", "cpu", True, ""), SILENT)
+    assert len(rows_of(tmp_path / "parts")) == 5
+    assert all(torch.equal(value, parts.state_dict()[key]) for key, value in whole.state_dict().items())
 
 
 def test_patience_without_the_best_epoch_is_refused() -> None:

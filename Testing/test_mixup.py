@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from MedAILib.errors import InputError
 from MedAILib.training.mixup import Mixup
 from MedAILib.training.overrides import read_settings, with_settings
-from MedAILib.training.segmentation import TrainingRun, train_segmentation
+from MedAILib.training.segmentation import train_segmentation
+from MedAILib.training.training_run import TrainingRun
 
 CPU = torch.device("cpu")
 

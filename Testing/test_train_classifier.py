@@ -22,10 +22,10 @@ from MedAILib.progress import Cancellable, Cancelled, Progress
 from MedAILib.request import ClassifyOptions
 from MedAILib.training.augment_images import Augmentation
 from MedAILib.training.calibrating import best_temperature, best_threshold
-from MedAILib.training.classification import Bench
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import split_folds, train_classifier
 from MedAILib.training.labelled_images import find_labelled_images, read_labelled
+from MedAILib.training.lesson import Bench
 from MedAILib.training.matched_labels import numbered
 from MedAILib.training.task import read_task
 

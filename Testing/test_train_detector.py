@@ -30,8 +30,8 @@ from MedAILib.training.boxed_images import find_boxed_cases, label_names, read_b
 from MedAILib.training.detection import train_detector
 from MedAILib.training.detection_data import Sample, prepare_image
 from MedAILib.training.detection_task import DetectionTask
-from MedAILib.training.segmentation import TrainingRun
 from MedAILib.training.task import read_task
+from MedAILib.training.training_run import TrainingRun
 
 SILENT = Progress()
 HEAD = "case,label,center_r,center_a,center_s,size_r,size_a,size_s"

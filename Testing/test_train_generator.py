@@ -25,14 +25,15 @@ from MedAILib.models.generate import generate
 from MedAILib.progress import Cancellable, Cancelled, Progress
 from MedAILib.request import GenerateOptions
 from MedAILib.training.classification_task import ClassificationTask
+from MedAILib.training.contest import build_pair
 from MedAILib.training.cross_validation import split_folds
-from MedAILib.training.generation import build_pair, train_generator
+from MedAILib.training.generation import train_generator
 from MedAILib.training.generation_distance import Distance, kept_aside
 from MedAILib.training.generation_task import GenerationTask
 from MedAILib.training.labelled_images import MADE
 from MedAILib.training.pictures import pictures_tensor, read_pictures
-from MedAILib.training.segmentation import TrainingRun
 from MedAILib.training.task import TASKS, read_task
+from MedAILib.training.training_run import TrainingRun
 
 SILENT = Progress()
 

@@ -20,13 +20,13 @@ from MedAILib.models.open import open_model
 from MedAILib.progress import Progress
 from MedAILib.request import ClassifyOptions
 from MedAILib.results import Classification, Place
-from MedAILib.training.classification import Bench
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import train_classifier
 from MedAILib.training.decision import LossOptions
 from MedAILib.training.decisions import decision_of
 from MedAILib.training.grade_measures import measure_grades, quick_grades
 from MedAILib.training.labelled_images import find_labelled_images, read_labelled
+from MedAILib.training.lesson import Bench
 from MedAILib.training.plan_classifier import Wanted, plan_classifier
 from MedAILib.volume import Geometry
 

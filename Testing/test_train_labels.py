@@ -23,12 +23,12 @@ from MedAILib.models.open import open_model
 from MedAILib.progress import Cancellable, Cancelled, Progress
 from MedAILib.request import ClassifyOptions
 from MedAILib.training.calibrating import best_f1_threshold, best_offsets
-from MedAILib.training.classification import Bench
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import ClassData, split_folds, train_classifier
 from MedAILib.training.decision import LossOptions
 from MedAILib.training.decisions import decision_of
 from MedAILib.training.labelled_images import find_labelled_images, read_labelled
+from MedAILib.training.lesson import Bench
 from MedAILib.training.matched_labels import marked
 from MedAILib.training.plan_classifier import Wanted, plan_classifier
 

@@ -17,7 +17,8 @@ from MedAILib.files.images import read_image
 from MedAILib.models.open import open_model
 from MedAILib.request import RunOptions
 from MedAILib.training.overrides import read_settings, with_settings
-from MedAILib.training.segmentation import TrainingRun, train_segmentation
+from MedAILib.training.segmentation import train_segmentation
+from MedAILib.training.training_run import TrainingRun
 
 
 @pytest.fixture
@@ -76,7 +77,8 @@ def test_a_training_killed_at_any_moment_goes_on_to_the_same_weights(data: Path,
         "import sys; from pathlib import Path; from MedAILib.progress import Progress\n"
         "from MedAILib.training.task import read_task; from MedAILib.training.data_folder import open_folder\n"
         "from MedAILib.training.cases import split_cases\n"
-        "from MedAILib.training.segmentation import TrainingRun, train_segmentation\n"
+        "from MedAILib.training.segmentation import train_segmentation\n"
+        "from MedAILib.training.training_run import TrainingRun\n"
         "class P(Progress):\n    def step(self, done, total, text=''): print(text, flush=True)\n"
         "task = read_task(sys.argv[1])\n"
         "split = split_cases(open_folder(Path(sys.argv[2])).cases, task.folds, 0, task.seed)\n"

@@ -13,7 +13,8 @@ from MedAILib.training.augment import fixed_steps, random_steps
 from MedAILib.training.data_folder import open_folder
 from MedAILib.training.overrides import read_settings, with_settings
 from MedAILib.training.recipe import PARAMETERS
-from MedAILib.training.segmentation import TrainingRun, train_segmentation
+from MedAILib.training.segmentation import train_segmentation
+from MedAILib.training.training_run import TrainingRun
 
 
 @pytest.fixture

@@ -40,9 +40,9 @@ from MedAILib.models.open import open_model
 from MedAILib.progress import Cancellable, Cancelled, Progress
 from MedAILib.request import ClassifyOptions
 from MedAILib.training.augment_images import Augmentation
-from MedAILib.training.classification import Bench, new_network
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import train_classifier
+from MedAILib.training.lesson import Bench, new_network
 from MedAILib.training.task import read_task
 from MedAILib.volume import Geometry, Volume
 

@@ -16,9 +16,10 @@ from MedAILib.models.open import open_model
 from MedAILib.progress import Cancellable, Cancelled, Progress
 from MedAILib.training.augment import fixed_steps, random_steps
 from MedAILib.training.cases import find_cases, read_labels, split_cases
-from MedAILib.training.segmentation import TrainingRun, train_segmentation
+from MedAILib.training.segmentation import train_segmentation
 from MedAILib.training.segmentation_export import Bundle, write_bundle
 from MedAILib.training.task import SegmentationTask, read_task
+from MedAILib.training.training_run import TrainingRun
 
 SILENT = Progress()
 

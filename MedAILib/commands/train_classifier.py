@@ -16,7 +16,6 @@ from MedAILib.models.store import find_model
 from MedAILib.progress import Progress
 from MedAILib.training.checkpoint import require_room
 from MedAILib.training.choices import ASKED
-from MedAILib.training.classification import Bench, new_network
 from MedAILib.training.classification_card import ClassifierRecord, write_classifier_card
 from MedAILib.training.classification_choices import class_choices
 from MedAILib.training.classification_export import inference, metadata
@@ -28,6 +27,7 @@ from MedAILib.training.export import Contents, licence_text, write_model
 from MedAILib.training.initial import freeze_stages, load_initial
 from MedAILib.training.labelled_checks import check_images
 from MedAILib.training.labelled_images import find_labelled_images, part_of
+from MedAILib.training.lesson import Bench, new_network
 from MedAILib.training.matched_labels import truth_of
 from MedAILib.training.plan_classifier import Wanted, plan_classifier
 from MedAILib.training.precision import type_told

@@ -25,7 +25,7 @@ from MedAILib.training.boxed_images import (
     labels_there,
     read_boxed,
 )
-from MedAILib.training.cases import Fault, split_cases
+from MedAILib.training.cases import Fault, kept_for_stopping, split_cases
 from MedAILib.training.choices import ASKED, Choice, told_choices
 from MedAILib.training.data_folder import patients_of, splits_of
 from MedAILib.training.detection import train_detector
@@ -46,7 +46,7 @@ from MedAILib.training.plan_detection import plan_detector, plan_left, require_b
 from MedAILib.training.plan_grid import CPU, GPU
 from MedAILib.training.precision import type_told
 from MedAILib.training.processes import is_first
-from MedAILib.training.segmentation import TrainingRun, kept_for_stopping
+from MedAILib.training.training_run import TrainingRun
 
 PLANNED = "detection"
 

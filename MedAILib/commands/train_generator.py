@@ -22,8 +22,8 @@ from MedAILib.training.pictures import digest_of_pictures, read_pictures
 from MedAILib.training.plan_generator import plan_generator
 from MedAILib.training.precision import type_told
 from MedAILib.training.processes import is_first
-from MedAILib.training.segmentation import TrainingRun
 from MedAILib.training.task_settings import with_words
+from MedAILib.training.training_run import TrainingRun
 
 JUDGED_AT_MOST = 512
 

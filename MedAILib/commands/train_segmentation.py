@@ -32,9 +32,10 @@ from MedAILib.training.precision import training_type
 from MedAILib.training.processes import is_first
 from MedAILib.training.report import write_evaluation
 from MedAILib.training.samples_picture import write_samples
-from MedAILib.training.segmentation import TrainingRun, train_segmentation
+from MedAILib.training.segmentation import train_segmentation
 from MedAILib.training.segmentation_export import Bundle, write_bundle
 from MedAILib.training.task import TASKS, SegmentationTask, read_task
+from MedAILib.training.training_run import TrainingRun
 
 
 @dataclass(frozen=True, eq=False)

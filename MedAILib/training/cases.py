@@ -16,6 +16,7 @@ WHITE = 255  # what programs for pictures write for "inside"
 PICTURE_ENDINGS = (".png", *JPEG_ENDINGS)  # without a grid
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", *PICTURE_ENDINGS)
 FAULTS_SHOWN = 20
+KEPT_FOR_STOPPING = 10  # one of so many training cases, where a task asks for early stopping
 LAYOUTS = (("imagesTr", "labelsTr"), ("images", "labels"))
 
 
@@ -185,6 +186,21 @@ def split_cases(
     validation = tuple(sorted(dealt, key=lambda case: case.name))
     training = tuple(case for case in cases if case not in validation)
     return Split(training, validation)
+
+
+def kept_for_stopping(
+    cases: tuple[Case, ...], seed: int, groups: Mapping[str, str]
+) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    """Of cases to be learnt from those that stay so, and those that decide when to stop, which share no patient.
+
+    Raises:
+        InputError: all are of one patient.
+    """
+    parts = min(KEPT_FOR_STOPPING, len({groups.get(case.name, case.name) for case in cases}))
+    if parts < 2:
+        raise InputError("The training cases are of one patient, too few to stop early by; give --set patience=0.")
+    split = split_cases(cases, parts, 0, seed, groups)
+    return split.training, split.validation
 
 
 def read_labels(folder: Path) -> dict[int, str]:

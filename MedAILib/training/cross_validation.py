@@ -19,11 +19,12 @@ from MedAILib.errors import InputError
 from MedAILib.models.mean_classifier import MeanClassifier
 from MedAILib.models.trust import tree_sha256
 from MedAILib.progress import Progress
-from MedAILib.training.classification import Bench, Lesson, scores_of, train_network
+from MedAILib.training.classification import train_network
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.decision import Calibration
 from MedAILib.training.kernel_lesson import apart_from_others, said, see_pictures, solve
 from MedAILib.training.labelled_images import MADE
+from MedAILib.training.lesson import Bench, Lesson, scores_of
 from MedAILib.training.lesson_curves import TABLE
 
 # What of a task decides every network's weights; how many there are and how long they learn is each one's own.

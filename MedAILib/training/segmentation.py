@@ -1,9 +1,7 @@
 """Training of a segmentation network: MONAI's trainer, deep supervision, averaged weights, resumable at each epoch."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,14 +11,14 @@ from monai.engines import SupervisedTrainer
 from monai.inferers import sliding_window_inference
 from monai.utils import set_determinism
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from MedAILib.errors import InputError, ModelError
 from MedAILib.models.networks import build_network
 from MedAILib.progress import Progress
 from MedAILib.training.augmentations import filled
 from MedAILib.training.board import on_board
-from MedAILib.training.cases import Case, Split, split_cases
+from MedAILib.training.cases import Case, Split, kept_for_stopping
 from MedAILib.training.checkpoint import begin, identity_of, keep, require_room
 from MedAILib.training.curves import EpochRecord, write_curves
 from MedAILib.training.initial import freeze_stages, load_initial
@@ -38,34 +36,9 @@ from MedAILib.training.processes import (
 )
 from MedAILib.training.samples import loader_of, prepared_cases, seed_of
 from MedAILib.training.task import SegmentationTask
+from MedAILib.training.training_run import TrainingRun, falling, moving_average
 
 AFTER_FOLDS = ("shipped", "final_epochs")  # keys of a task that decide nothing of a network that is being trained
-KEPT_FOR_STOPPING = 10  # one of so many training cases, where a task asks for early stopping
-
-
-@dataclass(frozen=True)
-class TrainingRun:
-    """Where and how one training goes.
-
-    Args:
-        folder: of its checkpoints and curves.
-        epochs: its length.
-        device: where it computes.
-        resume: go on from the last whole epoch.
-        initial: a bundle whose weights it starts from.
-        data_sha256: of all voxels, so that a resume on changed data is noticed; "" where not known.
-        groups: what cases share, so that the cases kept for stopping share nothing with the others.
-        start: weights by name of this very network that it starts from, instead of a bundle's.
-    """
-
-    folder: Path
-    epochs: int
-    device: str = "cpu"
-    resume: bool = False
-    initial: Path | None = None
-    data_sha256: str = ""
-    groups: dict[str, str] = field(default_factory=dict)
-    start: dict[str, Tensor] | None = None
 
 
 class Course:
@@ -193,26 +166,6 @@ def train_segmentation(task: SegmentationTask, split: Split, run: TrainingRun, p
     return course.weights
 
 
-def moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """An exponential moving average for `AveragedModel` that forgets faster at first, (1 + n) / (10 + n) after n steps.
-
-    So that after few steps it is not mostly the weights that training began with.
-    """
-
-    def update(averaged: Any, current: Any, count: Any) -> None:
-        steps = int(count)
-        get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))(averaged, current, count)
-
-    return update
-
-
-def falling(schedule: str, done: float) -> float:
-    """What the learning rate is multiplied by when the share `done` of all steps is done."""
-    if schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * done))
-    return 1.0 if schedule == "constant" else (1 - done) ** 0.9
-
-
 def _go_on(course: Course, learnt: tuple[Case, ...], watched: tuple[Case, ...]) -> None:
     """Run the epochs that are left."""
     task, run, progress, epoch = course.task, course.run, course.progress, len(course.records)
@@ -265,21 +218,6 @@ def _go_on(course: Course, learnt: tuple[Case, ...], watched: tuple[Case, ...]) 
 
 def _arguments(network: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in network.items() if key != "_target_"}
-
-
-def kept_for_stopping(
-    cases: tuple[Case, ...], seed: int, groups: Mapping[str, str]
-) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-    """Of cases to be learnt from those that stay so, and those that decide when to stop, which share no patient.
-
-    Raises:
-        InputError: all are of one patient.
-    """
-    parts = min(KEPT_FOR_STOPPING, len({groups.get(case.name, case.name) for case in cases}))
-    if parts < 2:
-        raise InputError("The training cases are of one patient, too few to stop early by; give --set patience=0.")
-    split = split_cases(cases, parts, 0, seed, groups)
-    return split.training, split.validation
 
 
 @torch.no_grad()

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from MedAILib.commands.train_classifier import read_data
 from MedAILib.progress import Progress
-from MedAILib.training.classification import Bench
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import train_classifier
 from MedAILib.training.labelled_images import MADE
+from MedAILib.training.lesson import Bench
 from MedAILib.training.task import read_task
 
 RESAMPLES = 2000

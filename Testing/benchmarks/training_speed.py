@@ -69,6 +69,7 @@ def ours(data: Path, options: argparse.Namespace, precision: str, note: Callable
     from MedAILib.system_memory import keep_freed_memory
     from MedAILib.training import segmentation
     from MedAILib.training.cases import Split, find_cases
+    from MedAILib.training.training_run import TrainingRun
 
     keep_freed_memory()
     whole = segmentation.Course.after_epoch
@@ -80,7 +81,7 @@ def ours(data: Path, options: argparse.Namespace, precision: str, note: Callable
     segmentation.Course.after_epoch = after_epoch  # type: ignore[method-assign]
     found = tuple(find_cases(data)[: options.cases])
     with tempfile.TemporaryDirectory() as folder:
-        run = segmentation.TrainingRun(Path(folder) / "run", options.epochs)
+        run = TrainingRun(Path(folder) / "run", options.epochs)
         task = replace(task_of(), precision=precision)
         segmentation.train_segmentation(task, Split(found, ()), run, Progress())
 
