@@ -175,4 +175,4 @@ def test_installed_library_finds_its_models(installed: Path) -> None:
     file, *names = done.stdout.split()
     assert Path(file).is_relative_to(installed)
     models = ROOT / "Resources" / "Models"
-    assert names == sorted(path.parents[1].name for path in models.glob("*/configs/metadata.json"))
+    assert names == sorted(path.name for path in models.iterdir() if path.is_dir())

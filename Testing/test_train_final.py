@@ -78,9 +78,10 @@ def test_folds_that_were_trained_are_taken_for_several_networks(one: Path, words
     assert place.stat().st_mtime_ns == before
     volume = read_image(data / "imagesTr" / "case_0.nii.gz")
     assert open_model(one, "cpu").run(volume, RunOptions(), SILENT).provenance["members"].count(",") == 1
-    assert sorted(path.name for path in one.iterdir()) == ["README.md", "final_0", "final_1", "medai.json"]
-    told = (one / "README.md").read_text(encoding="utf-8")
-    assert "2 networks, which went on from as many folds' and learnt from all cases" in told and "| all | 6 |" in told
+    assert sorted(path.name for path in one.iterdir()) == ["LICENSE", "docs", "final_0", "final_1", "medai.json"]
+    told = (one / "docs" / "README.md").read_text(encoding="utf-8")
+    for text in ("2 networks, whose probabilities are averaged", "one of the folds 0 to 1", "| all | 6 |"):
+        assert text in told
     assert train(*words, "-o", one, "--set", "shipped=1", "--resume") == 0
     assert (one / "configs" / "metadata.json").is_file()
 
@@ -103,4 +104,5 @@ def test_a_single_fold_that_the_data_prescribes_still_gives_a_model(data: Path, 
     (tmp_path / "task.json").write_text(json.dumps({"kind": "segmentation", **task.__dict__}), encoding="utf-8")
     told = ["--data", folder, "-o", tmp_path / "m", "--epochs", 1, "--fold", "all"]
     assert train(tmp_path / "task.json", *told) == 0
-    assert (tmp_path / "m" / "medai.json").is_file() and (tmp_path / "m" / "fold_0" / "configs").is_dir()
+    assert open_model(tmp_path / "m", "cpu").spec.title == task.title
+    assert "4 cases for training and 2 for validation" in (tmp_path / "m" / "docs" / "README.md").read_text()

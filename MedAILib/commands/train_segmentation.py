@@ -218,22 +218,24 @@ def _record(bench: Bench, split: Split, fold: int) -> TrainingRecord:
 
 def _train_all(bench: Bench, progress: Progress) -> None:
     """Train all folds; the model is the ensemble of their networks, or what goes on from them with all cases."""
-    folder: Path = bench.options.output
+    folder, task = bench.options.output, bench.task
     place = _training_folder(folder)
-    folds, members = [], []
-    for number in range(bench.task.folds):
-        members.append(place / f"fold_{number}" / "bundle")
-        folds.append(_train_fold(bench, number, members[-1], progress))
+    members = [place / f"fold_{number}" / "bundle" for number in range(task.folds)]
+    if task.folds == 1 and not task.shipped:  # the data prescribe one
+        members = [folder]
+    folds = [_train_fold(bench, number, member, progress) for number, member in enumerate(members)]
     evaluations = [fold.evaluation for fold in folds if fold.evaluation is not None]
     if is_first():
-        write_evaluation(merged(evaluations), place / "cross_validation", _command(bench.options, bench.task))
-    if shipped := bench.task.shipped:
-        members = [folder] if shipped == 1 else [place / f"final_{number}" / "bundle" for number in range(shipped)]
+        write_evaluation(merged(evaluations), place / "cross_validation", _command(bench.options, task))
+    if task.shipped:
+        members = [place / f"final_{number}" / "bundle" for number in range(task.shipped)]
+        members = [folder] if task.shipped == 1 else members
         for number, member in enumerate(members):
-            run = _run(bench, place / f"final_{number}", bench.task.final.epochs, folds[number].weights)
+            run = _run(bench, place / f"final_{number}", task.final.epochs, folds[number].weights)
             _go_on(bench, run, number, evaluations, member, progress)
-    if is_first() and bench.task.shipped != 1:
-        write_ensemble(bench.task, members, evaluations, folder)
+    if is_first() and len(members) > 1:
+        record = replace(_record(bench, Split(bench.data.cases, ()), 0), networks=len(members))
+        write_ensemble(task, members, write_card(record, evaluations), folder)
 
 
 def _go_on(

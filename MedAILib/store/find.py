@@ -18,7 +18,7 @@ def builtin_models() -> dict[str, Path]:
     """The models that ship with MedAI: name and folder."""
     folder = RESOURCES / "Models"
     found = folder.iterdir() if folder.is_dir() else ()
-    return {path.name: path for path in sorted(found) if (path / "configs" / "metadata.json").is_file()}
+    return {path.name: path for path in sorted(found) if path.is_dir()}
 
 
 def builtin_checksums() -> dict[str, str]:

@@ -14,7 +14,19 @@ from MedAILib.training.task import SegmentationTask
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What a card says of how the model came about."""
+    """What a card says of how the model came about.
+
+    Args:
+        task: what was trained.
+        split: of one network's cases; nothing in its validation part: of a model that comes of all folds.
+        command: that repeats the training.
+        epochs: of a fold's network.
+        fold: of the network, or where it went on from.
+        machine: on which it was trained.
+        half: whether in bfloat16.
+        initial: the model that it started from; empty: none.
+        networks: how many it has, whose probabilities are averaged.
+    """
 
     task: SegmentationTask
     split: Split
@@ -24,14 +36,15 @@ class TrainingRecord:
     machine: str
     half: bool = True
     initial: str = ""
+    networks: int = 1
 
 
 def write_card(record: TrainingRecord, evaluations: Sequence[Evaluation]) -> str:
     """Markdown of a model card: what it is, its data, its training, its figures on the validation cases, its limits.
 
     Args:
-        record: how it came about; where no case was kept aside, it went on from a fold's network.
-        evaluations: of the cases kept aside; of each fold's where it learnt from all; none yet: empty.
+        record: how it came about.
+        evaluations: of the cases kept aside; of each fold's where the model comes of all; none yet: empty.
     """
     task = record.task
     labels = "\n".join(f"| {label['value']} | {label['name']} |" for label in task.labels)
@@ -84,8 +97,10 @@ Licence of the weights, as derived from the data: {task.licence}.
 def _parts(record: TrainingRecord) -> str:
     """What was learnt from, and what was kept aside."""
     task, split = record.task, record.split
-    if not split.validation:
+    if not split.validation and task.shipped:
         return f"{len(split.training)} cases, all to learn from in the end; none was kept aside then."
+    if not split.validation:
+        return f"{len(split.training)} cases; each network has learnt from all but those of its fold."
     return (
         f"{len(split.training)} cases for training and {len(split.validation)} for validation (part\n{record.fold} of "
         f"{task.folds} after shuffling the sorted names with seed {task.seed}); the validation cases took no\npart in "
@@ -99,10 +114,13 @@ def _validation(record: TrainingRecord, evaluations: Sequence[Evaluation]) -> st
     if record.split.validation:
         names = ", ".join(case.name for case in record.split.validation)
         return f"{validation_told(evaluations)}\n\nValidation cases: {names}."
-    return (
-        f"{validation_told(evaluations)}\n\nThese are figures of the folds' networks, before they went on: the network "
-        "here has learnt from all cases, and can be judged on others alone."
+    here = f"the {record.networks} networks here" if record.networks > 1 else "the network here"
+    limits = (
+        f"before they went on: what {here} learnt from is all cases, so that other ones alone can judge the model."
+        if record.task.shipped
+        else "each alone: of their average, which has learnt from all cases, other ones alone can be the judge."
     )
+    return f"{validation_told(evaluations)}\n\nThese are figures of the folds' networks, {limits}"
 
 
 def _training(record: TrainingRecord) -> str:
@@ -110,7 +128,7 @@ def _training(record: TrainingRecord) -> str:
     task = record.task
     loss = {"dice_ce": "Dice plus cross-entropy", "dice_focal": "Dice plus focal loss", "weighted_ce": "cross-entropy"}
     rate = {"poly": " falling to zero by a power of 0.9", "cosine": " falling to zero by a cosine", "constant": ""}
-    again = "" if record.split.validation else f" (then {task.final.learning_rate:g})"
+    again = "" if record.split.validation or not task.shipped else f" (then {task.final.learning_rate:g})"
     parts = [
         f"{task.network['_target_']}, {_learnt_from(record)}",
         f"AdamW with learning rate {task.learning_rate:g}{again}{rate[task.schedule]}",
@@ -135,8 +153,12 @@ def _learnt_from(record: TrainingRecord) -> str:
     each = f"in batches of {record.task.batch}"
     if record.split.validation:
         return f"{record.epochs} epochs of all training cases {each}"
+    several = f"{record.networks} networks, whose probabilities are averaged, each " if record.networks > 1 else ""
+    if not record.task.shipped:
+        return f"{several}{record.epochs} epochs of all cases but those of its fold {each}"
+    of = f"one of the folds 0 to {record.networks - 1}" if several else f"fold {record.fold}"
     final = record.task.final.epochs
-    return f"{record.epochs} epochs of the training cases of fold {record.fold} {each}, then {final} more of all cases"
+    return f"{several}{record.epochs} epochs of the training cases of {of} {each}, then {final} more of all cases"
 
 
 def _network_told(task: SegmentationTask) -> str:
