@@ -12,11 +12,12 @@ from torch import nn
 from MedAILib.commands.train_classifier import read_data
 from MedAILib.errors import InputError
 from MedAILib.progress import Cancellable, Cancelled, Progress
-from MedAILib.training.classification import SeededOrder, train_network
+from MedAILib.training.classification import train_network
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import ClassData, split_folds
 from MedAILib.training.lesson import Bench, Lesson
 from MedAILib.training.precision import AutocastInferer
+from MedAILib.training.samples import SeededOrder
 
 SILENT = Progress()
 

@@ -12,6 +12,8 @@ import jsonschema
 import pytest
 from PIL import Image
 
+from MedAILib.store.find import is_model_folder
+
 ROOT = Path(__file__).parents[1]
 MODULES = Path("lib/Slicer-5.12/qt-scripted-modules")
 
@@ -175,4 +177,4 @@ def test_installed_library_finds_its_models(installed: Path) -> None:
     file, *names = done.stdout.split()
     assert Path(file).is_relative_to(installed)
     models = ROOT / "Resources" / "Models"
-    assert names == sorted(path.name for path in models.iterdir() if path.is_dir())
+    assert names == sorted(path.name for path in models.iterdir() if is_model_folder(path))

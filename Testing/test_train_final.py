@@ -8,10 +8,13 @@ import pytest
 import torch
 from balls import SILENT, small, train, write_cases
 
+from MedAILib.errors import OutputError
 from MedAILib.files.images import read_image
 from MedAILib.models.open import open_model
 from MedAILib.models.weights import load_weights
 from MedAILib.request import RunOptions
+from MedAILib.training import segmentation
+from MedAILib.training.checkpoint import keep
 from MedAILib.training.overrides import read_settings, with_settings
 
 EPOCHS = 4
@@ -27,7 +30,7 @@ def words(data: Path) -> list[object]:
     task = with_settings(small(data, patch=[16, 16, 16]), read_settings(["folds=2"]))
     path = data.parent / "task.json"
     path.write_text(json.dumps({"kind": "segmentation", **task.__dict__}), encoding="utf-8")
-    return [path, "--data", data, "--epochs", EPOCHS, "--fold", "all", "--set", "final_epochs=2"]
+    return [path, "--data", data, "--fold", "all", "--set", "final_epochs=2", "--epochs", EPOCHS]
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +65,37 @@ def test_its_card_has_each_fold_s_figures_and_all_together(one: Path) -> None:
         assert text in card
 
 
-def test_a_killed_end_goes_on_to_the_same_weights(one: Path, words: list[object], data: Path) -> None:
+def test_an_end_that_stopped_half_way_goes_on_to_the_same_weights(
+    one: Path, words: list[object], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, place = data.parent / "again", data.parent / "again.training"
-    assert train(*words, "-o", folder, "--set", "shipped=1") == 0
-    (place / "final_0" / "checkpoint.pt").unlink()  # killed in the first of its epochs
+
+    def kept_once(content: dict[str, object], where: Path) -> None:
+        keep(content, where)
+        if where.name == "final_0":
+            raise OutputError("The disk is full.")
+
+    monkeypatch.setattr(segmentation, "keep", kept_once)
+    assert train(*words, "-o", folder, "--set", "shipped=1") != 0
+    assert len(load_weights(place / "final_0" / "checkpoint.pt")["records"]) == 1 and not folder.exists()
+    monkeypatch.undo()
     assert train(*words, "-o", folder, "--set", "shipped=1", "--resume") == 0
     whole, resumed = (load_weights(path / "models" / "model.pt") for path in (one, folder))
     assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
+
+
+def test_an_end_that_went_on_from_other_folds_is_not_taken(
+    words: list[object], data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, place = data.parent / "other", data.parent / "other.training"
+    assert train(*words, "-o", folder, "--set", "shipped=1", "--epochs", 1) == 0
+    final = (place / "final_0" / "checkpoint.pt").read_bytes(), (place / "final_0" / "started.json").read_bytes()
+    assert train(*words, "-o", folder) == 0  # trains the folds anew, longer, and forgets what went on from the old ones
+    assert not (place / "final_0" / "started.json").exists()
+    for name, content in zip(("checkpoint.pt", "started.json"), final, strict=True):
+        (place / "final_0" / name).write_bytes(content)
+    assert train(*words, "-o", folder, "--set", "shipped=1", "--resume") == 2
+    assert "final_0 is of another training: start differ(s)" in capsys.readouterr().err
 
 
 def test_folds_that_were_trained_are_taken_for_several_networks(one: Path, words: list[object], data: Path) -> None:
@@ -91,8 +118,22 @@ def test_numbers_without_sense_are_refused(
     wrong: str, words: list[object], data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train(*words, "-o", data.parent / "wrong", "--set", wrong) == 2
-    assert "shipped" in capsys.readouterr().err or "final_epochs" in wrong
+    assert "shipped" in capsys.readouterr().err
     assert not (data.parent / "wrong.training").exists()
+
+
+def test_what_is_for_all_folds_is_refused_for_one(
+    words: list[object], data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = [words[0], "--data", data, "-o", data.parent / "single", "--set", "shipped=1"]
+    assert train(*told) == 2
+    assert "shipped can be set with --fold all only" in capsys.readouterr().err
+
+
+def test_a_model_that_somebody_described_is_not_written_over(words: list[object], data: Path, tmp_path: Path) -> None:
+    (tmp_path / "medai.json").write_text('{"network": "UNet"}', encoding="utf-8")
+    assert train(*words, "-o", tmp_path) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["medai.json"]
 
 
 def test_a_single_fold_that_the_data_prescribes_still_gives_a_model(data: Path, tmp_path: Path) -> None:

@@ -50,8 +50,7 @@ def run_train(options: argparse.Namespace, progress: Progress) -> None:
 def _run_task(options: argparse.Namespace, device: torch.device, progress: Progress) -> None:
     """Train the task that is named or planned, on this process's device."""
     _require_together(options)
-    if options.fold != "all" or not (options.output / "medai.json").is_file():  # an ensemble takes its own place
-        require_place(options.output)
+    require_place(options.output)
     task = read_task(options.task) if is_task(options.task) else None
     if isinstance(task, ClassificationTask):
         run_train_classifier(options, task, device, _machine(device), progress)

@@ -17,6 +17,7 @@ from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.training.card import TrainingRecord, write_card
 from MedAILib.training.cases import Split, split_cases
+from MedAILib.training.checkpoint import forget
 from MedAILib.training.choices import ASKED
 from MedAILib.training.continued import like_model
 from MedAILib.training.data_folder import DataFolder, open_folder, prescribed_split, split_faults
@@ -32,7 +33,7 @@ from MedAILib.training.precision import training_type
 from MedAILib.training.processes import is_first
 from MedAILib.training.report import write_evaluation
 from MedAILib.training.samples_picture import write_samples
-from MedAILib.training.segmentation import train_segmentation
+from MedAILib.training.segmentation import AFTER_FOLDS, train_segmentation
 from MedAILib.training.segmentation_export import Bundle, write_bundle
 from MedAILib.training.task import TASKS, SegmentationTask, read_task
 from MedAILib.training.training_run import TrainingRun
@@ -70,18 +71,15 @@ def _segmentation(name: str) -> SegmentationTask:
 def run_train_segmentation(options: argparse.Namespace, device: torch.device, machine: str, progress: Progress) -> None:
     """Train a segmentation task, write the model as a bundle, and validate what was written.
 
-    The task that was trained stands in `<bundle>.training/task.json`, to be edited and given back. `--fold all` gives
-    a bundle for each fold in the output folder, which is an ensemble of them, and a report over all cases.
+    The task that was trained stands in `<bundle>.training/task.json`, to be edited and given back. `--fold all` trains
+    all folds, with a report over all cases; the model is the ensemble of their networks, or, with `shipped`, what goes
+    on from some of these and learns from all cases.
 
     Raises:
         MedAIError: the task, the data, an option or the output folder is at fault.
         Cancelled: by `progress`; `--resume` goes on from the last whole epoch.
     """
-    if options.fold not in (None, "all") and not options.fold.isdecimal():
-        raise InputError(f"--fold {options.fold} is none; give a number from 0, or all.")
-    settings = read_settings([*options.set, *([f"epochs={options.epochs}"] if options.epochs is not None else [])])
-    if not is_planned(options.task) and "memory_gb" in settings:
-        raise InputError("memory_gb is for planning; the task given has its patch and batch already.")
+    settings = _settings(options)
     given = None if is_planned(options.task) else with_settings(_segmentation(options.task), settings)
     initial = None if options.initial is None else find_model(str(options.initial))
     data, examined, patients_of = _examined(options, given, progress)
@@ -112,6 +110,22 @@ def run_train_segmentation(options: argparse.Namespace, device: torch.device, ma
         _train_all(bench, progress)
     else:
         _train_fold(bench, int(options.fold or 0), options.output, progress)
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What the user has decided by `--set` and `--epochs`, by key of the task.
+
+    Raises:
+        InputError: an option makes no sense, or not with another.
+    """
+    if options.fold not in (None, "all") and not options.fold.isdecimal():
+        raise InputError(f"--fold {options.fold} is none; give a number from 0, or all.")
+    settings = read_settings([*options.set, *([f"epochs={options.epochs}"] if options.epochs is not None else [])])
+    if not is_planned(options.task) and "memory_gb" in settings:
+        raise InputError("memory_gb is for planning; the task given has its patch and batch already.")
+    if options.fold != "all" and (early := settings.keys() & set(AFTER_FOLDS)):
+        raise InputError(f"{' and '.join(sorted(early))} can be set with --fold all only; add that, or leave it out.")
+    return settings
 
 
 def _examined(
@@ -213,7 +227,8 @@ def _record(bench: Bench, split: Split, fold: int) -> TrainingRecord:
     options, task = bench.options, bench.task
     half = training_type(task.precision, bench.device) != torch.float32
     start = bench.initial.name if bench.initial else ""
-    return TrainingRecord(task, split, _command(options, task), task.epochs, fold, bench.machine, half, start)
+    record = TrainingRecord(task, split, _command(options, task), task.epochs, fold, bench.machine, half, start)
+    return replace(record, prescribed=bool(bench.data.splits))
 
 
 def _train_all(bench: Bench, progress: Progress) -> None:
@@ -223,19 +238,26 @@ def _train_all(bench: Bench, progress: Progress) -> None:
     members = [place / f"fold_{number}" / "bundle" for number in range(task.folds)]
     if task.folds == 1 and not task.shipped:  # the data prescribe one
         members = [folder]
-    folds = [_train_fold(bench, number, member, progress) for number, member in enumerate(members)]
-    evaluations = [fold.evaluation for fold in folds if fold.evaluation is not None]
+    if is_first() and not bench.options.resume:
+        for folder_before in (*place.glob("fold_*"), *place.glob("final_*")):
+            forget(folder_before)
+    evaluations, starts = [], []
+    for number, member in enumerate(members):
+        fold = _train_fold(bench, number, member, progress)
+        evaluations += [fold.evaluation] if fold.evaluation is not None else []
+        starts += [fold.weights] if number < task.shipped else []
     if is_first():
         write_evaluation(merged(evaluations), place / "cross_validation", _command(bench.options, task))
     if task.shipped:
         members = [place / f"final_{number}" / "bundle" for number in range(task.shipped)]
         members = [folder] if task.shipped == 1 else members
         for number, member in enumerate(members):
-            run = _run(bench, place / f"final_{number}", task.final.epochs, folds[number].weights)
+            run = _run(bench, place / f"final_{number}", task.final.epochs, starts[number])
             _go_on(bench, run, number, evaluations, member, progress)
     if is_first() and len(members) > 1:
         record = replace(_record(bench, Split(bench.data.cases, ()), 0), networks=len(members))
         write_ensemble(task, members, write_card(record, evaluations), folder)
+    write_task(task, place / "task.json")  # folds that were there may have gone on another way
 
 
 def _go_on(

@@ -18,7 +18,12 @@ def builtin_models() -> dict[str, Path]:
     """The models that ship with MedAI: name and folder."""
     folder = RESOURCES / "Models"
     found = folder.iterdir() if folder.is_dir() else ()
-    return {path.name: path for path in sorted(found) if path.is_dir()}
+    return {path.name: path for path in sorted(found) if is_model_folder(path)}
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether a folder is a bundle or an ensemble, as far as its files' names tell."""
+    return any((path / name).is_file() for name in ("configs/metadata.json", "medai.json"))
 
 
 def builtin_checksums() -> dict[str, str]:

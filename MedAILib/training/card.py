@@ -26,6 +26,7 @@ class TrainingRecord:
         half: whether in bfloat16.
         initial: the model that it started from; empty: none.
         networks: how many it has, whose probabilities are averaged.
+        prescribed: whether the data tell the folds, in splits_final.json.
     """
 
     task: SegmentationTask
@@ -37,6 +38,7 @@ class TrainingRecord:
     half: bool = True
     initial: str = ""
     networks: int = 1
+    prescribed: bool = False
 
 
 def write_card(record: TrainingRecord, evaluations: Sequence[Evaluation]) -> str:
@@ -73,7 +75,7 @@ Windows of {_times(task.patch)} voxels.{own_steps_told(task.intensity)}{_network
 
 ## Data
 
-{task.data_source}. {_parts(record)} {_taken(task)}
+{task.data_source}. {_parts(record)} {_taken(record)}
 Licence of the weights, as derived from the data: {task.licence}.
 
 ## Training
@@ -100,11 +102,13 @@ def _parts(record: TrainingRecord) -> str:
     if not split.validation and task.shipped:
         return f"{len(split.training)} cases, all to learn from in the end; none was kept aside then."
     if not split.validation:
-        return f"{len(split.training)} cases; each network has learnt from all but those of its fold."
+        return f"{len(split.training)} cases; each network has learnt from the training cases of its fold."
+    dealt = f"part\n{record.fold} of {task.folds} after shuffling the sorted names with seed {task.seed}"
+    if record.prescribed:
+        dealt = f"fold\n{record.fold} of {task.folds} in the data's splits_final.json"
     return (
-        f"{len(split.training)} cases for training and {len(split.validation)} for validation (part\n{record.fold} of "
-        f"{task.folds} after shuffling the sorted names with seed {task.seed}); the validation cases took no\npart in "
-        "any choice during training."
+        f"{len(split.training)} cases for training and {len(split.validation)} for validation ({dealt}); the "
+        "validation cases took no\npart in any choice during training."
     )
 
 
@@ -114,11 +118,11 @@ def _validation(record: TrainingRecord, evaluations: Sequence[Evaluation]) -> st
     if record.split.validation:
         names = ", ".join(case.name for case in record.split.validation)
         return f"{validation_told(evaluations)}\n\nValidation cases: {names}."
-    here = f"the {record.networks} networks here" if record.networks > 1 else "the network here"
+    here = f"the {record.networks} networks here are" if record.networks > 1 else "the network here is"
     limits = (
-        f"before they went on: what {here} learnt from is all cases, so that other ones alone can judge the model."
+        f"before they went on: how good {here} can be told by other cases only, since all of these were learnt from."
         if record.task.shipped
-        else "each alone: of their average, which has learnt from all cases, other ones alone can be the judge."
+        else "each alone: how good their average is, only other cases can tell."
     )
     return f"{validation_told(evaluations)}\n\nThese are figures of the folds' networks, {limits}"
 
@@ -155,7 +159,7 @@ def _learnt_from(record: TrainingRecord) -> str:
         return f"{record.epochs} epochs of all training cases {each}"
     several = f"{record.networks} networks, whose probabilities are averaged, each " if record.networks > 1 else ""
     if not record.task.shipped:
-        return f"{several}{record.epochs} epochs of all cases but those of its fold {each}"
+        return f"{several}{record.epochs} epochs of the training cases of its fold {each}"
     of = f"one of the folds 0 to {record.networks - 1}" if several else f"fold {record.fold}"
     final = record.task.final.epochs
     return f"{several}{record.epochs} epochs of the training cases of {of} {each}, then {final} more of all cases"
@@ -186,13 +190,18 @@ def _seen(task: SegmentationTask) -> str:
     return f"{kinds}, as they lie; of a volume\neach slice along its third axis by itself. Inside, {whole}{values}"
 
 
-def _taken(task: SegmentationTask) -> str:
-    if task.patience:
-        return (
-            f"A tenth of the training cases was kept aside to stop after {task.patience} epochs without gain in Dice; "
-            "the best epoch's averaged weights on these were taken."
-        )
-    return "The last epoch's averaged weights were taken, not the best of several."
+def _taken(record: TrainingRecord) -> str:
+    """Which epoch's weights were taken."""
+    last = "The last epoch's averaged weights were taken, not the best of several."
+    if not record.task.patience:
+        return last
+    stopped = (
+        f"A tenth of the training cases was kept aside to stop after {record.task.patience} epochs without gain in "
+        "Dice; the best epoch's averaged weights on these were taken."
+    )
+    if record.task.shipped and not record.split.validation:
+        return f"Before that, of each fold: {stopped[0].lower()}{stopped[1:]} In the end: {last[0].lower()}{last[1:]}"
+    return stopped
 
 
 def _intensity(task: SegmentationTask) -> str:

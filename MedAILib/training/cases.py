@@ -164,8 +164,12 @@ def split_cases(
         groups: for cases by name what they share (a patient); all cases of a group fall into one hand.
 
     Raises:
-        InputError: there is no such fold, or there are fewer cases, or groups, than folds.
+        InputError: there is no such fold, or a single one, or there are fewer cases, or groups, than folds.
     """
+    if folds < 2:
+        raise InputError(
+            "The task has one fold only, so that nothing is left to learn from; give --set folds=2 or more."
+        )
     if not 0 <= fold < folds:
         raise InputError(f"There is no fold {fold}: the task has folds 0 to {folds - 1}.")
     if len(cases) < folds:

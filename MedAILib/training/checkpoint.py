@@ -1,10 +1,15 @@
 """A training's state on disk: whole after each epoch, and only ever taken up by the training that wrote it."""
 
+import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from MedAILib.errors import InputError, ModelError, OutputError
 from MedAILib.models.weights import load_weights, save_checkpoint
@@ -62,7 +67,8 @@ def begin_alone(folder: Path, identity: dict[str, Any], resume: bool) -> dict[st
     if differing := _differing(before, json.loads(json.dumps(identity))):
         raise InputError(
             f"{folder} is of another training: {', '.join(differing[:6])} differ(s); resume with the task, data and "
-            "options it was started with, or start anew without --resume."
+            "options it was started with, or start anew without --resume (of --fold all a part alone begins anew where "
+            "its folder is removed)."
         )
     if not state.is_file():
         return None
@@ -96,6 +102,20 @@ def require_room(folder: Path, weights_bytes: int) -> None:
 def identity_of(task: Any, **more: Any) -> dict[str, Any]:
     """All that decides a training's result, as plain values: the task's keys, how many train, what else is given."""
     return {**asdict(task), "processes": process_count(), **more}
+
+
+def digest_of_weights(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of weights by name."""
+    told = hashlib.sha256()
+    for name in sorted(weights):
+        told.update(name.encode() + weights[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return told.hexdigest()
+
+
+def forget(folder: Path) -> None:
+    """Remove a training's state, so that no later one takes it up."""
+    for name in (CHECKPOINT, STARTED):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _differing(before: Any, now: dict[str, Any]) -> list[str]:

@@ -3,7 +3,6 @@
 Which networks there are, and on which images each learns, is `cross_validation`'s business.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,32 +18,8 @@ from MedAILib.training.lesson import Bench, Lesson
 from MedAILib.training.lesson_course import LessonCourse
 from MedAILib.training.precision import AutocastInferer, training_type
 from MedAILib.training.processes import SharedOrder, joined, own_seed, own_share, process_count, wait_for_all
+from MedAILib.training.samples import SeededOrder
 from MedAILib.training.shown_images import ShownImages
-
-
-class SeededOrder(Sampler[int]):
-    """A shuffled order for each epoch, decided by seed and epoch alone.
-
-    Args:
-        length: how many images there are.
-        seed: of the order.
-        epoch: how many epochs are over.
-        shares: (length,), how often each image is drawn, in relation; None: each once.
-    """
-
-    def __init__(self, length: int, seed: int, epoch: int, shares: Tensor | None = None) -> None:
-        self.length, self.seed, self.epoch, self.shares = length, seed, epoch, shares
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + 1000 * self.epoch)
-        self.epoch += 1
-        if self.shares is None:
-            yield from torch.randperm(self.length, generator=generator).tolist()
-        else:
-            yield from torch.multinomial(self.shares, self.length, replacement=True, generator=generator).tolist()
 
 
 def train_network(task: ClassificationTask, lesson: Lesson, bench: Bench, progress: Progress) -> nn.Module:

@@ -115,9 +115,10 @@ def _strange(task: ClassificationTask, chosen: Calibration) -> str:
     whose = "of the images it was trained or validated on keep"
     if task.kernel:
         what += f", {task.kernel['gamma']:g} x mean squared difference of its features from the nearest known image's,"
-        whose += " (each as if it and its mirror image were not known)" if task.folds > 1 else ""
+        itself = "it and its mirror image" if task.augmentation.get("flip") else "it"
+        whose += f" (each as if {itself} were not known)" if task.folds > 1 else ""
     return (
-        f"Where {what} is above {chosen.strange_above:g}, a limit that {task.strange_quantile:.0%} {whose}, "
+        f"Where {what} is above {chosen.strange_above:g}, a limit that {100 * task.strange_quantile:g}% {whose}, "
         f'the answer is "not sure". {task.strange_validated_on}'
     )
 

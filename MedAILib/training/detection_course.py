@@ -35,7 +35,7 @@ class DetectionCourse:
     Args:
         task: how it is learnt.
         run: where.
-        progress: hears what was taken of initial weights.
+        progress: hears what of initial weights does not fit.
         samples: what is learnt from; looked at where a loss is no number.
         watched: images that decide when to stop; none: it goes on to the end.
     """

@@ -30,7 +30,10 @@ def write_ensemble(task: SegmentationTask, members: Sequence[Path], card: str, f
     }
     with whole_folder(folder) as part:
         for name, member in zip(names, members, strict=True):
-            shutil.copytree(member, part / name)
+            for path in (path for path in member.rglob("*") if path.is_file()):
+                place = part / name / path.relative_to(member)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, place)
         (part / "medai.json").write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
         (part / "docs").mkdir()
         (part / "docs" / "README.md").write_text(card, encoding="utf-8")

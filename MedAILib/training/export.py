@@ -12,8 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from MedAILib.bundle_plan import is_bundle
+from MedAILib.config import read_json
 from MedAILib.errors import ModelError, OutputError
+from MedAILib.formats import DESCRIPTION
 from MedAILib.models.weights import save_checkpoint
+from MedAILib.output import cannot_write
 from MedAILib.training.task import Task
 
 
@@ -60,7 +64,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """A folder to write a model into, moved to its place, over an older model there, when all is written.
 
     Raises:
-        OutputError: the folder can't be written, or holds something else than a model.
+        OutputError: the folder can't be written, or holds something else than a bundle or an ensemble.
     """
     require_place(folder)
     part, old = (folder.with_name(folder.name + ending) for ending in (".part", ".old"))
@@ -71,24 +75,35 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             folder.rename(old)
-        part.rename(folder)
+        try:
+            part.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        raise OutputError(f"The trained model can't be written to {folder}: {error.strerror}.") from error
+        raise cannot_write(folder, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
 def require_place(folder: Path) -> None:
     """Raise `OutputError` where a trained model can't stand: in the place of something else, or without permission."""
-    if folder.exists() and not any((folder / name).is_file() for name in ("configs/metadata.json", "medai.json")):
-        raise OutputError(f"{folder} exists and is no model; choose another folder for the trained model.")
+    if folder.exists() and not _may_be_replaced(folder):
+        raise OutputError(f"{folder} exists and is no bundle or ensemble; choose another folder for the trained model.")
     there = next(parent for parent in folder.resolve().parents if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=there):
             pass  # nothing is made before there is something to put into it
     except OSError as error:
-        raise OutputError(f"The trained model can't be written to {folder}: {error.strerror}.") from error
+        raise cannot_write(folder, error) from error
+
+
+def _may_be_replaced(folder: Path) -> bool:
+    """Whether a training may have written this: a bundle or an ensemble, but no weights that somebody described."""
+    told = folder / DESCRIPTION
+    return is_bundle(folder) or (told.is_file() and "members" in read_json(told))
 
 
 def licence_text(task: Task) -> str:

@@ -1,5 +1,6 @@
 """What folds say together: one evaluation of all cases, and the tables of a model card."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,6 +18,8 @@ def merged(evaluations: Sequence[Evaluation]) -> Evaluation:
     pictures = [picture for evaluation in evaluations for picture in evaluation.worst]
     worst = tuple(sorted(pictures, key=lambda picture: dice[picture.case])[:WORST_SHOWN])
     first = evaluations[0]
+    if len(evaluations) == 1:
+        return first
     spec = replace(first.spec, title=f"{first.spec.title}, {len(evaluations)}-fold cross-validation")
     return replace(first, spec=spec, cases=cases, worst=worst)
 
@@ -38,7 +41,7 @@ def _folds_table(evaluations: Sequence[Evaluation]) -> str:
     rows = []
     for title, evaluation in (*((str(n), one) for n, one in enumerate(evaluations)), ("all", merged(evaluations))):
         means = [finite_mean(evaluation.values(value, dice)) for value in evaluation.labels]
-        rows.append(f"| {title} | {len(evaluation.cases)} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
+        rows.append(f"| {title} | {len(evaluation.cases)} | " + " | ".join(_number(mean, 3) for mean in means) + " |")
     head = f"| fold | cases | {' | '.join(f'Dice {name}' for name in names)} |"
     return "\n".join([head, "|---|---|" + "---|" * len(names), *rows])
 
@@ -50,13 +53,13 @@ def _results_table(evaluation: Evaluation) -> str:
         for measure in (measure for measure in MEASURES if measure.key in SHOWN):
             found = statistics(evaluation.values(value, measure), measure.badness)
             numbers = (found.mean, found.sd, found.low, found.high, found.median, found.worst)
-            mean, sd, low, high, median, worst = (f"{number:.{measure.decimals}f}" for number in numbers)
+            mean, sd, low, high, median, worst = (_number(number, measure.decimals) for number in numbers)
             rows.append(f"| {name} | {measure.title} | {mean} | {sd} | {low} to {high} | {median} | {worst} |")
     lowest = sorted(evaluation.cases, key=lambda result: np.nan_to_num(result.mean_dice, nan=2.0))[:WORST_SHOWN]
     dice = next(measure for measure in MEASURES if measure.key == "Dice")
     cases = [
         f"| {result.case.name} | "
-        + " | ".join(f"{dice.of(result.agreements[v]):.3f}" for v in evaluation.labels)
+        + " | ".join(_number(dice.of(result.agreements[v]), 3) for v in evaluation.labels)
         + " |"
         for result in lowest
     ]
@@ -76,3 +79,8 @@ def _results_table(evaluation: Evaluation) -> str:
             *cases,
         ]
     )
+
+
+def _number(value: float, decimals: int) -> str:
+    """A figure, or a dash where there is none: of a structure that no case has."""
+    return "–" if math.isnan(value) else f"{value:.{decimals}f}"

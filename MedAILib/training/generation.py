@@ -13,11 +13,11 @@ from MedAILib.errors import InputError
 from MedAILib.progress import Progress
 from MedAILib.training.board import on_board
 from MedAILib.training.checkpoint import begin, identity_of, require_room
-from MedAILib.training.classification import SeededOrder
 from MedAILib.training.contest import Contest, build_pair
 from MedAILib.training.generation_distance import Distance
 from MedAILib.training.generation_task import GenerationTask
 from MedAILib.training.processes import SharedOrder, own_share, process_count, wait_for_all
+from MedAILib.training.samples import SeededOrder
 from MedAILib.training.training_run import TrainingRun
 
 

@@ -71,7 +71,10 @@ class LessonCourse:
         Raises:
             InputError: it is of another training.
         """
-        checkpoint = load_weights(self.path)
+        try:
+            checkpoint = load_weights(self.path)
+        except ModelError as error:
+            raise InputError(f"{self.path} can't be read; start the training anew, without --resume.") from error
         if checkpoint.get("stamp") != self.stamp:
             raise InputError(
                 f"{self.path} is of another training: resume with the task and the data it was started with."

@@ -14,6 +14,7 @@ from MedAILib.training.intensities import intensity_entries, require_runnable
 from MedAILib.training.losses import LOSSES
 from MedAILib.training.plan_grid import Wishes
 from MedAILib.training.precision import PRECISIONS
+from MedAILib.training.processes import process_count
 from MedAILib.training.recipe import PARAMETERS, usual_recipe
 from MedAILib.training.task import SegmentationTask
 
@@ -142,8 +143,12 @@ def require_sense(task: SegmentationTask) -> None:
         raise InputError(f"The task's sampling_ratios have {len(task.sampling_ratios)} numbers and need {wanted}.")
     _require_network(task)
     require_known(task.augmentation)
-    if "mixup" in task.augmentation and task.batch < 2:
-        raise InputError("mixup blends the samples of a batch with each other, and the task's batch is 1; give 2.")
+    least = 2 * process_count()
+    if "mixup" in task.augmentation and task.batch < least:
+        raise InputError(
+            f"mixup blends the samples of a process's batch with each other, and the task's batch is {task.batch}; "
+            f"give --set batch={least} or more."
+        )
     require_runnable(task.intensity)
 
 

@@ -63,7 +63,7 @@ def write_report(summary: Mapping[str, Any], table: str, page: str, folder: Path
 
 def report_title(evaluation: Evaluated, count: int, what: str) -> str:
     """Such as "Liver on 3 cases"."""
-    return f"{evaluation.spec.title or evaluation.spec.name} on {count} {what}{'s'[: count != 1]}"
+    return f"{evaluation.spec.title or evaluation.spec.name} on {count} {what}{'s' if count != 1 else ''}"
 
 
 def report_page(title: str, lead: str, sections: str, notes: str) -> str:

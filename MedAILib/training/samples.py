@@ -55,6 +55,31 @@ class SeededSamples(Dataset):
         return sample
 
 
+class SeededOrder(Sampler[int]):
+    """A shuffled order for each epoch, decided by seed and epoch alone.
+
+    Args:
+        length: how many images there are.
+        seed: of the order.
+        epoch: how many epochs are over.
+        shares: (length,), how often each image is drawn, in relation; None: each once.
+    """
+
+    def __init__(self, length: int, seed: int, epoch: int, shares: Tensor | None = None) -> None:
+        self.length, self.seed, self.epoch, self.shares = length, seed, epoch, shares
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + 1000 * self.epoch)
+        self.epoch += 1
+        if self.shares is None:
+            yield from torch.randperm(self.length, generator=generator).tolist()
+        else:
+            yield from torch.multinomial(self.shares, self.length, replacement=True, generator=generator).tolist()
+
+
 def seed_of(*numbers: int) -> int:
     """A seed below 2**32 from several numbers, the same everywhere."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -19,7 +19,7 @@ from MedAILib.progress import Progress
 from MedAILib.training.augmentations import filled
 from MedAILib.training.board import on_board
 from MedAILib.training.cases import Case, Split, kept_for_stopping
-from MedAILib.training.checkpoint import begin, identity_of, keep, require_room
+from MedAILib.training.checkpoint import begin, digest_of_weights, identity_of, keep, require_room
 from MedAILib.training.curves import EpochRecord, write_curves
 from MedAILib.training.initial import freeze_stages, load_initial
 from MedAILib.training.losses import build_loss
@@ -145,9 +145,7 @@ def train_segmentation(task: SegmentationTask, split: Split, run: TrainingRun, p
         OutputError: the disk does not take the checkpoint.
         Cancelled: by `progress`, between two batches.
     """
-    share = own_share(task.batch)  # a batch that can't be divided is told before anything is prepared
-    if "mixup" in task.augmentation and share < 2:
-        raise InputError("mixup blends the samples of a process's batch with each other; give two to each process.")
+    own_share(task.batch)  # a batch that can't be divided is told before anything is prepared
     course = Course(task, run, progress)
     learnt: tuple[Case, ...] = split.training
     watched: tuple[Case, ...] = ()
@@ -157,6 +155,8 @@ def train_segmentation(task: SegmentationTask, split: Split, run: TrainingRun, p
     initial = str(run.initial.resolve()) if run.initial else ""
     identity = identity_of(task, run_epochs=run.epochs, cases=names, initial=initial, data=run.data_sha256)
     identity = {key: value for key, value in identity.items() if key not in AFTER_FOLDS}
+    if run.start is not None:
+        identity["start"] = digest_of_weights(run.start)
     require_room(run.folder, sum(p.nbytes for p in course.network.parameters()))
     state = begin(run.folder, identity, run.resume)
     if state is not None:
