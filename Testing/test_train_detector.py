@@ -19,7 +19,8 @@ from monai.apps.detection.transforms.dictionary import AffineBoxToWorldCoordinat
 from numpy.typing import NDArray
 from test_detector_parity import corners, stock_detector
 
-from MedAILib.cli import main
+from MedAILib.cli import build_parser, main
+from MedAILib.commands.train import run_train
 from MedAILib.errors import InputError, ModelError
 from MedAILib.files.images import read_image
 from MedAILib.models.open import open_model
@@ -260,6 +261,29 @@ def test_a_resume_of_another_training_names_what_differs(
         train_detector(replace(task, box_loss="smooth_l1"), samples, replace(run, resume=True), SILENT)
     with pytest.raises(InputError, match="data differ"):
         train_detector(task, samples, replace(run, resume=True, data_sha256="other"), SILENT)
+
+
+def test_another_fold_is_not_resumed_by_what_learnt_from_its_images(
+    task: DetectionTask, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", written(task, tmp_path / "t.json", epochs=1), "--data", data, "-o", tmp_path / "m"]
+    assert command(*words, "--fold", 0) == 0
+    assert command(*words, "--fold", 1, "--resume") == 2
+    assert "is of another training: cases differ" in capsys.readouterr().err
+    assert command(*words, "--fold", 0, "--resume") == 0
+
+
+def test_folds_that_begin_anew_forget_what_an_older_training_left(
+    task: DetectionTask, data: Path, tmp_path: Path
+) -> None:
+    places = [tmp_path / "m.training" / name for name in ("fold_1", "fold_7", "all")]
+    for place in places:
+        place.mkdir(parents=True)
+        (place / "started.json").write_text("{}", encoding="utf-8")
+    words = ["train", written(task, tmp_path / "t.json", epochs=1), "--data", data, "-o", tmp_path / "m"]
+    with pytest.raises(Cancelled):
+        run_train(build_parser().parse_args([*map(str, words), "--fold", "all", "--quiet"]), Until("Preparing"))
+    assert not any((place / "started.json").exists() for place in places)
 
 
 def test_a_loss_that_is_no_number_ends_the_training_with_the_reason(

@@ -26,6 +26,7 @@ from MedAILib.training.boxed_images import (
     read_boxed,
 )
 from MedAILib.training.cases import Fault, kept_for_stopping, split_cases
+from MedAILib.training.checkpoint import forget
 from MedAILib.training.choices import ASKED, Choice, told_choices
 from MedAILib.training.data_folder import patients_of, splits_of
 from MedAILib.training.detection import train_detector
@@ -154,7 +155,9 @@ def _learnt(
     options, task = bench.options, bench.task
     initial = None if options.initial is None else find_model(str(options.initial))
     resume = options.resume and (options.fold != "all" or (place / "started.json").is_file())
-    run = TrainingRun(place, task.epochs, str(bench.device), resume, initial, bench.data.digest, bench.data.groups)
+    names = tuple(tuple(case.name for case in part) for part in (sides.training, sides.stopping))
+    told = (bench.data.digest, bench.data.groups)
+    run = TrainingRun(place, task.epochs, str(bench.device), resume, initial, *told, cases=names)
     learnt, watched = (_prepared(part, bench, progress) for part in (sides.training, sides.stopping))
     weights = train_detector(task, learnt, run, progress, watched)
     if not is_first():
@@ -207,6 +210,9 @@ def _train_all(bench: _Bench, every: Sequence[_Sides], progress: Progress) -> No
     """Train and judge a network for each fold; the model learns from all images, and its card has those figures."""
     folder: Path = bench.options.output
     place = _training_folder(folder)
+    if is_first() and not bench.options.resume:
+        for folder_before in (*place.glob("fold_*"), place / "all"):
+            forget(folder_before)
     evaluations = []
     for number, sides in enumerate(every):
         inside = place / f"fold_{number}"

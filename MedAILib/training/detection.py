@@ -56,7 +56,8 @@ def train_detector(
     course = DetectionCourse(task, run, progress, samples, watched if task.patience else ())
     require_room(run.folder, sum(p.nbytes for p in course.network.parameters()))
     initial = str(run.initial.resolve()) if run.initial else ""
-    state = begin(run.folder, identity_of(task, initial=initial, data=run.data_sha256), run.resume)
+    identity = identity_of(task, cases=run.cases, initial=initial, data=run.data_sha256)
+    state = begin(run.folder, identity, run.resume)
     if state is not None:
         course.take_up(state)
     if not course.over:

@@ -23,6 +23,7 @@ class TrainingRun:
         data_sha256: of all voxels, so that a resume on changed data is noticed; "" where not known.
         groups: what cases share, so that the cases kept for stopping share nothing with the others.
         start: weights by name of this very network that it starts from, instead of a bundle's.
+        cases: of what comes without names: of the images to learn from, and of those that decide when to stop.
     """
 
     folder: Path
@@ -33,6 +34,7 @@ class TrainingRun:
     data_sha256: str = ""
     groups: dict[str, str] = field(default_factory=dict)
     start: dict[str, Tensor] | None = None
+    cases: tuple[tuple[str, ...], ...] = ()
 
 
 def moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
