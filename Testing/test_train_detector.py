@@ -415,6 +415,10 @@ def unknown_value(data: Path) -> None:
     (data / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "ball": 1, "rod": 4}}))
 
 
+def blank(data: Path) -> None:
+    save(data / "images/case001.nii.gz", np.zeros_like(voxels(data / "images/case001.nii.gz")))
+
+
 def half_values(data: Path) -> None:
     save(data / "labels/case001.nii.gz", voxels(data / "labels/case001.nii.gz") * 0.5)
 
@@ -467,6 +471,7 @@ def of_json(content: str) -> Callable[[Path], None]:
         (one_slice, [], r"case002\.nii\.gz is a single slice, unlike the others"),
         (only_slices, [], "single slices; a detector is trained on volumes"),
         (not_a_number, [], r"case003\.nii\.gz has 1 NaN"),
+        (blank, [], r"case001\.nii\.gz has the value 0.0 in every voxel"),
         (half_values, [], r"case001\.nii\.gz is no label map"),
         (unpaired, [], r"case001\.nii\.gz has no label"),
         (one_patient, [], "All images in .* are of one patient"),

@@ -171,6 +171,14 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda d: rewrite(d / "imagesTr/case_4.nii.gz", lambda v: np.stack([v, v], -1)),
         "case_4.*2 channels",
     ),
+    "blank": (
+        lambda d: [rewrite(d / f"imagesTr/case_{n}.nii.gz", np.zeros_like) for n in (1, 3)],
+        r"case_1\.nii\.gz has the value 0.0 in every voxel.*The same holds for case_3",
+    ),
+    "two labels": (
+        lambda d: (d / "labelsTr/case_1.nii").write_bytes((d / "labelsTr/case_1.nii.gz").read_bytes()),
+        r"case_1\.nii and .*case_1\.nii\.gz are labels of one name",
+    ),
     "unpaired": (lambda d: (d / "imagesTr/case_5.nii.gz").unlink(), "case_5.*no image"),
     "slice": (
         lambda d: [rewrite(d / name / "case_0.nii.gz", lambda v: v[:, :, :1]) for name in ("imagesTr", "labelsTr")],
@@ -204,6 +212,26 @@ def test_faults_of_the_data_are_told_before_training_starts(
 
     assert re.search(words, told, re.DOTALL), told
     assert not (tmp_path / "m").exists() and not (tmp_path / "m.training").exists()
+
+
+def test_channels_on_another_grid_are_remarked_once(data: Path) -> None:
+    for path in sorted((data / "imagesTr").iterdir()):
+        stem = path.name.removesuffix(".nii.gz")
+        image = nibabel.load(path)
+        coarse = nibabel.Nifti1Image(np.asarray(image.dataobj)[::2], image.affine @ np.diag([2, 1, 1, 1]))
+        nibabel.save(coarse, data / "imagesTr" / f"{stem}_0001.nii.gz")
+        path.rename(data / "imagesTr" / f"{stem}_0000.nii.gz")
+    (data / "dataset.json").unlink()
+    remarks = [remark.text for remark in examine_cases(open_folder(data).cases, None, SILENT).remarks]
+    (told,) = [text for text in remarks if "another grid" in text]
+    assert "case_0_0001.nii.gz lies on another grid" in told and "The same holds for 5 more cases." in told
+
+
+def test_labels_stored_as_nearly_whole_numbers_are_rounded(data: Path) -> None:
+    rewrite(data / "labelsTr/case_1.nii.gz", lambda v: v.astype(np.float32) * np.float32(1.0000001))
+    folder = open_folder(data)
+    examined = examine_cases(folder.cases, folder.labels, SILENT)
+    assert not examined.faults and examined.facts[1].voxels.keys() == {0, 1, 2}
 
 
 def test_several_faults_are_a_table_of_files(data: Path) -> None:

@@ -144,18 +144,19 @@ def labels_there(folder: Path, cases: Iterable[BoxedCase]) -> dict[str, tuple[st
     return classes
 
 
-def read_boxed(case: BoxedCase, names: Mapping[str, str]) -> BoxedImage:
+def read_boxed(case: BoxedCase, names: Mapping[str, str], progress: Progress | None = None) -> BoxedImage:
     """Read an image and its findings, each checked.
 
     Args:
         case: where they are.
         names: see `label_names`.
+        progress: warned of channels on other grids.
 
     Raises:
         InputError: a file can't be read; a label that stands for no class; a box of no size or outside of its image; a
             label map on another grid.
     """
-    volume = read_channels(list(case.images), None, Progress())
+    volume = read_channels(list(case.images), None, progress)
     if case.label is None:
         return BoxedImage(case, volume, tuple(_on_grid(box, volume, names) for box in case.boxes))
     values = label_values(as_case(case), volume, read_image(case.label))

@@ -13,6 +13,8 @@ from MedAILib.progress import Progress
 from MedAILib.training.cases import JPEG_ENDINGS, WHITE, Case, is_picture
 from MedAILib.volume import Volume
 
+ROUNDED = 1e-3  # a label stored as a floating-point number may be off by so much
+
 
 def read_case(case: Case, progress: Progress | None = None) -> tuple[Volume, NDArray[np.uint16]]:
     """Read a case.
@@ -85,9 +87,13 @@ def _read_label(case: Case) -> Volume:
 
 
 def _whole(case: Case, values: NDArray[Any]) -> NDArray[np.uint16]:
-    if not np.isfinite(values).all() or (values != np.round(values)).any() or values.min() < 0 or values.max() > 65535:
+    rounded, wrong = values, False
+    if values.dtype.kind == "f":
+        rounded = np.round(values)
+        wrong = not np.isfinite(values).all() or bool((abs(values - rounded) > ROUNDED).any())
+    if wrong or rounded.min() < 0 or rounded.max() > 65535:
         raise InputError(f"{case.label} is no label map: it has values that are no whole numbers from 0 to 65535.")
-    whole = values.astype(np.uint16)
+    whole = rounded.astype(np.uint16)
     if is_picture(case.label) and (whole == WHITE).any() and not np.setdiff1d(whole, (0, WHITE)).size:
         return (whole == WHITE).astype(np.uint16)
     return whole

@@ -110,8 +110,12 @@ def scan_folder(folder: Path, channels: int | None = None) -> Found:
         if (other := there.setdefault(_stem(path), path)) != path:
             faults.append(Fault(path.name, f"{other} and {path} are of one name; keep one of them."))
     used: set[Path] = set()
+    named: dict[str, Path] = {}
     for label in _image_paths(labels):
         name = _stem(label)
+        if (other := named.setdefault(name, label)) != label:
+            faults.append(Fault(label.name, f"{other} and {label} are labels of one name; keep one of them."))
+            continue
         files = _images_of(there, name, channels)
         count = channels or max(len(files), 1)
         if len(files) < count and not _holds_all(files, there.get(name)):
@@ -135,10 +139,13 @@ def images_by_name(folder: Path, channels: int) -> dict[str, tuple[Path, ...]]:
     """The files of each image in a folder's `images` or `imagesTr`, by the case's name, sorted.
 
     Raises:
-        InputError: no such folder, no image in it, or one that lacks a channel.
+        InputError: no such folder, no image in it, one that lacks a channel, or two of one name.
     """
     images = next((folder / name for name, _ in LAYOUTS if (folder / name).is_dir()), None)
-    there = {} if images is None else {_stem(path): path for path in _image_paths(images)}
+    there: dict[str, Path] = {}
+    for path in [] if images is None else _image_paths(images):
+        if (other := there.setdefault(_stem(path), path)) != path:
+            raise InputError(f"{other} and {path} are of one name; keep one of them.")
     if not there:
         raise InputError(f"There is no image in {folder}; it needs a folder images, or imagesTr, with some.")
     single = channels == 1 and not all(name.endswith("_0000") for name in there)

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 from MedAILib.errors import MedAIError
+from MedAILib.inference.prepare import require_usable
 from MedAILib.progress import Progress
 from MedAILib.training.case_images import read_case
 from MedAILib.training.cases import Case, Fault, is_picture, require_faultless
+from MedAILib.training.noted import Noted
 
 # Values inside structures that each case gives to the statistics of intensities.
 SAMPLED = 10_000
@@ -82,24 +84,28 @@ def examine_cases(
     """
     facts: list[CaseFacts] = []
     faults: list[Fault] = []
+    noted = Noted()
     for number, case in enumerate(cases):
         progress.step(number, len(cases), f"Checking {case.name}")
+        noted.begin(case.name, case.images)
         try:
-            facts.append(examine_case(case))
+            facts.append(examine_case(case, noted))
         except MedAIError as error:
             faults.append(Fault(case.name, str(error)))
     progress.step(len(cases), len(cases), "Checking done")
     faults += [*unlike_faults(facts, channels), *_unknown_values(facts, labels), *_empty(facts, labels)]
-    return Examined(tuple(facts), tuple(faults), (*duplicate_remarks(facts), *_balance(facts, labels)))
+    remarks = (*noted.remarks, *duplicate_remarks(facts), *_balance(facts, labels))
+    return Examined(tuple(facts), tuple(faults), remarks)
 
 
-def examine_case(case: Case) -> CaseFacts:
-    """Read a case's image and label.
+def examine_case(case: Case, progress: Progress) -> CaseFacts:
+    """Read a case's image and label; `progress` is warned of what is strange and can be trained on.
 
     Raises:
-        MedAIError: as `read_case`.
+        MedAIError: as `read_case`; an image of one value everywhere.
     """
-    image, values = read_case(case)
+    image, values = read_case(case, progress)
+    require_usable(image, progress)
     counts = np.bincount(values.ravel())
     present = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
     inside = image.data[:, values > 0]

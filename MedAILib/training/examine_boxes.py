@@ -8,6 +8,7 @@ import numpy as np
 
 from MedAILib.detections import Box
 from MedAILib.errors import MedAIError
+from MedAILib.inference.prepare import require_usable
 from MedAILib.progress import Progress
 from MedAILib.training.boxed_images import BoxedCase, BoxedImage, as_case, read_boxed
 from MedAILib.training.case_images import require_finite
@@ -20,6 +21,7 @@ from MedAILib.training.examine import (
     sha256_of,
     unlike_faults,
 )
+from MedAILib.training.noted import Noted
 from MedAILib.volume import Geometry
 
 
@@ -59,10 +61,12 @@ def examine_boxed(
     """
     found: list[BoxedFacts] = []
     faults: list[Fault] = []
+    noted = Noted()
     for number, case in enumerate(cases):
         progress.step(number, len(cases), f"Checking {case.name}")
+        noted.begin(case.name, case.images)
         try:
-            found.append(_facts_of(read_boxed(case, names)))
+            found.append(_facts_of(read_boxed(case, names, noted), noted))
         except MedAIError as error:
             faults.append(Fault(case.name, str(error)))
     progress.step(len(cases), len(cases), "Checking done")
@@ -72,12 +76,14 @@ def examine_boxed(
         faults.append(Fault("images", "The images are single slices; a detector is trained on volumes."))
     if not faults and not any(one.boxes for one in found):
         faults.append(Fault("boxes", "There is no box in the data, so that there is nothing to learn to find."))
-    return tuple(found), Examined(tuple(plain), tuple(faults), (*duplicate_remarks(plain), *_balance(found, names)))
+    remarks = (*noted.remarks, *duplicate_remarks(plain), *_balance(found, names))
+    return tuple(found), Examined(tuple(plain), tuple(faults), remarks)
 
 
-def _facts_of(image: BoxedImage) -> BoxedFacts:
+def _facts_of(image: BoxedImage, progress: Progress) -> BoxedFacts:
     data, geometry = image.volume.data, image.volume.geometry
     require_finite(image.volume, image.case.images[0])
+    require_usable(image.volume, progress)
     parts = [data[(slice(None), *_voxels(box, geometry))].reshape(len(data), -1) for box in image.boxes]
     inside = np.concatenate([np.empty((len(data), 0), np.float32), *parts], axis=1)
     if inside.shape[1] > SAMPLED:
