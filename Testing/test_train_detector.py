@@ -481,6 +481,8 @@ def of_json(content: str) -> Callable[[Path], None]:
         (of_list("case000,ball,0,0,0,5,5"), [], "line 2, has a centre or a size that is no three numbers"),
         (of_list("case000,ball,0,0,0,5,5,-1"), [], "line 2, .*the sizes above 0"),
         (of_list("case000,ball,900,0,0,5,5,5"), [], "line 2, has a box at .*outside of"),
+        (of_list("case000, ,0,0,20,5,5,5"), [], "line 2, has no label"),
+        (of_list(",ball,0,0,20,5,5,5"), [], "line 2, names no case"),
         (of_list("case009,ball,0,0,0,5,5,5"), [], "boxes for 'case009', of which there is no image"),
         (of_list("case000,ball", head="case,label"), [], "has no column 'center_r'"),
         (of_list(), [], "no box in"),
@@ -535,6 +537,29 @@ def test_a_plan_is_told_and_left_to_be_edited(data: Path, tmp_path: Path, capsys
     task = read_task(str(tmp_path / "m.training" / "task.json"))
     assert isinstance(task, DetectionTask) and task.spacing_mm == [2, 2, 2] and task.learning_rate == 0.001
     assert all(5 <= edge <= 10 for shape in task.anchors for edge in shape)  # half of 13 to 18 voxels
+
+
+def test_a_task_file_may_have_words_for_intensities_and_a_value_of_a_wrong_kind_is_told(
+    task: DetectionTask, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data", data, "-o", tmp_path / "m", "--plan-only"]
+    assert command("train", written(task, tmp_path / "t.json", intensity=["denoise", "zscore"]), *words) == 0
+    told = read_task(str(tmp_path / "m.training" / "task.json"))
+    assert [step["_target_"] for step in told.intensity] == ["MedianSmoothd", "NormalizeIntensityd"]
+    assert command("train", written(task, tmp_path / "t.json", mirror_axes={}), *words) == 2
+    assert "mirror_axes is {}; it has to be a list" in capsys.readouterr().err
+
+
+def test_as_many_folds_are_planned_as_there_are_patients_and_lists_may_have_marks_and_spaces(tmp_path: Path) -> None:
+    data = blob_folder(tmp_path / "data", 4, 3, "boxes.json")
+    content = json.loads((data / "boxes.json").read_text(encoding="utf-8"))
+    (data / "boxes.json").write_text(json.dumps(content), encoding="utf-8-sig")
+    (data / "patients.csv").write_text("case,patient\n" + "".join(f"case00{n},p{n // 2}\n" for n in range(4)))
+    assert command("train", "detection", "--data", data, "-o", tmp_path / "m", "--plan-only") == 0
+    assert read_task(str(tmp_path / "m.training" / "task.json")).folds == 2
+    (data / "boxes.json").unlink()
+    of_list(" case000 ,ball,0,0,20,5,5,5")(data)
+    assert [len(case.boxes) for case in find_boxed_cases(data)] == [1, 0, 0, 0]
 
 
 def test_a_new_name_is_planned_as_a_detector_where_the_data_has_a_list_of_boxes(tmp_path: Path) -> None:

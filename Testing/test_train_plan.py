@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,40 @@ def test_a_setting_that_makes_no_sense_is_refused(
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"intensity": ["n5"]}, "no preprocessing 'n5'"),
+        ({"intensity": "zscore"}, "intensity is 'zscore'; it has to be a list"),
+        ({"batch": "two"}, "batch is 'two'; it has to be a whole number"),
+    ],
+)
+def test_a_task_file_with_a_value_of_a_wrong_kind_is_one_sentence(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], words: str
+) -> None:
+    task = {"kind": "segmentation", **asdict(planned(data)), **changes}
+    (tmp_path / "t.json").write_text(json.dumps(task), encoding="utf-8")
+    assert train(tmp_path / "t.json", "--data", data, "-o", tmp_path / "m", "--plan-only") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert words in line
+
+
+def test_a_task_file_may_have_words_for_intensities_and_a_byte_order_mark(data: Path, tmp_path: Path) -> None:
+    task = {"kind": "segmentation", **asdict(planned(data)), "intensity": ["denoise", "zscore"]}
+    (tmp_path / "t.json").write_text(json.dumps(task), encoding="utf-8-sig")
+    described = data / "dataset.json"
+    described.write_text(described.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert train(tmp_path / "t.json", "--data", data, "-o", tmp_path / "m", "--plan-only") == 0
+    told = read_task(str(tmp_path / "m.training" / "task.json"))
+    assert [step["_target_"] for step in told.intensity] == ["MedianSmoothd", "NormalizeIntensityd"]
+
+
+def test_as_many_folds_are_planned_as_there_are_patients(data: Path) -> None:
+    rows = "case,patient\n" + "".join(f"case_{n},p{n // 2}\n" for n in range(6))
+    (data / "patients.csv").write_text(rows, encoding="utf-8")
+    assert planned(data).folds == 3
+
+
 # --- data
 
 
@@ -178,6 +212,14 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "two labels": (
         lambda d: (d / "labelsTr/case_1.nii").write_bytes((d / "labelsTr/case_1.nii.gz").read_bytes()),
         r"case_1\.nii and .*case_1\.nii\.gz are labels of one name",
+    ),
+    "no training": (
+        lambda d: (d / "splits_final.json").write_text('[{"train": [], "val": ["case_1"]}]', encoding="utf-8-sig"),
+        "splits_final.json has no case for training in fold 0",
+    ),
+    "no validation": (
+        lambda d: (d / "splits_final.json").write_text('[{"train": ["case_1"], "val": []}]', encoding="utf-8"),
+        "splits_final.json has no case for validation in fold 0",
     ),
     "unpaired": (lambda d: (d / "imagesTr/case_5.nii.gz").unlink(), "case_5.*no image"),
     "slice": (

@@ -140,7 +140,7 @@ def _named(options: argparse.Namespace, there: list[str]) -> set[str]:
     if options.only is None:
         return set(there)
     try:
-        names = set(options.only.read_text(encoding="utf-8").split())
+        names = set(options.only.read_text(encoding="utf-8-sig").split())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The list of cases {options.only} can't be read: {error}.") from error
     missing = sorted(names - set(there))

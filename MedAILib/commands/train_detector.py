@@ -3,7 +3,7 @@
 import argparse
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ def run_train_detector(
     """
     settings = _settings(options)
     wanted = settings.pop("augmentation", None)
-    task = None if given is None else replace(given, **settings)
+    task = None if given is None else replace(_as_meant(given), **settings)
     data = _read(options.data, task, progress)
     task = _whole_task(options, task, settings | ({} if wanted is None else {"augmentation": wanted}), data, device)
     if data.splits:
@@ -241,6 +241,18 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         settings["intensity"] = intensity_entries(settings["intensity"])
     require_kinds(DetectionTask, {key: value for key, value in settings.items() if key != "augmentation"})
     return settings
+
+
+def _as_meant(task: DetectionTask) -> DetectionTask:
+    """A task of a file, whose words for intensities stand for the same as with `--set`.
+
+    Raises:
+        InputError: a value of a wrong kind.
+    """
+    if isinstance(task.intensity, list):
+        task = replace(task, intensity=intensity_entries(task.intensity))
+    require_kinds(DetectionTask, asdict(task))
+    return task
 
 
 def _read(folder: Path, task: DetectionTask | None, progress: Progress) -> _Data:

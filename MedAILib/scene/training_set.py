@@ -179,7 +179,7 @@ def _description(folder: Path, volume: Volume, names: Sequence[str], labels: Map
             OWN: {"cases": {}},
         }
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
         whole = all(isinstance(content[key], dict) for key in ("labels", "channel_names", OWN))
         whole = whole and isinstance(content[OWN]["cases"], dict)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -226,14 +226,17 @@ def _read_csv(path: Path) -> dict[str, list[WorldBox]]:
     found: dict[str, list[WorldBox]] = {}
     for number, row in enumerate(rows, start=2):
         told_in = f"{path}, line {number},"
-        entry = _box(str(row["label"]), [row[key] for key in CENTER], [row[key] for key in sizes], along_world, told_in)
-        found.setdefault(str(row["case"]), []).append(entry)
+        case, label = (row["case"] or "").strip(), row["label"] or ""
+        if not case:
+            raise InputError(f"{told_in} names no case.")
+        entry = _box(label, [row[key] for key in CENTER], [row[key] for key in sizes], along_world, told_in)
+        found.setdefault(case, []).append(entry)
     return found
 
 
 def _read_json(path: Path) -> dict[str, list[WorldBox]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} can't be read as JSON: {error}.") from error
     if not isinstance(content, dict) or not all(isinstance(entries, list) for entries in content.values()):
@@ -252,6 +255,8 @@ def _read_json(path: Path) -> dict[str, list[WorldBox]]:
 
 
 def _box(label: str, center: Any, size: Any, along_world: bool, told_in: str) -> WorldBox:
+    if not label.strip():
+        raise InputError(f"{told_in} has no label.")
     try:
         numbers = np.array([*center, *size], dtype=np.float64)
     except (TypeError, ValueError) as error:

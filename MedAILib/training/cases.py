@@ -222,7 +222,7 @@ def read_labels(folder: Path) -> dict[int, str]:
     """
     path = folder / "dataset.json"
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["labels"].items()
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))["labels"].items()
         pairs = [(value, int(key)) if key.isdecimal() else (key, value) for key, value in entries]
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror or error}; it has to name the labels.") from error

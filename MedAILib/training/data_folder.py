@@ -133,7 +133,7 @@ def _per_case(folder: Path, channels: int) -> int | None:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} can't be read as JSON: {error}.") from error
 
@@ -178,7 +178,7 @@ def splits_of(path: Path, names: set[str]) -> tuple[tuple[frozenset[str], frozen
     """The folds that a `splits_final.json` prescribes: names for training, names for validation; none without it.
 
     Raises:
-        InputError: it can't be read, names a case that there is not, or one on both sides.
+        InputError: it can't be read, names a case that there is not, or one on both sides; a part is empty.
     """
     if not path.is_file():
         return ()
@@ -187,7 +187,10 @@ def splits_of(path: Path, names: set[str]) -> tuple[tuple[frozenset[str], frozen
         splits = tuple((frozenset(entry["train"]), frozenset(entry["val"])) for entry in content)
     except (KeyError, TypeError) as error:
         raise InputError(f"{path} is no list of folds with 'train' and 'val'.") from error
-    for training, validation in splits:
+    for fold, (training, validation) in enumerate(splits):
+        if not (training and validation):
+            part = "validation" if training else "training"
+            raise InputError(f"{path} has no case for {part} in fold {fold}; name some, or take the fold out.")
         if unknown := sorted((training | validation) - names):
             raise InputError(f"{path} names {', '.join(map(str, unknown[:5]))}, which {path.parent} has not.")
         if both := sorted(training & validation):

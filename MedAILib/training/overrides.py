@@ -69,6 +69,8 @@ def with_settings(task: SegmentationTask, settings: dict[str, Any]) -> Segmentat
         InputError: a value that makes no sense.
     """
     changes = {key: value for key, value in settings.items() if key != "memory_gb"}
+    if isinstance(task.intensity, list):  # a file may have words, too
+        changes.setdefault("intensity", task.intensity)
     if isinstance(changes.get("network"), str):
         spacing, patch = changes.get("spacing_mm", task.grid_mm), changes.get("patch", task.patch)
         _require_axes(task, patch, spacing)

@@ -22,7 +22,7 @@ from MedAILib.training.architectures import (
 )
 from MedAILib.training.choices import ASKED, Choice, short
 from MedAILib.training.data_folder import DataFolder
-from MedAILib.training.examine import CaseFacts
+from MedAILib.training.examine import CaseFacts, groups_of
 from MedAILib.training.plan_augmentation import planned_augmentation, planned_mirror, sides_of
 from MedAILib.training.plan_grid import Budget, Wishes, planned_batch, planned_grid, planned_patch
 from MedAILib.training.plan_intensity import modality_of, planned_intensity
@@ -74,7 +74,7 @@ def plan_task(
     epochs = max(round(budget.steps * batch / (len(facts) * 0.8 * samples)), 5)
     intensity, crop, why_intensity = planned_intensity(channels, facts)
     mirror, why_mirror = planned_mirror(list(labels.values()), sides_of(facts, flat))
-    folds = min(5, len(facts))
+    folds = min(5, len(set(groups_of(facts, data.patients).values())))
     augmentation, why_augmentation = planned_augmentation(grid.spacing, patch, named_sides=len(mirror) < len(patch))
     choices = [
         Choice("labels", ", ".join(f"{value} {name}" for value, name in labels.items()), _why_labels(data)),
@@ -93,7 +93,7 @@ def plan_task(
         Choice("augmentation", ", ".join(augmentation), why_augmentation),
         *USUAL,
         Choice("epochs", epochs, f"{budget.steps} steps in all on a {budget.name.upper()}; nnU-Net takes 250,000"),
-        Choice("folds", folds, "nnU-Net's five" if folds == 5 else "as many as there are cases"),
+        Choice("folds", folds, "nnU-Net's five" if folds == 5 else "as many as there are patients, or cases"),
     ]  # fmt: skip
     task = SegmentationTask(
         **_described(name, data, facts, labels, channels),

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from MedAILib.errors import InputError
 from MedAILib.training.choices import ASKED, Choice, short
-from MedAILib.training.data_folder import channel_names
+from MedAILib.training.data_folder import channel_names, patients_of
 from MedAILib.training.detection_task import POOLED, DetectionTask, strides_of
+from MedAILib.training.examine import groups_of
 from MedAILib.training.examine_boxes import BoxedFacts
 from MedAILib.training.plan_augmentation import planned_for_boxes, planned_mirror
 from MedAILib.training.plan_grid import Budget
@@ -69,10 +70,12 @@ def plan_detector(
     samples = settings.get("samples") or int(min(max(round(filling), round(drawn / EPOCHS), 1), 8))
     epochs = settings.get("epochs") or max(round(drawn / samples), 5)
     steps = round(epochs * len(facts) * 0.8 * samples / batch)
-    intensity, _, why_intensity = planned_intensity(channels, [one.plain for one in facts])
+    plain = [one.plain for one in facts]
+    intensity, _, why_intensity = planned_intensity(channels, plain)
     mirror, why_mirror = planned_mirror(list(classes))
     changes, why_changes = planned_for_boxes(spacing, patch, len(mirror) < 3)
-    folds = min(5, len(facts))
+    patients = patients_of(folder / "patients.csv", {one.case.name for one in plain})
+    folds = min(5, len(set(groups_of(plain, patients).values())))
     wide = budget.name == "gpu"
     planned: dict[str, tuple[Any, str]] = {
         "channels": (list(channels), "dataset.json, or counted where nothing names them"),
@@ -95,7 +98,7 @@ def plan_detector(
         "learning_rate": (0.002, "AdamW, rising over a twentieth of the steps, then falling by a cosine"),
         "ema_decay": (0.99 if steps >= LONG else 0.9, f"0.99 from {LONG} steps on, so that the first ones don't count"),
         "epochs": (epochs, f"{STEPS[budget.name]} steps in all on a {budget.name.upper()}"),
-        "folds": (folds, "five" if folds == 5 else "as many as there are cases"),
+        "folds": (folds, "five" if folds == 5 else "as many as there are patients, or images"),
     }
     chosen = {key: settings.get(key, value) for key, (value, _) in planned.items()} | dict(settings)
     task = DetectionTask(**(_described(name, folder, list(classes), channels, len(facts)) | chosen))

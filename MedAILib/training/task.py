@@ -119,7 +119,7 @@ def read_task(name: str) -> Task:
         known = ", ".join(sorted(p.stem for p in TASKS.glob("*.json")))
         raise InputError(f"There is no training task '{name}'; known are {known}, or give a path to a .json file.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"The training task {path} can't be read as JSON: {error}.") from error
     kind = KINDS.get(content.pop("kind", None)) if isinstance(content, dict) else None
