@@ -419,6 +419,11 @@ def blank(data: Path) -> None:
     save(data / "images/case001.nii.gz", np.zeros_like(voxels(data / "images/case001.nii.gz")))
 
 
+def copy_for_testing(data: Path) -> None:
+    (data / "imagesTs").mkdir()
+    shutil.copy(data / "images/case001.nii.gz", data / "imagesTs/new.nii.gz")
+
+
 def half_values(data: Path) -> None:
     save(data / "labels/case001.nii.gz", voxels(data / "labels/case001.nii.gz") * 0.5)
 
@@ -472,6 +477,7 @@ def of_json(content: str) -> Callable[[Path], None]:
         (only_slices, [], "single slices; a detector is trained on volumes"),
         (not_a_number, [], r"case003\.nii\.gz has 1 NaN"),
         (blank, [], r"case001\.nii\.gz has the value 0.0 in every voxel"),
+        (copy_for_testing, [], r"new\.nii\.gz is the same image as case001, which is for training"),
         (half_values, [], r"case001\.nii\.gz is no label map"),
         (unpaired, [], r"case001\.nii\.gz has no label"),
         (one_patient, [], "All images in .* are of one patient"),

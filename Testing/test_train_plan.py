@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from balls import SILENT, planned, train, write_cases
+from test_dicom_series import ct, save
 
 from MedAILib.cli import build_parser, main
 from MedAILib.errors import InputError
 from MedAILib.files.images import read_image
 from MedAILib.models.networks import build_network
 from MedAILib.training.architectures import levels_for
-from MedAILib.training.cases import split_cases
+from MedAILib.training.cases import Case, split_cases
 from MedAILib.training.data_folder import open_folder
 from MedAILib.training.examine import examine_cases, groups_of, require_sound
+from MedAILib.training.kept_for_testing import faults_of_test_part
+from MedAILib.training.patients import patients_of
 from MedAILib.training.plan import plan_task
 from MedAILib.training.plan_grid import GPU, Wishes
 from MedAILib.training.task import read_task
@@ -305,6 +308,61 @@ def test_a_prescribed_split_with_a_copy_on_both_sides_is_refused(
     (data / "splits_final.json").write_text(json.dumps([{"train": names, "val": ["copy"]}]), encoding="utf-8")
     assert train("balls", "--data", data, "-o", tmp_path / "m") == 2
     assert "case_0 and copy are the same image" in capsys.readouterr().err
+
+
+def copy_of(data: Path, case: str, name: str, label: bool = False) -> None:
+    for place in ("images", "labels") if label else ("images",):
+        (data / f"{place}Ts").mkdir(exist_ok=True)
+        content = (data / f"{place}Tr" / f"{case}.nii.gz").read_bytes()
+        (data / f"{place}Ts" / f"{name}.nii.gz").write_bytes(content)
+
+
+def kept_for_testing(data: Path) -> list[str]:
+    folder = open_folder(data)
+    examined = examine_cases(folder.cases, folder.labels, SILENT)
+    return [fault.text for fault in faults_of_test_part(data, examined.facts, SILENT)]
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_a_copy_of_an_image_for_training_among_those_for_testing_is_told(data: Path, label: bool) -> None:
+    copy_of(data, "case_2", "case_1", label)
+    write_cases(data.parent / "others", 1, (18, 18, 18))
+    (data.parent / "others/imagesTr/case_0.nii.gz").rename(data / "imagesTs/case_10.nii.gz")
+    (told,) = kept_for_testing(data)
+    assert "case_1.nii.gz is the same image as case_2, which is for training; remove one of them." in told
+
+
+def test_a_patient_for_training_among_those_for_testing_is_told(data: Path) -> None:
+    write_cases(data.parent / "others", 2, (18, 18, 18))
+    for number in range(2):
+        copy_of(data.parent / "others", f"case_{number}", f"new_{number}")
+    (data.parent / "others/imagesTs").rename(data / "imagesTs")
+    rows = [*(f"case_{n},p{n}" for n in range(6)), "new_0,p7", "new_1,p3"]
+    (data / "patients.csv").write_text("\n".join(["case,patient", *rows]), encoding="utf-8")
+    (told,) = kept_for_testing(data)
+    assert "new_1.nii.gz is of the same patient as case_3" in told
+
+
+def test_what_is_kept_for_testing_stops_the_training(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy_of(data, "case_2", "other")
+    assert train("balls", "--data", data, "-o", tmp_path / "m", "--plan-only") == 2
+    assert "other.nii.gz is the same image as case_2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("numbers", "groups"), [("aab", 2), ("aaa", 3), ("ab ", 3)])
+def test_dicom_tells_patients_unless_all_have_one_number(tmp_path: Path, numbers: str, groups: int) -> None:
+    cases = []
+    for place, number in enumerate(numbers):
+        series = ct()
+        for image in series:
+            image.PatientID = number
+        folder = save(series, tmp_path / f"image_{place}")
+        cases.append(Case(f"image_{place}", (folder,), folder))
+    told = patients_of(tmp_path, cases)
+    assert len({told.get(case.name, case.name) for case in cases}) == groups
+    assert not set(numbers) & set(told.values())  # a hash
 
 
 def test_channels_nrrd_and_dicom_are_found(tmp_path: Path, shared_data: Path) -> None:

@@ -25,10 +25,10 @@ from MedAILib.training.boxed_images import (
     labels_there,
     read_boxed,
 )
-from MedAILib.training.cases import Fault, kept_for_stopping, split_cases
+from MedAILib.training.cases import kept_for_stopping, split_cases
 from MedAILib.training.checkpoint import forget
 from MedAILib.training.choices import ASKED, Choice, told_choices
-from MedAILib.training.data_folder import patients_of, splits_of
+from MedAILib.training.data_folder import split_faults, splits_of
 from MedAILib.training.detection import train_detector
 from MedAILib.training.detection_card import DetectorRecord, write_detector_card
 from MedAILib.training.detection_data import Sample, prepare_image
@@ -42,7 +42,9 @@ from MedAILib.training.examine import digest_of, groups_of, require_sound
 from MedAILib.training.examine_boxes import BoxedFacts, examine_boxed
 from MedAILib.training.export import Contents, licence_text, write_model
 from MedAILib.training.intensities import intensity_entries
+from MedAILib.training.kept_for_testing import faults_of_test_part
 from MedAILib.training.overrides import read_settings, recipe_of, require_kinds
+from MedAILib.training.patients import patients_of
 from MedAILib.training.plan_detection import plan_detector, plan_left, require_boxes
 from MedAILib.training.plan_grid import CPU, GPU
 from MedAILib.training.precision import type_told
@@ -268,28 +270,18 @@ def _read(folder: Path, task: DetectionTask | None, progress: Progress) -> _Data
     names = label_names(folder, classes)
     facts, examined = examine_boxed(cases, names, progress, None if task is None else len(task.channels))
     known = {case.name for case in cases}
-    groups = groups_of(examined.facts, patients_of(folder / "patients.csv", known))
+    groups = groups_of(examined.facts, patients_of(folder, [as_case(case) for case in cases]))
     splits = splits_of(folder / "splits_final.json", known)
-    require_sound(examined, progress, [] if examined.faults else _split_faults(folder, splits, groups))
+    sides = []
+    if not examined.faults:
+        sides = split_faults(folder, splits, groups, examined.facts)
+        sides += faults_of_test_part(folder, examined.facts, progress)
+    require_sound(examined, progress, sides)
     if len(set(groups.values())) < 2 and not splits:
         raise InputError(
             f"All images in {folder} are of one patient, so that nothing is left to validate on; add another's."
         )
     return _Data(cases, names, facts, groups, splits)
-
-
-def _split_faults(
-    folder: Path, splits: Sequence[tuple[frozenset[str], frozenset[str]]], groups: Mapping[str, str]
-) -> list[Fault]:
-    """Patients, or copies of an image, on both sides of a prescribed split."""
-    faults = []
-    for number, (training, validation) in enumerate(splits):
-        known = {groups[name]: name for name in training}
-        for name in sorted(validation):
-            if (other := known.get(groups[name])) is not None:
-                text = f"{other} and {name} are of the same patient, one for training and one for validation in fold"
-                faults.append(Fault(name, f"{text} {number}; mend {folder / 'splits_final.json'}."))
-    return faults
 
 
 def _whole_task(

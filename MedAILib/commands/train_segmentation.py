@@ -26,6 +26,7 @@ from MedAILib.training.evaluate import Evaluation, evaluate_segmentation
 from MedAILib.training.examine import CaseFacts, Examined, digest_of, examine_cases, groups_of, require_sound
 from MedAILib.training.folds import merged
 from MedAILib.training.initial import Quiet, require_start
+from MedAILib.training.kept_for_testing import faults_of_test_part
 from MedAILib.training.overrides import read_settings, require_sense, wishes_of, with_settings
 from MedAILib.training.plan import balanced_weights, plan_task, task_choices
 from MedAILib.training.plan_grid import CPU, GPU
@@ -142,8 +143,10 @@ def _examined(
     several = len(told) if given or len(told) > 1 else None  # one name may stand for a colour's three channels
     examined = examine_cases(data.cases, labels, progress, several)
     patients_of = groups_of(examined.facts, data.patients)
-    digests = {fact.case.name: fact.image_sha256 for fact in examined.facts}
-    sides = [] if data.faults or examined.faults else split_faults(data, patients_of, digests)
+    sides = []
+    if not (data.faults or examined.faults):
+        sides = split_faults(data.folder, data.splits, patients_of, examined.facts)
+        sides += faults_of_test_part(data.folder, examined.facts, progress)
     require_sound(examined, progress, [*data.faults, *sides])
     if given and any(fact.is_slice != (given.axes == 2) for fact in examined.facts):
         kinds = ("volumes", "single slices") if given.axes == 3 else ("single slices", "volumes")

@@ -1,5 +1,6 @@
 """Which image series lie in a folder of DICOM files; their voxels are read elsewhere."""
 
+import hashlib
 import warnings
 from collections import defaultdict
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ _TAGS = [
     "SeriesInstanceUID",
     "SeriesDescription",
     "Modality",
+    "PatientID",
     "Rows",
     "NumberOfFrames",
 ]
@@ -70,6 +72,18 @@ def choose_series(folder: Path, uid: str | None, progress: Progress) -> Series:
     if len(found) > 1:
         raise InputError(f"{folder} has {len(found)} image series, choose one by its UID (--series): {listing}.")
     return found[0]
+
+
+def patient_digest(path: Path) -> str:
+    """A hash of the patient's number in a DICOM file, or in the first image of a folder; empty where there is none.
+
+    Raises:
+        InputError: a file can't be read.
+    """
+    paths = sorted(path.rglob("*")) if path.is_dir() else [path] if path.suffix.lower() == ".dcm" else []
+    header = next((found for file in paths if file.is_file() and (found := _image_header(file)) is not None), None)
+    told = str(header.get("PatientID", "") or "").strip() if header is not None else ""
+    return hashlib.sha256(told.encode()).hexdigest()[:12] if told else ""
 
 
 def _find_series(folder: Path, progress: Progress) -> tuple[Series, ...]:

@@ -106,13 +106,13 @@ def scan_folder(folder: Path, channels: int | None = None) -> Found:
         raise InputError(f"{folder} is no data folder: it needs images and labels, or imagesTr and labelsTr, in it.")
     cases, faults = [], []
     there: dict[str, Path] = {}
-    for path in _image_paths(images):
-        if (other := there.setdefault(_stem(path), path)) != path:
+    for path in image_paths(images):
+        if (other := there.setdefault(stem_of(path), path)) != path:
             faults.append(Fault(path.name, f"{other} and {path} are of one name; keep one of them."))
     used: set[Path] = set()
     named: dict[str, Path] = {}
-    for label in _image_paths(labels):
-        name = _stem(label)
+    for label in image_paths(labels):
+        name = stem_of(label)
         if (other := named.setdefault(name, label)) != label:
             faults.append(Fault(label.name, f"{other} and {label} are labels of one name; keep one of them."))
             continue
@@ -143,8 +143,8 @@ def images_by_name(folder: Path, channels: int) -> dict[str, tuple[Path, ...]]:
     """
     images = next((folder / name for name, _ in LAYOUTS if (folder / name).is_dir()), None)
     there: dict[str, Path] = {}
-    for path in [] if images is None else _image_paths(images):
-        if (other := there.setdefault(_stem(path), path)) != path:
+    for path in [] if images is None else image_paths(images):
+        if (other := there.setdefault(stem_of(path), path)) != path:
             raise InputError(f"{other} and {path} are of one name; keep one of them.")
     if not there:
         raise InputError(f"There is no image in {folder}; it needs a folder images, or imagesTr, with some.")
@@ -237,7 +237,7 @@ def read_labels(folder: Path) -> dict[int, str]:
     return {1: named[WHITE]} if list(named) == [WHITE] else named
 
 
-def _image_paths(folder: Path) -> list[Path]:
+def image_paths(folder: Path) -> list[Path]:
     """Image files and folders of DICOM files, sorted; hidden ones, which macOS leaves in archives, are none."""
     return sorted(
         path
@@ -251,7 +251,8 @@ def _ending(path: Path) -> str | None:
     return next((path.name[-len(ending) :] for ending in IMAGE_ENDINGS if name.endswith(ending)), None)
 
 
-def _stem(path: Path) -> str:
+def stem_of(path: Path) -> str:
+    """An image file's name without its ending, or a folder's name."""
     return path.name.removesuffix(_ending(path) or "")
 
 

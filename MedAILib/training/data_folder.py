@@ -1,6 +1,5 @@
 """What a data folder says of itself beside its images: channels, label names, patients, splits."""
 
-import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -8,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from MedAILib.errors import InputError, MedAIError
+from MedAILib.errors import InputError
 from MedAILib.training.cases import PICTURE_ENDINGS, Case, Fault, Split, read_labels, scan_folder
-from MedAILib.training.examine import examine_case
-
-SUBJECT = re.compile(r"(sub-[A-Za-z0-9]+)[_.]")
+from MedAILib.training.examine import CaseFacts
+from MedAILib.training.patients import patients_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ def open_folder(folder: Path) -> DataFolder:
     """Read what a data folder holds, no image yet.
 
     `dataset.json` (decathlon, nnU-Net) names channels and labels; `patients.csv` has the columns case and patient, and
-    without it BIDS names (`sub-07_…`) tell patients; `splits_final.json` (nnU-Net) prescribes the folds.
+    without it BIDS names (`sub-07_…`) or DICOM's tell patients; `splits_final.json` (nnU-Net) prescribes the folds.
 
     Raises:
         InputError: there are no images and labels, or one of these files can't be read.
@@ -56,7 +54,7 @@ def open_folder(folder: Path) -> DataFolder:
         found.faults,
         channels,
         read_labels(folder) if (folder / "dataset.json").is_file() else None,
-        patients_of(folder / "patients.csv", names),
+        patients_of(folder, found.cases),
         splits_of(folder / "splits_final.json", names),
     )
 
@@ -76,49 +74,30 @@ def prescribed_split(data: DataFolder, fold: int) -> Split:
     )
 
 
-def split_faults(data: DataFolder, groups: Mapping[str, str], digests: Mapping[str, str]) -> list[Fault]:
-    """Patients and images that stand on both sides of a prescribed split, or in the test folder too.
+def split_faults(
+    folder: Path,
+    splits: Sequence[tuple[frozenset[str], frozenset[str]]],
+    groups: Mapping[str, str],
+    facts: Sequence[CaseFacts],
+) -> list[Fault]:
+    """Patients and images that stand on both sides of a prescribed split.
 
     Args:
-        data: the folder.
+        folder: the data.
+        splits: see `splits_of`.
         groups: what cases share, by name (`examine.groups_of`).
-        digests: each case's image's SHA-256.
+        facts: of each case.
     """
+    digests = {fact.case.name: fact.image_sha256 for fact in facts}
     faults = []
-    for number, (training, validation) in enumerate(data.splits):
+    for number, (training, validation) in enumerate(splits):
         known = {groups[name]: name for name in training}
         for name in sorted(validation):
             if (other := known.get(groups[name])) is not None:
                 what = "the same image" if digests[name] == digests[other] else "of the same patient"
                 text = f"{other} and {name} are {what}, one for training and one for validation in fold {number}"
-                faults.append(Fault(name, f"{text}; mend {data.folder / 'splits_final.json'}."))
-    return faults + _test_faults(data, digests)
-
-
-def _test_faults(data: DataFolder, digests: Mapping[str, str]) -> list[Fault]:
-    """Images that also lie among those kept for testing."""
-    images, labels = data.folder / "imagesTs", data.folder / "labelsTs"
-    if not (images.is_dir() and labels.is_dir()):
-        return []
-    names = {digest: name for name, digest in digests.items()}
-    faults = []
-    for label in sorted(labels.iterdir()):
-        for case in _cases_of(images, label, data):
-            try:
-                same = names.get(examine_case(case).image_sha256)
-            except MedAIError:
-                continue  # a test case that can't be read is no concern of the training
-            if same is not None:
-                text = f"{case.images[0]} is the same image as {same}, which is for training; remove one of them."
-                faults.append(Fault(case.name, text))
+                faults.append(Fault(name, f"{text}; mend {folder / 'splits_final.json'}."))
     return faults
-
-
-def _cases_of(images: Path, label: Path, data: DataFolder) -> Sequence[Case]:
-    stem = label.name.partition(".")[0]
-    files = tuple(sorted(path for path in images.iterdir() if path.name.partition(".")[0].startswith(stem)))
-    whole = bool(data.cases) and len(files) == len(data.cases[0].images)
-    return [Case(stem, files, label)] if whole and not label.name.startswith(".") else []
 
 
 def _per_case(folder: Path, channels: int) -> int | None:
@@ -153,25 +132,6 @@ def channel_names(path: Path) -> tuple[str, ...] | None:
     if not isinstance(named, dict) or not named:
         raise InputError(f"{path}: 'channel_names' is no list of channels by number.")
     return tuple(str(named[key]) for key in sorted(named, key=lambda key: (len(key), key)))
-
-
-def patients_of(path: Path, names: set[str]) -> dict[str, str]:
-    """The patient of each case, by a `patients.csv`, or else by BIDS names.
-
-    Raises:
-        InputError: it can't be read, or lacks a case.
-    """
-    if not path.is_file():
-        return {name: match[1] for name in names if (match := SUBJECT.match(name + "_"))}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-        told = {row["case"].strip(): row["patient"].strip() for row in rows}
-    except (OSError, UnicodeDecodeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path} can't be read: it needs the columns case and patient.") from error
-    if missing := sorted(names - told.keys()):
-        raise InputError(f"{path} names no patient for {', '.join(missing[:5])}; add a line for each case.")
-    return {name: told[name] for name in names}
 
 
 def splits_of(path: Path, names: set[str]) -> tuple[tuple[frozenset[str], frozenset[str]], ...]:

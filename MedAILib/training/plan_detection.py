@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from MedAILib.errors import InputError
 from MedAILib.training.choices import ASKED, Choice, short
-from MedAILib.training.data_folder import channel_names, patients_of
+from MedAILib.training.data_folder import channel_names
 from MedAILib.training.detection_task import POOLED, DetectionTask, strides_of
 from MedAILib.training.examine import groups_of
 from MedAILib.training.examine_boxes import BoxedFacts
+from MedAILib.training.patients import patients_of
 from MedAILib.training.plan_augmentation import planned_for_boxes, planned_mirror
 from MedAILib.training.plan_grid import Budget
 from MedAILib.training.plan_intensity import modality_of, planned_intensity
@@ -74,7 +75,7 @@ def plan_detector(
     intensity, _, why_intensity = planned_intensity(channels, plain)
     mirror, why_mirror = planned_mirror(list(classes))
     changes, why_changes = planned_for_boxes(spacing, patch, len(mirror) < 3)
-    patients = patients_of(folder / "patients.csv", {one.case.name for one in plain})
+    patients = patients_of(folder, [one.case for one in plain])
     folds = min(5, len(set(groups_of(plain, patients).values())))
     wide = budget.name == "gpu"
     planned: dict[str, tuple[Any, str]] = {

@@ -1,0 +1,68 @@
+"""Which patient a case is of: by a table, by BIDS names, or by what DICOM files say."""
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from MedAILib.errors import InputError
+from MedAILib.files.dicom_find import patient_digest
+from MedAILib.training.cases import Case
+
+TABLE = "patients.csv"
+SUBJECT = re.compile(r"(sub-[A-Za-z0-9]+)[_.]")
+
+
+def patients_of(folder: Path, cases: Sequence[Case]) -> dict[str, str]:
+    """The patient of each case, by the folder's `patients.csv`, or else by names and files, as far as these tell.
+
+    Raises:
+        InputError: the table can't be read, or lacks a case.
+    """
+    path = folder / TABLE
+    if not path.is_file():
+        return {case.name: patient for case, patient in zip(cases, _by_files(cases), strict=True) if patient}
+    told = _read_table(path)
+    if missing := sorted({case.name for case in cases} - told.keys()):
+        raise InputError(f"{path} names no patient for {', '.join(missing[:5])}; add a line for each case.")
+    return {case.name: told[case.name] for case in cases}
+
+
+def patients_in_both(folder: Path, trained: Sequence[Case], others: Sequence[Case]) -> dict[str, str]:
+    """Of other cases, by name, those of the same patient as one that is trained on, with this one's name.
+
+    The folder's `patients.csv` may leave out the others; a name that cases of both kinds have tells nothing there.
+
+    Raises:
+        InputError: the table can't be read.
+    """
+    path, own = folder / TABLE, {case.name for case in trained}
+    if path.is_file():
+        told = _read_table(path)
+        ours = [told.get(case.name, "") for case in trained]
+        theirs = [told.get(case.name, "") if case.name not in own else "" for case in others]
+    else:
+        found = _by_files([*trained, *others])
+        ours, theirs = found[: len(trained)], found[len(trained) :]
+    known = {patient: case.name for case, patient in zip(trained, ours, strict=True) if patient}
+    return {case.name: known[patient] for case, patient in zip(others, theirs, strict=True) if patient in known}
+
+
+def _by_files(cases: Sequence[Case]) -> list[str]:
+    """Each case's patient by its BIDS name (`sub-07_…`), or a hash of DICOM's PatientID; empty where nothing tells it.
+
+    A PatientID that all DICOM images have, as anonymising leaves it, tells nothing.
+    """
+    bids = [SUBJECT.match(case.name + "_") for case in cases]
+    dicom = ["" if match else patient_digest(case.images[0]) for match, case in zip(bids, cases, strict=True)]
+    if len({patient for patient in dicom if patient}) < 2:
+        dicom = [""] * len(cases)
+    return [match[1] if match else patient for match, patient in zip(bids, dicom, strict=True)]
+
+
+def _read_table(path: Path) -> dict[str, str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return {row["case"].strip(): row["patient"].strip() for row in csv.DictReader(file)}
+    except (OSError, UnicodeDecodeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path} can't be read: it needs the columns case and patient.") from error
