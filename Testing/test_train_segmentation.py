@@ -4,11 +4,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 from balls import SILENT, small, split_of, train, write_cases
 
 from MedAILib.models.weights import load_weights
+from MedAILib.read_spec import read_spec
 from MedAILib.training.augment import fixed_steps, random_steps
 from MedAILib.training.data_folder import open_folder
 from MedAILib.training.overrides import read_settings, with_settings
@@ -55,6 +58,29 @@ def test_weights_of_a_model_are_taken_over_and_frozen_stages_stay(data: Path, tm
     one, two = (load_weights(folder / "models" / "model.pt") for folder in (first, second))
     assert all(torch.equal(one[key], two[key]) for key in one if key.startswith("input_block."))
     assert not all(torch.equal(one[key], two[key]) for key in one if key.startswith("upsamples."))
+
+
+def test_corrections_of_some_of_a_models_structures_are_learnt_from_where_the_model_knows_the_others(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    described = json.loads((data / "dataset.json").read_text()) | {"labels": {"background": 0, "a": 1, "b": 2, "c": 3}}
+    (data / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    first, second, labels = tmp_path / "first", tmp_path / "second", sorted((data / "labelsTr").iterdir())
+    for path in labels:
+        voxels = np.asarray(nibabel.load(path).dataobj).copy()
+        voxels[:2] = 3
+        nibabel.save(nibabel.Nifti1Image(voxels, nibabel.load(path).affine), path)
+    short = ["--data", data, "--epochs", 1, "--set", "patch=16,16,16", "--set", "samples=1"]
+    assert train("segmentation", *short, "-o", first) == 0
+    for path in labels:
+        voxels = np.asarray(nibabel.load(path).dataobj)
+        nibabel.save(nibabel.Nifti1Image(voxels * (voxels == 2), nibabel.load(path).affine), path)
+    assert train("segmentation", *short, "-o", second) == 2
+    assert "No label has the value 1 ('a'); add cases" in capsys.readouterr().err
+    assert train("segmentation", *short, "-o", second, "--initial", first) == 0
+    told = capsys.readouterr().err
+    assert "No label has 'a', which the model knows" in told and "'c'" in told
+    assert [label.name for label in read_spec(second).labels] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("name", [name for name in PARAMETERS if name != "mixup"])  # which batches alone have

@@ -14,6 +14,7 @@ from MedAILib.errors import InputError
 from MedAILib.models.bundle import BundleModel
 from MedAILib.models.store import find_model
 from MedAILib.progress import Progress
+from MedAILib.read_spec import read_spec
 from MedAILib.request import RunOptions
 from MedAILib.training.card import TrainingRecord, write_card
 from MedAILib.training.cases import Split, split_cases
@@ -83,7 +84,7 @@ def run_train_segmentation(options: argparse.Namespace, device: torch.device, ma
     settings = _settings(options)
     given = None if is_planned(options.task) else with_settings(_segmentation(options.task), settings)
     initial = None if options.initial is None else find_model(str(options.initial))
-    data, examined, patients_of = _examined(options, given, progress)
+    data, examined, patients_of = _examined(options, given, initial, progress)
     task = given or _plan(options, data, examined.facts, settings, device, initial)
     if data.splits:
         if settings.get("folds", len(data.splits)) != len(data.splits):
@@ -130,7 +131,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _examined(
-    options: argparse.Namespace, given: SegmentationTask | None, progress: Progress
+    options: argparse.Namespace, given: SegmentationTask | None, initial: Path | None, progress: Progress
 ) -> tuple[DataFolder, Examined, dict[str, str]]:
     """The data, what each case is, and what cases share; for the task that is given, or for one to be planned.
 
@@ -141,7 +142,8 @@ def _examined(
     labels = data.labels if given is None else {int(x["value"]): str(x["name"]) for x in given.labels}
     told = given.channels if given else data.channels or ()
     several = len(told) if given or len(told) > 1 else None  # one name may stand for a colour's three channels
-    examined = examine_cases(data.cases, labels, progress, several)
+    known = [label.name for label in read_spec(initial).labels] if initial else []
+    examined = examine_cases(data.cases, labels, progress, several, known)
     patients_of = groups_of(examined.facts, data.patients)
     sides = []
     if not (data.faults or examined.faults):

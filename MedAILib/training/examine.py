@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,7 +69,11 @@ class Examined:
 
 
 def examine_cases(
-    cases: Sequence[Case], labels: Mapping[int, str] | None, progress: Progress, channels: int | None = None
+    cases: Sequence[Case],
+    labels: Mapping[int, str] | None,
+    progress: Progress,
+    channels: int | None = None,
+    known: Container[str] = (),
 ) -> Examined:
     """Read every case once and tell all that is wrong.
 
@@ -78,6 +82,7 @@ def examine_cases(
         labels: names by value, background left out; None: not told.
         progress: hears each case.
         channels: how many channels an image has to have; None: as many as most have.
+        known: structures of the model that training starts from, which the cases may lack.
 
     Raises:
         Cancelled: by `progress`.
@@ -93,8 +98,9 @@ def examine_cases(
         except MedAIError as error:
             faults.append(Fault(case.name, str(error)))
     progress.step(len(cases), len(cases), "Checking done")
-    faults += [*unlike_faults(facts, channels), *_unknown_values(facts, labels), *_empty(facts, labels)]
-    remarks = (*noted.remarks, *duplicate_remarks(facts), *_balance(facts, labels))
+    absent = _absent(facts, labels)
+    faults += [*unlike_faults(facts, channels), *_unknown_values(facts, labels), *_empty(facts, absent, known)]
+    remarks = (*noted.remarks, *duplicate_remarks(facts), *_left_out(absent, known), *_balance(facts, labels))
     return Examined(tuple(facts), tuple(faults), remarks)
 
 
@@ -206,18 +212,29 @@ def _unknown_values(facts: Sequence[CaseFacts], labels: Mapping[int, str] | None
     return found
 
 
-def _empty(facts: Sequence[CaseFacts], labels: Mapping[int, str] | None) -> list[Fault]:
-    """Structures that no case has; and data without any structure."""
+def _absent(facts: Sequence[CaseFacts], labels: Mapping[int, str] | None) -> dict[int, str]:
+    """Structures that no case has."""
+    present = {value for fact in facts for value in fact.voxels}
+    return {value: name for value, name in (labels or {}).items() if value not in present}
+
+
+def _empty(facts: Sequence[CaseFacts], absent: Mapping[int, str], known: Container[str]) -> list[Fault]:
+    """Structures that no case has and no model knows; and data without any structure."""
     if not facts:
         return []
-    present = {value for fact in facts for value in fact.voxels} - {0}
-    if not present:
+    if not {value for fact in facts for value in fact.voxels} - {0}:
         return [Fault("labels", "No label has any structure: all voxels are 0, so that there is one class only.")]
     return [
         Fault(name, f"No label has the value {value} ('{name}'); add cases with it, or take it out of the list.")
-        for value, name in (labels or {}).items()
-        if value not in present
+        for value, name in absent.items()
+        if name not in known
     ]
+
+
+def _left_out(absent: Mapping[int, str], known: Container[str]) -> list[Fault]:
+    """Structures that no case has, and the model knows that training starts from."""
+    text = "No label has '{}', which the model knows that training starts from; it is learnt to be absent there."
+    return [Fault(name, text.format(name)) for name in absent.values() if name in known]
 
 
 def duplicate_remarks(facts: Sequence[CaseFacts]) -> list[Fault]:
