@@ -337,6 +337,9 @@ def test_models_of_another_task_say_which_command_is_theirs(
     assert "is for segmentation" in capsys.readouterr().err
     assert main(["segment", str(image), "-m", str(folder), "-o", str(tmp_path / "x.nii.gz")]) == 2
     assert "medai generate" in capsys.readouterr().err
+    words = ["--data", str(tmp_path), "-o", str(tmp_path / "r")]
+    assert main(["evaluate", "-m", str(folder), *words]) == 2
+    assert "makes images" in capsys.readouterr().err
     with pytest.raises(SpecError, match="makes no images of images"):
         translate(folder, Volume(np.zeros((1, 4, 4, 4)), Geometry((4, 4, 4), np.eye(4))))
 

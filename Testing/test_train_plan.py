@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from balls import SILENT, planned, train, write_cases
-from test_dicom_series import ct, save
+from test_dicom_series import ct, enhanced, save
 
 from MedAILib.cli import build_parser, main
 from MedAILib.errors import InputError
-from MedAILib.files.images import read_image
+from MedAILib.files.images import read_image, to_itk
 from MedAILib.models.networks import build_network
 from MedAILib.training.architectures import levels_for
 from MedAILib.training.cases import Case, split_cases
@@ -224,6 +224,14 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda d: (d / "splits_final.json").write_text('[{"train": ["case_1"], "val": []}]', encoding="utf-8"),
         "splits_final.json has no case for validation in fold 0",
     ),
+    "slicer's own": (
+        lambda d: (d / "labelsTr/case_1.nii.gz").rename(d / "labelsTr/case_1.seg.nrrd"),
+        r"^medai: \S+case_1\.seg\.nrrd is a segmentation as Slicer saves it.*save that as case_1\.nrrd\.$",
+    ),
+    "DICOM label": (
+        lambda d: (d / "labelsTr/case_1.nii.gz").rename(d / "labelsTr/case_1.dcm"),
+        r"^medai: \S+case_1\.dcm is DICOM, and labels are label maps",
+    ),
     "unpaired": (lambda d: (d / "imagesTr/case_5.nii.gz").unlink(), "case_5.*no image"),
     "slice": (
         lambda d: [rewrite(d / name / "case_0.nii.gz", lambda v: v[:, :, :1]) for name in ("imagesTr", "labelsTr")],
@@ -365,6 +373,18 @@ def test_dicom_tells_patients_unless_all_have_one_number(tmp_path: Path, numbers
     assert not set(numbers) & set(told.values())  # a hash
 
 
+def test_one_dicom_file_is_an_image(tmp_path: Path) -> None:
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    save([enhanced()], tmp_path / "made")
+    (made,) = (tmp_path / "made").iterdir()
+    volume = read_image(made.rename(tmp_path / "images" / "heart.dcm"))
+    label = to_itk((volume.data[0] > volume.data.mean()).astype(np.uint8), volume.geometry)
+    sitk.WriteImage(label, str(tmp_path / "labels" / "heart.nrrd"))
+    examined = examine_cases(open_folder(tmp_path).cases, None, SILENT)
+    assert not examined.faults and [fact.case.name for fact in examined.facts] == ["heart"]
+
+
 def test_channels_nrrd_and_dicom_are_found(tmp_path: Path, shared_data: Path) -> None:
     many = write_cases(tmp_path / "many", 2)
     for path in list((many / "imagesTr").iterdir()):
@@ -378,8 +398,6 @@ def test_channels_nrrd_and_dicom_are_found(tmp_path: Path, shared_data: Path) ->
     (mixed / "labels").mkdir()
     (mixed / "images" / "mr").symlink_to(shared_data / "mr_brain_dicom" / "13_HCropVolume")
     volume = read_image(mixed / "images" / "mr")
-    from MedAILib.files.images import to_itk
-
     label = to_itk((volume.data[0] > volume.data.mean()).astype(np.uint8), volume.geometry)
     sitk.WriteImage(label, str(mixed / "labels" / "mr.nrrd"))
     folder = open_folder(mixed)

@@ -39,6 +39,7 @@ def run_evaluate(options: argparse.Namespace, progress: Progress) -> None:
     if model.spec.task == "detection":
         _detector(model, options, progress)
         return
+    _require_segmentation(model)
     if options.split:
         raise InputError("--split chooses a part of labelled images for classification; leave it out.")
     cases = _chosen(options, find_cases(options.data, len(model.spec.channels)))
@@ -47,6 +48,18 @@ def run_evaluate(options: argparse.Namespace, progress: Progress) -> None:
     evaluation = evaluate_segmentation(model, cases, labels, progress, RunOptions(mirror=options.mirror))
     comparison = _comparison(evaluation, cases, labels, options, progress)
     write_evaluation(evaluation, options.output, _command(options), comparison)
+
+
+def _require_segmentation(model: OpenedModel) -> None:
+    """Raise `InputError` for a model whose answers no label map judges."""
+    name, task = model.spec.name, model.spec.task
+    if task in ("generation", "image-to-image"):
+        raise InputError(
+            f"The model {name} makes images (its task is {task}), which have no labels to be evaluated by; look at "
+            "them with medai generate, or compare classifiers that learnt with and without them."
+        )
+    if task != "segmentation":
+        raise InputError(f"The model {name} is for {task}, not for segmentation; compare models of one task.")
 
 
 def _comparison(
@@ -60,6 +73,7 @@ def _comparison(
     if options.compare is None:
         return None
     other = open_model(find_model(options.compare), options.device, options.trust_code)
+    _require_segmentation(other)
     run = RunOptions(mirror=options.mirror)
     return compare_models(evaluation, evaluate_segmentation(other, cases, labels, progress, run))
 

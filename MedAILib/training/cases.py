@@ -14,6 +14,8 @@ NUMBERED = re.compile(r"_\d{4}$")
 JPEG_ENDINGS = (".jpg", ".jpeg")
 WHITE = 255  # what programs for pictures write for "inside"
 PICTURE_ENDINGS = (".png", *JPEG_ENDINGS)  # without a grid
+DICOM_ENDING = ".dcm"
+SLICER_ENDING = ".seg.nrrd"  # of segmentations as Slicer saves them
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", *PICTURE_ENDINGS)
 FAULTS_SHOWN = 20
 KEPT_FOR_STOPPING = 10  # one of so many training cases, where a task asks for early stopping
@@ -85,9 +87,9 @@ def scan_folder(folder: Path, channels: int | None = None) -> Found:
     """List the labelled images of a data folder, sorted by name.
 
     The folder holds `images` and `labels`, or `imagesTr` and `labelsTr` (Medical Segmentation Decathlon, nnU-Net). An
-    image has the label's name (a file, or a folder with one DICOM series), or that and `_0000`, `_0001`, … for each
-    channel (nnU-Net); or all channels are one file's fourth dimension (decathlon). The files of one case may
-    have different endings.
+    image has the label's name (a file, one of DICOM's too, or a folder with one DICOM series), or that and `_0000`,
+    `_0001`, … for each channel (nnU-Net); or all channels are one file's fourth dimension (decathlon). The files of one
+    case may have different endings.
 
     Args:
         folder: the data.
@@ -96,36 +98,24 @@ def scan_folder(folder: Path, channels: int | None = None) -> Found:
     Raises:
         InputError: no such folders; no cases at all.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder} does not exist; give a folder with images and labels in it.")
-    for images_name, labels_name in LAYOUTS:
-        images, labels = folder / images_name, folder / labels_name
-        if images.is_dir() and labels.is_dir():
-            break
-    else:
-        raise InputError(f"{folder} is no data folder: it needs images and labels, or imagesTr and labelsTr, in it.")
-    cases, faults = [], []
-    there: dict[str, Path] = {}
-    for path in image_paths(images):
-        if (other := there.setdefault(stem_of(path), path)) != path:
-            faults.append(Fault(path.name, f"{other} and {path} are of one name; keep one of them."))
+    images, labels = _image_and_label_folders(folder)
+    there, faults = _files_by_name(images, "")
+    labelled, of_one_name = _files_by_name(labels, " labels")
+    faults += of_one_name
+    cases = []
     used: set[Path] = set()
-    named: dict[str, Path] = {}
-    for label in image_paths(labels):
-        name = stem_of(label)
-        if (other := named.setdefault(name, label)) != label:
-            faults.append(Fault(label.name, f"{other} and {label} are labels of one name; keep one of them."))
-            continue
+    for name, label in labelled.items():
         files = _images_of(there, name, channels)
+        used.update(files)
         count = channels or max(len(files), 1)
-        if len(files) < count and not _holds_all(files, there.get(name)):
+        if (text := _no_label_map(label, name)) is not None:
+            faults.append(Fault(label.name, text))
+        elif len(files) < count and not _holds_all(files, there.get(name)):
             wanted = images / (f"{name}_{len(files):04d}" if files or count > 1 else name)
-            faults.append(
-                Fault(label.name, f"The label {label} has no image: {wanted}.nii.gz (or the like) is absent.")
-            )
+            text = f"The label {label} has no image: {wanted}.nii.gz (or the like) is absent."
+            faults.append(Fault(label.name, text))
         else:
             cases.append(Case(name, files, label))
-        used.update(files)
     unused = [path for path in there.values() if path not in used]
     for path in unused:
         more = f" ({len(unused)} in all)" if len(unused) > 1 else ""
@@ -135,6 +125,30 @@ def scan_folder(folder: Path, channels: int | None = None) -> Found:
     return Found(tuple(cases), tuple(faults))
 
 
+def _image_and_label_folders(folder: Path) -> tuple[Path, Path]:
+    """Where a data folder's images are, and where its labels are.
+
+    Raises:
+        InputError: no such folders.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist; give a folder with images and labels in it.")
+    for images, labels in LAYOUTS:
+        if (folder / images).is_dir() and (folder / labels).is_dir():
+            return folder / images, folder / labels
+    raise InputError(f"{folder} is no data folder: it needs images and labels, or imagesTr and labelsTr, in it.")
+
+
+def _files_by_name(folder: Path, what: str) -> tuple[dict[str, Path], list[Fault]]:
+    """A folder's images by name, sorted; and which are of one name (`what` says in a word what they are)."""
+    there: dict[str, Path] = {}
+    faults = []
+    for path in image_paths(folder):
+        if (other := there.setdefault(stem_of(path), path)) != path:
+            faults.append(Fault(path.name, f"{other} and {path} are{what} of one name; keep one of them."))
+    return there, faults
+
+
 def images_by_name(folder: Path, channels: int) -> dict[str, tuple[Path, ...]]:
     """The files of each image in a folder's `images` or `imagesTr`, by the case's name, sorted.
 
@@ -142,10 +156,9 @@ def images_by_name(folder: Path, channels: int) -> dict[str, tuple[Path, ...]]:
         InputError: no such folder, no image in it, one that lacks a channel, or two of one name.
     """
     images = next((folder / name for name, _ in LAYOUTS if (folder / name).is_dir()), None)
-    there: dict[str, Path] = {}
-    for path in [] if images is None else image_paths(images):
-        if (other := there.setdefault(stem_of(path), path)) != path:
-            raise InputError(f"{other} and {path} are of one name; keep one of them.")
+    there, faults = ({}, []) if images is None else _files_by_name(images, "")
+    if faults:
+        raise InputError(faults[0].text)
     if not there:
         raise InputError(f"There is no image in {folder}; it needs a folder images, or imagesTr, with some.")
     single = channels == 1 and not all(name.endswith("_0000") for name in there)
@@ -248,7 +261,20 @@ def image_paths(folder: Path) -> list[Path]:
 
 def _ending(path: Path) -> str | None:
     name = path.name.lower()
-    return next((path.name[-len(ending) :] for ending in IMAGE_ENDINGS if name.endswith(ending)), None)
+    endings = (SLICER_ENDING, *IMAGE_ENDINGS, DICOM_ENDING)
+    return next((path.name[-len(ending) :] for ending in endings if name.endswith(ending)), None)
+
+
+def _no_label_map(label: Path, name: str) -> str | None:
+    """Why a file is none that labels can be read from, in a sentence; None where it may be one."""
+    if label.name.lower().endswith(SLICER_ENDING):
+        return (
+            f"{label} is a segmentation as Slicer saves it, not a label map on its image's grid; export it in the "
+            f"module Segmentations (Export/import models and labelmaps), and save that as {name}.nrrd."
+        )
+    if label.name.lower().endswith(DICOM_ENDING):
+        return f"{label} is DICOM, and labels are label maps; export it as NIfTI, NRRD or MetaImage."
+    return None
 
 
 def stem_of(path: Path) -> str:
