@@ -142,7 +142,7 @@ def _examined(
     labels = data.labels if given is None else {int(x["value"]): str(x["name"]) for x in given.labels}
     told = given.channels if given else data.channels or ()
     several = len(told) if given or len(told) > 1 else None  # one name may stand for a colour's three channels
-    known = [label.name for label in read_spec(initial).labels] if initial else []
+    known = [(label.value, label.name) for label in read_spec(initial).labels] if initial else []
     examined = examine_cases(data.cases, labels, progress, several, known)
     patients_of = groups_of(examined.facts, data.patients)
     sides = []

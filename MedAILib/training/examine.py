@@ -73,7 +73,7 @@ def examine_cases(
     labels: Mapping[int, str] | None,
     progress: Progress,
     channels: int | None = None,
-    known: Container[str] = (),
+    known: Container[tuple[int, str]] = (),
 ) -> Examined:
     """Read every case once and tell all that is wrong.
 
@@ -82,7 +82,7 @@ def examine_cases(
         labels: names by value, background left out; None: not told.
         progress: hears each case.
         channels: how many channels an image has to have; None: as many as most have.
-        known: structures of the model that training starts from, which the cases may lack.
+        known: value and name of structures of the model that training starts from, which the cases may lack.
 
     Raises:
         Cancelled: by `progress`.
@@ -218,7 +218,7 @@ def _absent(facts: Sequence[CaseFacts], labels: Mapping[int, str] | None) -> dic
     return {value: name for value, name in (labels or {}).items() if value not in present}
 
 
-def _empty(facts: Sequence[CaseFacts], absent: Mapping[int, str], known: Container[str]) -> list[Fault]:
+def _empty(facts: Sequence[CaseFacts], absent: Mapping[int, str], known: Container[tuple[int, str]]) -> list[Fault]:
     """Structures that no case has and no model knows; and data without any structure."""
     if not facts:
         return []
@@ -227,14 +227,14 @@ def _empty(facts: Sequence[CaseFacts], absent: Mapping[int, str], known: Contain
     return [
         Fault(name, f"No label has the value {value} ('{name}'); add cases with it, or take it out of the list.")
         for value, name in absent.items()
-        if name not in known
+        if (value, name) not in known
     ]
 
 
-def _left_out(absent: Mapping[int, str], known: Container[str]) -> list[Fault]:
+def _left_out(absent: Mapping[int, str], known: Container[tuple[int, str]]) -> list[Fault]:
     """Structures that no case has, and the model knows that training starts from."""
     text = "No label has '{}', which the model knows that training starts from; it is learnt to be absent there."
-    return [Fault(name, text.format(name)) for name in absent.values() if name in known]
+    return [Fault(entry[1], text.format(entry[1])) for entry in absent.items() if entry in known]
 
 
 def duplicate_remarks(facts: Sequence[CaseFacts]) -> list[Fault]:
