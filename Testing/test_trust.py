@@ -188,6 +188,17 @@ def test_the_command_line_says_the_hash_and_takes_it(
     assert out.exists() and trust_list() == ()
 
 
+def test_findings_of_a_script_take_the_hash_too(
+    script: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "findings.json"
+    words = ["detect", scan, "-m", script, "-o", out, "--quiet", "--trust-code"]
+    assert medai(*words, NOBODY) == 2
+    assert f"and not {NOBODY}" in capsys.readouterr().err
+    assert medai(*words, tree_sha256(script)) == 0
+    assert out.exists() and trust_list() == ()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="process groups of POSIX")
 def test_the_worker_asks_for_trust_in_each_run(script: Path, client: WorkerClient) -> None:
     digest = tree_sha256(script)

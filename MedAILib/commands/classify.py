@@ -47,7 +47,8 @@ def run_classify(options: argparse.Namespace, progress: Progress) -> None:
     with writable(targets, files_of(options.inputs, volume)):
         from MedAILib.models.open import open_model  # PyTorch and MONAI: seconds that a wrong call need not wait for
 
-        result = open_model(find_model(options.model), options.device).run(volume, run, progress)
+        model = open_model(find_model(options.model), options.device, options.trust_code)
+        result = model.run(volume, run, progress)
         write_classified(result, volume, targets, progress)
     if options.json:
         print(json.dumps(summary(result)))

@@ -50,8 +50,10 @@ def run_detect(options: argparse.Namespace, progress: Progress) -> None:
         if options.own_process:
             import_monai_for_inference()
         from MedAILib.models.detect import detect  # PyTorch and MONAI: seconds that a wrong call need not wait for
+        from MedAILib.models.open import open_model
 
-        found = detect(find_model(options.model), options.device, volume, asked, run, progress)
+        model = open_model(find_model(options.model), options.device, options.trust_code)
+        found = detect(model, volume, asked, run, progress)
         write_found(found, volume, targets)
     if options.json:
         print(json.dumps(record(found)))

@@ -1,33 +1,29 @@
 """Boxes from whatever model finds things: one that detects, or one that segments."""
 
-from pathlib import Path
-
 from MedAILib.detections import Detections, suppressed
 from MedAILib.inference.components import component_boxes
-from MedAILib.models.open import OpenedModel, open_model
+from MedAILib.models.open import OpenedModel
 from MedAILib.progress import Progress
 from MedAILib.request import DetectOptions, RunOptions
 from MedAILib.volume import Volume
 
 
 def detect(
-    source: Path, device: str, volume: Volume, options: DetectOptions, segmenting: RunOptions | None, progress: Progress
+    model: OpenedModel, volume: Volume, options: DetectOptions, segmenting: RunOptions | None, progress: Progress
 ) -> Detections:
     """Find things in a volume, with a model of either kind.
 
     Args:
-        source: the model's folder or file.
-        device: "auto", "cpu", "cuda" or "cuda:1".
+        model: one that detects, or that segments.
         volume: the image.
         options: which findings are wanted.
         segmenting: how a model that segments is run, with probabilities for the findings' scores; None for a detector.
         progress: hears of every step.
 
     Raises:
-        MedAIError: the model, the volume or an option is at fault.
+        MedAIError: the volume or an option does not suit the model.
         Cancelled: by `progress`.
     """
-    model = open_model(source, device)
     return (
         model.run(volume, options, progress)
         if segmenting is None
