@@ -38,6 +38,7 @@ from MedAILib.gui.linked_views import LinkedViews
 from MedAILib.gui.logic import ModelLogic
 from MedAILib.gui.module_test import ModuleTest
 from MedAILib.gui.nodes import id_of, is_there, node_of
+from MedAILib.gui.packages import NEEDED_TO_CLASSIFY
 from MedAILib.gui.panel import ModelPanel
 from MedAILib.gui.place_list import PlaceList
 from MedAILib.gui.show import (
@@ -135,6 +136,7 @@ class MedAIClassifyWidget(ModelPanel):
     """The panel of classification and detection: what is looked at, and the answer before the user's eyes."""
 
     UI = "UI/MedAIClassify.ui"
+    PACKAGES = NEEDED_TO_CLASSIFY
 
     def __init__(self, parent=None):
         self._cornerText = ""

@@ -1,6 +1,8 @@
 """Classification models: what they take and refuse, and what comes out, against stock MONAI and plain arithmetic."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -407,3 +409,29 @@ def test_the_spec_names_the_classes(tmp_path: Path) -> None:
     spec = open_model(classifier_bundle(tmp_path / "a", DENSENET, CLASSES), "cpu").spec
     assert spec.task == "classification" and spec.labels == ()
     assert spec.classes is not None and spec.classes.names == tuple(CLASSES)
+
+
+def test_classifiers_run_without_captum_and_ask_for_it_where_it_explains(volume_classifier: str) -> None:
+    program = (
+        "import sys\n"
+        "sys.modules.update(captum=None, sklearn=None)\n"  # as after the installation in Slicer of what models need
+        "from pathlib import Path\n"
+        "import numpy as np\n"
+        "from MedAILib.errors import ModelError\n"
+        "from MedAILib.models.open import open_model\n"
+        "from MedAILib.progress import Progress\n"
+        "from MedAILib.request import ClassifyOptions, Explain\n"
+        "from MedAILib.volume import Geometry, Volume\n"
+        "volume = Volume(np.random.rand(1, 12, 14, 16).astype(np.float32), Geometry((12, 14, 16), np.eye(4)), 'image')\n"
+        "model = open_model(Path(sys.argv[1]), 'cpu')\n"
+        "assert model.run(volume, ClassifyOptions(), Progress()).saliency is None\n"
+        "assert model.run(volume, ClassifyOptions(explain=Explain('grad-cam')), Progress()).saliency is not None\n"
+        "try:\n"
+        "    model.run(volume, ClassifyOptions(explain=Explain('occlusion')), Progress())\n"
+        "except ModelError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, volume_classifier], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("occlusion needs the Python package captum, which is not installed; install it")

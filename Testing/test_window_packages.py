@@ -227,3 +227,16 @@ def test_requirements_come_to_slicer_as_every_version_of_it_takes_them(session, 
     monkeypatch.setattr(packaging, "pip_ensure", pip_ensure)
     widget.ui.applyButton.click()
     assert there["monai"] == "1.6.1"
+
+
+def test_window_for_classifying_offers_what_explains(classify_session, volume_classifier, monkeypatch) -> None:
+    classify_session.add_volume()
+    widget = classify_session.open()
+    widget._parameterNode.model = volume_classifier
+    monkeypatch.setattr(packages, "installed_version", COMPLETE.get)
+    monkeypatch.setattr(packages, "is_complete", lambda name: True)
+    ctk.answers.append(False)
+    widget.ui.applyButton.click()
+    classify_session.until(lambda: len(classify_session.messages()) == 2)
+    assert "captum>=0.8" in classify_session.messages()[0] and "scikit-learn" in classify_session.messages()[0]
+    assert "pip download torch monai safetensors captum scikit-learn" in classify_session.messages()[1]

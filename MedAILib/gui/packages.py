@@ -22,6 +22,12 @@ NEEDED = (
     ("monai", ">=1.6.1", 3e6),
     ("safetensors", ">=0.5", 1e6),
 )
+# What classifying needs besides: explanations, and what LIME and SHAP fit by.
+NEEDED_TO_CLASSIFY = (
+    *NEEDED,
+    ("captum", ">=0.8", 10e6),
+    ("scikit-learn", ">=1.5", 10e6),
+)
 # What training needs besides: a trainer, measures, plots and files.
 NEEDED_TO_TRAIN = (
     *NEEDED,
@@ -84,7 +90,7 @@ class Tools:
 
 
 def missing_packages(tools: Tools, needed: "Sequence[tuple[str, str, float]]" = NEEDED) -> list[Missing]:
-    """What has to be installed before a model can run, or be trained (`NEEDED_TO_TRAIN`)."""
+    """What has to be installed before a model can run, classify (`NEEDED_TO_CLASSIFY`) or be trained."""
     found = []
     for name, version, size in needed:
         installed = tools.version(name)
@@ -112,14 +118,14 @@ def slow_torch(tools: Tools) -> str:
     ).format(version=version)
 
 
-def offline() -> str:
+def offline(needed: "Sequence[tuple[str, str, float]]" = NEEDED) -> str:
     """How to install the packages without a connection."""
     return _(
         "Without a connection: on a computer with the same system and Python, run\n"
-        "    pip download torch monai safetensors -d medai-packages\n"
+        "    pip download {packages} -d medai-packages\n"
         "copy the folder here, and run in Slicer's Python console\n"
-        "    slicer.util.pip_install('--no-index --find-links /path/to/medai-packages torch monai safetensors')"
-    )
+        "    slicer.util.pip_install('--no-index --find-links /path/to/medai-packages {packages}')"
+    ).format(packages=" ".join(name for name, _version, _size in needed))
 
 
 def ensure_packages(tools: Tools, needed: "Sequence[tuple[str, str, float]]" = NEEDED) -> bool:
@@ -133,16 +139,20 @@ def ensure_packages(tools: Tools, needed: "Sequence[tuple[str, str, float]]" = N
         return False
     if not tools.confirm(question(missing)):
         names = ", ".join(item.name for item in missing)
-        raise _missing(_("Models need {names}, which was not installed.").format(names=names))
+        raise _missing(_("Models need {names}, which was not installed.").format(names=names), needed)
     others = [item.requirement for item in missing if item.name != TORCH]
-    if any(item.name == TORCH for item in missing):
-        tools.installTorch(TORCH_VERSION)
-    if others:
-        tools.install(others)
+    try:
+        if any(item.name == TORCH for item in missing):
+            tools.installTorch(TORCH_VERSION)
+        if others:
+            tools.install(others)
+    except PackagesMissing as error:
+        raise _missing(str(error), needed) from error
     left = missing_packages(tools, needed)
     if left:
         faults = "; ".join(f"{item.name} {item.why}" for item in left)
-        raise _missing(_("After the installation {faults}. Restart Slicer and try again.").format(faults=faults))
+        said = _("After the installation {faults}. Restart Slicer and try again.")
+        raise _missing(said.format(faults=faults), needed)
     return True
 
 
@@ -191,8 +201,8 @@ def version_fits(version: str, requirement: str) -> bool:
     return SpecifierSet(requirement).contains(version, prereleases=True)
 
 
-def _missing(text: str) -> PackagesMissing:
-    return PackagesMissing(f"{text}\n\n{offline()}")
+def _missing(text: str, needed: "Sequence[tuple[str, str, float]]") -> PackagesMissing:
+    return PackagesMissing(f"{text}\n\n{offline(needed)}")
 
 
 def _confirm(text: str) -> bool:
@@ -208,7 +218,7 @@ def _install_torch(versions: str) -> None:
     try:
         import PyTorchUtils  # noqa: PLC0415  the PyTorch extension may be absent
     except ModuleNotFoundError as error:
-        raise _missing(
+        raise PackagesMissing(
             _(
                 "PyTorch is installed by the extension 'PyTorch': install that in the Extensions Manager, restart "
                 "Slicer and try again."
@@ -225,9 +235,9 @@ def _install_torch(versions: str) -> None:
         return
     except (subprocess.CalledProcessError, RuntimeError) as error:
         said = _("PyTorch could not be installed ({error}); the Python console says why.")
-        raise _missing(said.format(error=error)) from error
+        raise PackagesMissing(said.format(error=error)) from error
     if not installed:
-        raise _missing(_("PyTorch could not be installed; the Python console says why."))
+        raise PackagesMissing(_("PyTorch could not be installed; the Python console says why."))
 
 
 def _install(requirements: Sequence[str]) -> None:
@@ -256,4 +266,4 @@ def _install(requirements: Sequence[str]) -> None:
     except (subprocess.CalledProcessError, RuntimeError) as error:
         names = ", ".join(requirements)
         said = _("{names} could not be installed ({error}); the Python console says why.")
-        raise _missing(said.format(names=names, error=error)) from error
+        raise PackagesMissing(said.format(names=names, error=error)) from error

@@ -26,7 +26,7 @@ from MedAILib.gui.messages import Messages
 from MedAILib.gui.model_buttons import ModelButtons
 from MedAILib.gui.model_picker import ModelPicker
 from MedAILib.gui.nodes import is_there
-from MedAILib.gui.packages import ensure_packages, slicer_tools, slow_torch
+from MedAILib.gui.packages import NEEDED, ensure_packages, slicer_tools, slow_torch
 from MedAILib.gui.trust import trust_code
 from MedAILib.gui.words import time_text
 from MedAILib.gui.worker_controls import WorkerControls
@@ -38,10 +38,11 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     A module's own widget gives the name of its `.ui` file, makes its logic, and overrides `connectOwn`, `arguments`,
     `begin`, `showResults`, and where it has more to say `ownHindrance`, `imagesNeeded`, `updateOwn`, `inputNames`,
-    `inputsDependOn`, `showInputs`.
+    `inputsDependOn`, `showInputs`. `PACKAGES` are those that its models need.
     """
 
     UI = ""
+    PACKAGES: "Sequence[tuple[str, str, float]]" = NEEDED
 
     def __init__(self, parent=None):
         self.logic: Any = None  # first, since the base class may call setup
@@ -206,7 +207,7 @@ class ModelPanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         with slicer.util.tryWithErrorDisplay(_("The run could not be started."), waitCursor=True):
             try:
-                if not self.logic.workerCommand() and ensure_packages(slicer_tools()):
+                if not self.logic.workerCommand() and ensure_packages(slicer_tools(), self.PACKAGES):
                     self._messages.log(_("Packages were installed."))
                 arguments = makeArguments()
                 run = self._beginAllowed(arguments)

@@ -12,7 +12,6 @@ from MedAILib.estimate import demand_of
 from MedAILib.inference.classify import Classified, ClassifyRecipe, classify
 from MedAILib.inference.ladder import or_on_cpu
 from MedAILib.inference.memory import memory_told
-from MedAILib.inference.saliency import explain
 from MedAILib.models.bundle import weighted_network
 from MedAILib.models.inferers import laying
 from MedAILib.models.postprocess import activation_plan
@@ -127,6 +126,8 @@ class ClassifierModel:
     def _explained(
         self, result: Classification, done: Classified, asked: Explain, progress: Progress
     ) -> Classification:
+        from MedAILib.inference.saliency import explain  # noqa: PLC0415  MONAI's and other methods, for who explains
+
         name = asked.class_name or result.likeliest
         saliency = explain(
             self._network,

@@ -82,7 +82,7 @@ def open_model(source: Path, device: str, trust_code: str = "") -> OpenedModel:
 
 
 def _open_classifier(source: Path, place: torch.device) -> Any:
-    """A classifier; what explains its answers takes a second to load, which all other models do without."""
+    """A classifier; all other models do without what it loads."""
     from MedAILib.models.classifier import ClassifierModel  # noqa: PLC0415
 
     return ClassifierModel(source, place)
