@@ -1,5 +1,6 @@
 """TensorBoard's files of a training are whole when it ends, however it ends."""
 
+import os
 import struct
 import threading
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from ignite.engine import Engine
 
+from MedAILib.errors import OutputError
 from MedAILib.training.board import on_board
 
 event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2", reason="tensorboardX is not installed")
@@ -69,3 +71,19 @@ def test_several_numbers_are_told_by_name(tmp_path: Path) -> None:
         engine.run([0.5])
     values = {event.summary.value[0].tag: event.summary.value[0].simple_value for event in events(tmp_path)[1:]}
     assert values == {"one": 0.5, "two": 1.0}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full, of Linux")
+def test_a_full_disk_ends_the_board_with_one_warning_and_not_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(
+        "tensorboardX.record_writer.open_file", lambda path: os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb")
+    )
+    engine = trainer()
+    with on_board(engine, tmp_path):  # type: ignore[arg-type]
+        engine.run([0.5] * 200)
+    assert engine.state.iteration == 200
+    assert [record.getMessage().partition(" can't")[0] for record in caplog.records] == ["TensorBoard's files"]
+    with pytest.raises(OutputError, match="the training's own"), on_board(engine, tmp_path):  # type: ignore[arg-type]
+        raise OutputError("the training's own words")

@@ -1,5 +1,6 @@
-"""TensorBoard's files of a training, where tensorboardX is installed."""
+"""TensorBoard's files of a training, where tensorboardX is installed; a training does without where they can't be."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,12 +49,15 @@ def _board(folder: Path, step: int) -> Any | None:
     class Board:
         """What tensorboardX's `SummaryWriter` does with numbers, at once and here.
 
-        That one hands events to a thread, for which a training that is cancelled may wait for ever.
+        That one hands events to a thread, for which a training that is cancelled may wait for ever. Where the disk
+        takes no more, which is said once, nothing more is written: how the training ends is told by the training.
         """
 
         def __init__(self) -> None:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = EventsWriter(str(folder / "events"))
+            self._file: Any = None
+            with self._giving_up():
+                folder.mkdir(parents=True, exist_ok=True)
+                self._file = EventsWriter(str(folder / "events"))
             if step:
                 self._write(step + 1, session_log=SessionLog(status=SessionLog.START))
 
@@ -61,12 +65,26 @@ def _board(folder: Path, step: int) -> Any | None:
             self._write(number, summary=scalar(name, float(value)))
 
         def flush(self) -> None:
-            self._file.flush()
+            with self._giving_up():
+                if self._file is not None:
+                    self._file.flush()
 
         def close(self) -> None:
-            self._file.close()
+            with self._giving_up():
+                if self._file is not None:
+                    self._file.close()
 
         def _write(self, number: int, **content: Any) -> None:
-            self._file.write_event(Event(wall_time=time.time(), step=int(number), **content))
+            with self._giving_up():
+                if self._file is not None:
+                    self._file.write_event(Event(wall_time=time.time(), step=int(number), **content))
+
+        @contextmanager
+        def _giving_up(self) -> Iterator[None]:
+            try:
+                yield
+            except OSError as error:
+                self._file = None
+                logging.warning(f"TensorBoard's files can't be written to {folder}: {error.strerror}.")
 
     return Board()
