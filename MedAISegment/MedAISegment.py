@@ -448,8 +448,9 @@ class MedAISegmentLogic(ModelLogic):
             onDone: called with the name, once the model is among the others.
             onError: called with what went wrong; None writes it to the log.
             onProgress: called with each new state.
-            options: `epochs` (0: as planned), `device` ("auto"), `resume` (False), and `settings`, a list of
-                "key=value" as `medai train --set` takes them.
+            options: `epochs` (0: as planned), `device` ("auto"), `settings`, a list of "key=value" as `medai train
+                --set` takes them, and `resume` (False): True goes on with a training that was stopped, "auto" does so
+                where there is one of the same name, images and settings, and else begins anew.
 
         Returns:
             The run: `poll()` says how it stands, `cancel()` stops it; `resume` goes on from the last whole epoch.

@@ -1,7 +1,7 @@
 """What the user corrected becomes the next model's data: added from the scene, learnt from, found among the models."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,11 @@ import slicer
 import vtk
 from bundles import threshold_bundle
 
+from MedAILib.commands.train_apart import train_and_add
 from MedAILib.errors import InputError, OutputError
 from MedAILib.files.images import read_image
+from MedAILib.gui.fine_tuning import training_request
+from MedAILib.progress import Cancelled, Progress
 from MedAILib.scene.segments import BINARY_LABELMAP, label_image
 from MedAILib.scene.training_set import add_training_case
 from MedAILib.scene.volume_node import add_volume_nodes
@@ -175,6 +178,50 @@ def test_corrections_are_added_and_learnt_from_in_the_window(session, store, tmp
     assert session.messages() == []
     assert (widget._parameterNode.model, "second" in installed_models()) == ("second", True)
     assert installed_models()["second"].path.is_dir()
+
+
+class StopsIn(Progress):
+    """Cancels a training when it comes to an epoch's steps; remembers which epochs it heard of, and warnings."""
+
+    def __init__(self, epoch: int = 0) -> None:
+        self.stop, self.epochs, self.warnings = epoch, [], []
+
+    def step(self, done: int, total: int, text: str = "") -> None:
+        if text.startswith("Epoch"):
+            self.epochs.append(int(text.split()[1]))
+            if self.epochs[-1] == self.stop:
+                raise Cancelled
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def test_cancelled_training_goes_on_unless_images_were_added_since(scene, store, tmp_path) -> None:
+    for seed in range(3):
+        add_training_case(add_image(scene, seed, f"Head {seed}"), add_segmentation(scene, ball=BALL), tmp_path / "set")
+    words = {"epochs": 3, "device": "cpu", "resume": "auto", "settings": ("patch=16,16,16", "samples=1")}
+    request = asdict(training_request(tmp_path / "set", "mine", **words))
+    for stop, first in ((2, 1), (3, 2)):
+        heard = StopsIn(stop)
+        with pytest.raises(Cancelled):
+            train_and_add(request, heard)
+        assert heard.epochs[0] == first
+        assert not any("begins anew" in text for text in heard.warnings)
+    add_training_case(add_image(scene, 3, "Another"), add_segmentation(scene, ball=BALL), tmp_path / "set")
+    heard = StopsIn(2)
+    with pytest.raises(Cancelled):
+        train_and_add(request, heard)
+    assert heard.epochs[0] == 1 and any("begins anew" in text for text in heard.warnings)
+
+
+def test_window_goes_on_with_a_training_where_it_can(session, store, tmp_path, monkeypatch) -> None:
+    asked = {}
+    widget = session.open()
+    monkeypatch.setattr(widget.logic, "fineTuneAsync", lambda *_, **options: asked.update(options))
+    add_training_case(add_image(session.scene), add_segmentation(session.scene, ball=BALL), tmp_path / "set")
+    widget._parameterNode.trainingFolder, widget._parameterNode.trainedName = str(tmp_path / "set"), "second"
+    widget.ui.fineTuneButton.click()
+    assert asked["resume"] == "auto"
 
 
 def test_name_that_is_taken_is_refused_before_training(session, tmp_path) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from MedAILib.errors import InputError
 from MedAILib.gui.getting import Apart
@@ -20,7 +21,7 @@ class TrainingRequest:
         initial: the model that it starts from, a name or a path; empty to plan a network from the data and start anew.
         epochs: how often it sees the data; 0 for as many as are planned.
         device: where it computes.
-        resume: go on where a training of this name and data was stopped.
+        resume: go on where a training of this name and data was stopped; "auto": if there is one, else begin anew.
         settings: "key=value", as `medai train --set` takes them.
     """
 
@@ -29,7 +30,7 @@ class TrainingRequest:
     initial: str = ""
     epochs: int = 0
     device: str = "auto"
-    resume: bool = False
+    resume: bool | Literal["auto"] = False
     settings: Sequence[str] = ()
 
 

@@ -76,7 +76,7 @@ class TrainingSection:
         with slicer.util.tryWithErrorDisplay(_("The training could not be started."), waitCursor=True):
             parameters, _images = self._inputs()
             folder, name, model = parameters.trainingFolder, parameters.trainedName.strip(), parameters.model
-            options = {"epochs": parameters.trainingEpochs, "device": parameters.device}
+            options = {"epochs": parameters.trainingEpochs, "device": parameters.device, "resume": "auto"}
             try:
                 if ensure_packages(slicer_tools(), NEEDED_TO_TRAIN):
                     self._messages.log(_("Packages were installed."))
@@ -99,7 +99,8 @@ class TrainingSection:
         missing = self._missingToTrain(parameters, running)
         tune.enabled = not missing
         tune.toolTip = missing or _(
-            "Train a new model on the training set, from the weights of the chosen one, in a process of its own."
+            "Train a new model on the training set, from the weights of the chosen one, in a process of its own. One "
+            "that was cancelled goes on, if images and settings are the same."
         )
 
     def _missing(self, parameters: Any, images: "Sequence[Any]", running: bool) -> str:

@@ -20,11 +20,15 @@ CHECKPOINT = "checkpoint.pt"
 STARTED = "started.json"
 
 
+class OtherTrainingError(InputError):
+    """What is to be resumed is not there, can't be read, or is another training's; nothing was changed."""
+
+
 def begin(folder: Path, identity: dict[str, Any], resume: bool) -> dict[str, Any] | None:
     """Take up a training's state, or note that one begins here; of several processes the first does, the others follow.
 
     Raises:
-        InputError, OutputError: as `begin_alone`.
+        OtherTrainingError, OutputError: as `begin_alone`.
     """
     state = begin_alone(folder, identity, resume) if is_first() else None
     if process_count() == 1:
@@ -45,7 +49,7 @@ def begin_alone(folder: Path, identity: dict[str, Any], resume: bool) -> dict[st
         the last whole epoch's state; None where there is none yet.
 
     Raises:
-        InputError: there is nothing to resume, or it is another training's; the sentence says what differs.
+        OtherTrainingError: there is nothing to resume, or it is another training's; the sentence says what differs.
         OutputError: the folder can't be written.
     """
     state, started = folder / CHECKPOINT, folder / STARTED
@@ -59,13 +63,13 @@ def begin_alone(folder: Path, identity: dict[str, Any], resume: bool) -> dict[st
             part.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
         return None
     if not started.is_file() and not state.is_file():
-        raise InputError(f"There is nothing to resume: {state} does not exist.")
+        raise OtherTrainingError(f"There is nothing to resume: {state} does not exist.")
     try:
         before = json.loads(started.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{started} can't be read; start the training anew, without --resume.") from error
+        raise OtherTrainingError(f"{started} can't be read; start the training anew, without --resume.") from error
     if differing := _differing(before, json.loads(json.dumps(identity))):
-        raise InputError(
+        raise OtherTrainingError(
             f"{folder} is of another training: {', '.join(differing[:6])} differ(s); resume with the task, data and "
             "options it was started with, or start anew without --resume (of --fold all a part alone begins anew where "
             "its folder is removed)."
@@ -75,7 +79,7 @@ def begin_alone(folder: Path, identity: dict[str, Any], resume: bool) -> dict[st
     try:
         return load_weights(state)
     except ModelError as error:
-        raise InputError(f"{state} can't be read; start the training anew, without --resume.") from error
+        raise OtherTrainingError(f"{state} can't be read; start the training anew, without --resume.") from error
 
 
 def keep(content: dict[str, Any], folder: Path) -> None:
