@@ -1,5 +1,8 @@
 """Agreement with nnU-Net's predictor on checkpoints that it trains: `python Testing/benchmarks/nnunet_parity.py`.
 
+`MEDAI_TEST_DATA` names a folder; its `hippocampus` has `images` and `labels` of the Medical Segmentation Decathlon's
+Task04 (http://medicaldecathlon.com).
+
 nnU-Net plans and preprocesses a few hippocampus cases and trains each configuration for a moment (on the CPU, with a
 quarter of its features); then both segment other cases, mirrored. Prints one line for each configuration: equal voxels
 and each label's Dice, with nnU-Net's rounding and in float32, and the Dice against the reference, which shows that the
@@ -20,7 +23,7 @@ from typing import Any
 import numpy as np
 
 TESTING = Path(__file__).parents[1]
-DATA = TESTING.parents[1] / "shared" / "data" / "hippocampus"
+DATA = Path(os.environ.get("MEDAI_TEST_DATA") or TESTING.parents[1] / "shared" / "data") / "hippocampus"
 TRAINING, TESTED = 10, 5
 LABELS = {"background": 0, "anterior": 1, "posterior": 2}
 REGIONS = {"background": 0, "hippocampus": [1, 2], "posterior": 2}

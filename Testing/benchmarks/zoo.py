@@ -1,7 +1,8 @@
 """Which bundles of MONAI's Model Zoo run, and how many voxels agree with stock MONAI: the table of docs/models.md.
 
-python Testing/benchmarks/zoo.py ../shared/data/monai_bundles
+python Testing/benchmarks/zoo.py BUNDLES
 
+BUNDLES is a folder with a folder for each of the zoo's bundles, in which are its configs; weights are made up here.
 After the bundles in the folder come those that are made in the way of others (`Testing/zoo_made.py`), with an asterisk.
 """
 
