@@ -283,13 +283,13 @@ def _add_detect(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 
 def _add_generate(commands: "argparse._SubParsersAction[_Parser]") -> None:
-    command = _command(commands, "generate", "make images of noise, or of another image")
-    command.add_argument("inputs", nargs="*", type=_path, metavar="INPUT", help="image per channel; none: of noise")
+    command = _command(commands, "generate", "make images from noise, or from another image")
+    command.add_argument("inputs", nargs="*", type=_path, metavar="INPUT", help="image per channel; none: from noise")
     _add_model(command)
     command.add_argument(
         "-o", "--output", required=True, type=_path, help=".nii.gz .nrrd .png (picture), .mrb (scene); a folder: all"
     )
-    command.add_argument("--count", type=int, default=1, metavar="N", help="how many images to make of noise")
+    command.add_argument("--count", type=int, default=1, metavar="N", help="how many images to make from noise")
     command.add_argument("--seed", type=int, default=0, metavar="S", help="the first image's seed, then S + 1, ...")
     command.add_argument("--series", metavar="UID", help="which DICOM series of a folder")
     command.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")

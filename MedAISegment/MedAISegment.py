@@ -375,8 +375,8 @@ class MedAISegmentLogic(ModelLogic):
         """Make images by a model, and wait for them. They show no patient.
 
         Args:
-            model: a model's name, or the path of a bundle, that makes images of noise, or an image of an image.
-            count: how many images of noise.
+            model: a model's name, or the path of a bundle, that makes images from noise, or from an image.
+            count: how many images from noise.
             seed: of the first one's noise; the next ones have the next seeds. The same seed gives the same image.
             device: "auto", "cpu", "cuda" or "cuda:1".
             volumeNode: what an image is made of, for a model that takes one: as for `segment`. It makes one image, on

@@ -98,7 +98,7 @@ def wanted_engine(options: RunOptions) -> str:
     if wanted not in ENGINES:
         raise InputError(f"{VARIABLE} names the engine '{wanted}'; choose one of {', '.join(ENGINES)}.")
     if wanted == "openvino" and not openvino_is_here():
-        raise InputError("OpenVINO is not installed; install it with `pip install medai[openvino]`.")
+        raise InputError("OpenVINO is not installed; install the Python package openvino, or leave the engine at auto.")
     return wanted
 
 
