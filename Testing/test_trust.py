@@ -9,8 +9,10 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import PIL.Image
 import pytest
 from bundles import network_entry, random_bundle
+from classifier_bundles import CLASSES, DENSENET, classifier_bundle
 from legitimate import random_volume
 from scripts_made import Writing, script_file, scripted_bundle
 
@@ -197,6 +199,19 @@ def test_findings_of_a_script_take_the_hash_too(
     assert f"and not {NOBODY}" in capsys.readouterr().err
     assert medai(*words, tree_sha256(script)) == 0
     assert out.exists() and trust_list() == ()
+
+
+def test_the_hash_of_another_model_is_told_when_one_classifies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    post = [{"_target_": "Activationsd", "softmax": True}, {"_target_": "AsDiscreted", "argmax": True}]
+    bundle = classifier_bundle(tmp_path / "m", DENSENET, CLASSES, post=post)
+    (bundle / "models" / "model.pt").unlink()
+    script_file(bundle / "models" / "model.ts", {})
+    PIL.Image.fromarray(np.zeros((24, 24), np.uint8)).save(tmp_path / "picture.png")
+    words = ["classify", tmp_path / "picture.png", "-m", bundle, "-o", tmp_path / "found.json", "--quiet"]
+    assert medai(*words, "--trust-code", NOBODY) == 2
+    assert f"and not {NOBODY}" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="process groups of POSIX")
