@@ -40,7 +40,7 @@ def draw_class_samples(task: ClassificationTask, data: ClassData) -> Figure:
     chosen = _in_turn(task.decided.marks(data.numbers))
     images = data.images[chosen]
     targets = task.decided.targets(data.numbers[chosen])
-    change, mixes = Augmentation(task.augmentation), bool(task.augmentation.get("mixup"))
+    change, mixes = Augmentation(task.augmentation, task.frames > 0), bool(task.augmentation.get("mixup"))
     columns = [images]
     for column in range(1, COLUMNS):
         change.reseed(task.seed + 1000 * column)
@@ -50,7 +50,7 @@ def draw_class_samples(task: ClassificationTask, data: ClassData) -> Figure:
     panels = figure.subplots(len(chosen), COLUMNS, squeeze=False)
     for row, place in enumerate(chosen):
         for column, batch in enumerate(columns):
-            picture, cmap = _picture(batch[row], coloured=len(task.channels) == 3 and not task.frames)
+            picture, cmap = _picture(_shown(batch[row], task), coloured=len(task.channels) == 3)
             panels[row, column].imshow(picture, cmap=cmap, origin="upper" if len(task.size) == 2 else "lower")
             panels[row, column].set_axis_off()
         name = f"{data.names[place]}: {task.decided.told(data.numbers[place])}"
@@ -68,9 +68,14 @@ def _in_turn(marks: NDArray[np.bool_]) -> list[int]:
     return list(places)[:ROWS]
 
 
-def _picture(image: Tensor, coloured: bool) -> tuple[Tensor, str | None]:
-    """A picture (J, I) or (J, I, 3) from an image (C, X, Y[, Z]), 0 to 1; the middle slice of a volume."""
-    flat = image if image.ndim == 3 else image[..., image.shape[-1] // 2]
+def _shown(image: Tensor, task: ClassificationTask) -> Tensor:
+    """What is drawn (C, X, Y) of an image: of a sequence its middle frame, of a volume its middle slice."""
+    frame = image[len(image) // 2] if task.frames else image
+    return frame if len(task.size) == 2 else frame[..., frame.shape[-1] // 2]
+
+
+def _picture(flat: Tensor, coloured: bool) -> tuple[Tensor, str | None]:
+    """A picture (J, I) or (J, I, 3) from (C, X, Y), 0 to 1."""
     low, high = flat.min(), flat.max()
     scaled = (flat - low) / (high - low).clamp_min(1e-6)
     return (scaled.permute(2, 1, 0), None) if coloured else (scaled[0].T, "gray")
