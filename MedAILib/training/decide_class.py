@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -91,7 +92,7 @@ class OneClass(Decision):
 
     def deal(self, numbers: NDArray[np.int64], groups: Sequence[str], folds: int, seed: int) -> Folds:
         """Stratified by class."""
-        return stratified(numbers, self.count, groups, (folds, seed))
+        return stratified(numbers, self.names, groups, (folds, seed))
 
     def exported(self, thresholds: Sequence[float]) -> dict[str, float]:
         """Of two classes, the second's."""
@@ -154,17 +155,34 @@ def require_all(numbers: NDArray[np.int64], count: int, part: str) -> None:
         raise InputError(f"The part '{part}' of the data lacks images of some class; the task needs all there.")
 
 
-def stratified(numbers: NDArray[np.int64], count: int, groups: Sequence[str], how: tuple[int, int]) -> Folds:
+def stratified(numbers: NDArray[np.int64], names: Sequence[str], groups: Sequence[str], how: tuple[int, int]) -> Folds:
     """Folds with classes in like shares; `how` has their number and the seed.
 
     Raises:
-        InputError: too few images of a class.
+        InputError: too few images of a class, or all of them in one fold, so that nobody could learn it there.
     """
     folds, seed = how
-    least = min(int((numbers == number).sum()) for number in range(count))
+    least = min(int((numbers == number).sum()) for number in range(len(names)))
     if least < folds:
         raise InputError(f"{least} images of the rarest class are too few for {folds} folds.")
     together = len(set(groups)) < len(groups)
     kind = StratifiedGroupKFold if together else StratifiedKFold
     dealt = kind(folds, shuffle=True, random_state=seed)
-    return [(learn, judge) for learn, judge in dealt.split(numbers, numbers, groups if together else None)]
+    found = [(learn, judge) for learn, judge in dealt.split(numbers, numbers, groups if together else None)]
+    for learn, _ in found:
+        if absent := sorted(set(range(len(names))) - set(numbers[learn].tolist())):
+            _refuse_absent(names[absent[0]], len({groups[n] for n in np.flatnonzero(numbers == absent[0])}), seed)
+    return found
+
+
+def _refuse_absent(name: str, groups: int, seed: int) -> NoReturn:
+    """Raise `InputError`: all images of a class, of so many patients, are in the part that one fold judges."""
+    if groups == 1:
+        raise InputError(
+            f"The images of {name} are all of one patient or copies of each other, so that they can't be learnt from "
+            "and judged by; add another patient's, or take the class out of the data."
+        )
+    raise InputError(
+        f"The images of {name}, of {groups} patients, came into one fold together, so that they can't be learnt from "
+        f"there; give another seed (--set seed={seed + 1}), or add another patient's."
+    )

@@ -89,7 +89,7 @@ class OrderedGrades(IndependentOutputs):
 
     def deal(self, numbers: NDArray[np.int64], groups: Sequence[str], folds: int, seed: int) -> Folds:
         """Stratified by grade."""
-        return stratified(numbers, self.count, groups, (folds, seed))
+        return stratified(numbers, self.names, groups, (folds, seed))
 
     def exported(self, thresholds: Sequence[float]) -> dict[str, float]:
         """Each grade's but the first's, which needs none."""
