@@ -86,10 +86,14 @@ def test_the_report_needs_nothing_else(reported: Path) -> None:
     page = (reported / "report.html").read_text(encoding="utf-8")
     assert sorted(path.name for path in reported.iterdir()) == FILES
     told = summed(reported)
-    wrong = sum(case["reference"] != case["predicted"] for case in told["metric_per_case"])
-    assert re.findall(r'src="([^"]{22})', page) == ["data:image/png;base64,"] * (3 + min(wrong, 5))
+    assert re.findall(r'src="([^"]{22})', page) == ["data:image/png;base64,"] * (3 + 5)
     assert "http" not in page
-    for text in ("Expected calibration error", told["medai"]["sha256"], "medai evaluate", "The most wrong decisions"):
+    for text in (
+        "Expected calibration error",
+        told["medai"]["sha256"],
+        "medai evaluate",
+        "least sure of the truth",
+    ):
         assert text in page
 
 

@@ -23,7 +23,7 @@ from MedAILib.request import ClassifyOptions
 from MedAILib.training.augment_images import Augmentation
 from MedAILib.training.calibrating import best_temperature, best_threshold
 from MedAILib.training.classification_task import ClassificationTask
-from MedAILib.training.cross_validation import split_folds, train_classifier
+from MedAILib.training.cross_validation import ClassData, split_folds, train_classifier
 from MedAILib.training.labelled_images import find_labelled_images, read_labelled
 from MedAILib.training.lesson import Bench
 from MedAILib.training.matched_labels import numbered
@@ -84,6 +84,64 @@ def test_the_card_tells_of_data_training_and_figures(trained: Path) -> None:
     assert float(card.split("| Area under the ROC curve | ")[1].split(" ")[0]) > 0.9
     assert "CC-BY-4.0" in (trained / "LICENSE").read_text(encoding="utf-8")
     assert (trained / "models" / "model.pt").stat().st_size < 50_000
+
+
+def test_the_training_reports_on_images_that_were_not_learnt_from(trained: Path) -> None:
+    folder = trained.with_name("squares.training") / "cross_validation"
+    told = json.loads((folder / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    truth = {case["case"]: "below" if int(case["case"][-1]) % 2 else "above" for case in told["metric_per_case"]}
+    assert len(truth) == told["cases"] == 48 and told["medai"]["sha256"] is None
+    assert all(case["reference"] == truth[case["case"]] for case in told["metric_per_case"])
+    right = [case["reference"] == case["predicted"] for case in told["metric_per_case"]]
+    assert told["accuracy"] == pytest.approx(np.mean(right)) and np.sum(told["confusion"]) == 48
+    card = (trained / "docs" / "README.md").read_text(encoding="utf-8")
+    low, high = told["intervals_95"]["auc"]
+    assert f"| Area under the ROC curve | {told['auc']:.3f} | {low:.3f} to {high:.3f} |" in card
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count('src="data:image/png;base64,') == 3 + 5
+    for text in ("2-fold cross-validation", "have not learnt from it", "medai train", "The least sure of the truth"):
+        assert text in page
+    assert (folder / "cases.csv").read_text(encoding="utf-8").count("\n") == 49
+
+
+def test_one_fold_is_reported_on_its_validation_part(tmp_path: Path) -> None:
+    path = written(small_task(folds=1, epochs=1, strange_quantile=0.5), tmp_path)
+    data = medmnist(tmp_path / "squares.npz", train=16, val=6)
+    words = ["train", str(path), "--data", str(data), "-o", str(tmp_path / "m"), "--device", "cpu", "--quiet"]
+    assert main(words) == 0
+    told = json.loads((tmp_path / "m.training" / "validation" / "summary.json").read_text(encoding="utf-8"))
+    assert [case["case"] for case in told["metric_per_case"]] == [f"val_{n:04d}" for n in range(6)]
+    assert told["medai"]["part"] == "val" and told["not_sure"] == 3
+
+
+def test_a_resume_with_other_parts_patients_or_names_is_refused(task: ClassificationTask, tmp_path: Path) -> None:
+    task = replace(task, epochs=1)
+    data = read_data(task, medmnist(tmp_path / "squares.npz", train=16, val=4), SILENT)
+    bench = Bench(tmp_path / "bench", "cpu", True, "")
+    train_classifier(task, data, bench, SILENT)
+    patients = tuple(f"p{n // 2}" for n in range(20))
+    for changed in ({"splits": data.splits[::-1]}, {"patients": patients}, {"names": data.names[::-1]}):
+        with pytest.raises(InputError, match="of another training"):
+            train_classifier(task, replace(data, **changed), bench, SILENT)
+
+
+def test_a_new_training_leaves_no_checkpoint_of_an_older_one(task: ClassificationTask, tmp_path: Path) -> None:
+    data = read_data(task, medmnist(tmp_path / "squares.npz", train=20), SILENT)
+    bench = Bench(tmp_path / "bench", "cpu", False, "")
+    train_classifier(replace(task, epochs=1, distil_epochs=1, networks=2), data, bench, SILENT)
+    (bench.folder / "mine.pt").write_bytes(b"")
+
+    class InFirst(Cancellable):
+        def step(self, done: int, total: int, text: str = "") -> None:
+            if "epoch 2" in text:
+                self.cancel()
+            super().step(done, total, text)
+
+    task = replace(task, epochs=2, distil_epochs=1)
+    with pytest.raises(Cancelled):
+        train_classifier(task, data, bench, InFirst())
+    assert sorted(path.name for path in bench.folder.glob("*.pt")) == ["fold_0_network_0.pt", "mine.pt"]
+    train_classifier(task, data, replace(bench, resume=True), SILENT)
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights(task: ClassificationTask, tmp_path: Path) -> None:
@@ -239,6 +297,30 @@ def test_patients_stay_together_and_every_image_is_judged_once(task: Classificat
     assert sorted(np.concatenate([judge for _, judge in folds])) == list(range(16))
     for learn, judge in folds:
         assert not {data.patients[n] for n in learn} & {data.patients[n] for n in judge}
+
+
+@pytest.mark.parametrize("decision", ["multiclass", "ordinal"])
+@pytest.mark.parametrize(
+    ("patients", "words"),
+    [
+        (("x", "x", "a", "b", "c", "d", "e", "f", "g"), "images of 2_rare are all of one patient or copies"),
+        (("x", "y", "a", "b", "c", "d", "e", "f", "g"), None),
+    ],
+)
+def test_a_class_of_one_patient_can_not_be_learnt_in_each_fold(
+    tmp_path: Path, decision: str, patients: tuple[str, ...], words: str | None
+) -> None:
+    classes = [{"name": name, "labels": [name]} for name in ("0_none", "1_often", "2_rare")]
+    task = read_task(str(written(small_task(decision=decision, classes=classes), tmp_path)))
+    assert isinstance(task, ClassificationTask)
+    images = torch.arange(9.0)[:, None, None, None].expand(9, 1, 4, 4)
+    numbers, names = np.array([2, 2, 0, 1, 0, 1, 0, 1, 0]), tuple(str(n) for n in range(9))
+    data = ClassData(images, numbers, names, ("",) * 9, patients)
+    if words is None:
+        assert all(set(numbers[learn]) == {0, 1, 2} for learn, _ in split_folds(task, data))
+    else:
+        with pytest.raises(InputError, match=words):
+            split_folds(task, data)
 
 
 def test_the_three_layouts_hold_the_same_images(tmp_path: Path) -> None:

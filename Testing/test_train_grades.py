@@ -70,6 +70,13 @@ def test_a_planned_model_tells_how_large_a_disc_is(
     assert sum(entry["probability"] for entry in told["classes"]) == pytest.approx(1)
 
 
+def test_the_training_reports_grades_too(place: Path) -> None:
+    folder = place / "grades.training" / "validation"
+    told = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert told["kind"] == "ordinal" and told["cases"] == 40 and told["kappa"] > 0
+    assert "quadratic-weighted kappa" in (folder / "report.html").read_text(encoding="utf-8").lower()
+
+
 def test_the_report_has_kappa_and_distance_with_intervals(place: Path) -> None:
     told = json.loads((place / "report" / "summary.json").read_text(encoding="utf-8"))
     truth = [int(case["reference"]) for case in told["metric_per_case"]]

@@ -77,6 +77,13 @@ def test_a_planned_model_names_all_shapes_of_a_picture(
     assert (tmp_path / "why.nii.gz").is_file()
 
 
+def test_the_training_reports_each_label(place: Path) -> None:
+    folder = place / "shapes.training" / "validation"
+    told = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert told["cases"] == 40 and set(told["per_class"]) == {"0", "1", "2"} and told["medai"]["part"] == "val"
+    assert "Each label" in (folder / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_batch_lists_the_labels_of_each_picture(place: Path, tmp_path: Path) -> None:
     images, _ = shape_pictures(3)
     for number, image in enumerate(images):

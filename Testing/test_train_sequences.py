@@ -102,6 +102,12 @@ def test_the_recurrent_classifier_tells_how_hearts_beat(recurrent: Path, unseen:
     assert accuracy(recurrent, unseen) >= 0.95
 
 
+def test_the_training_reports_clips_with_a_frame_of_each_of_the_worst(recurrent: Path) -> None:
+    folder = recurrent.with_name("model.training") / "validation"
+    assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["cases"] == 24
+    assert (folder / "report.html").read_text(encoding="utf-8").count('src="data:image/png;base64,') == 3 + 5
+
+
 def test_a_classifier_of_single_frames_can_only_guess(single: Path, tmp_path: Path) -> None:
     assert 0.35 <= accuracy(single, frame_folders(tmp_path, 60, 3)) <= 0.65
 

@@ -14,13 +14,16 @@ from MedAILib.config import Config
 from MedAILib.errors import InputError
 from MedAILib.models.store import find_model
 from MedAILib.progress import Progress
+from MedAILib.read_spec import read_spec
 from MedAILib.training.checkpoint import require_room
 from MedAILib.training.choices import ASKED
 from MedAILib.training.classification_card import ClassifierRecord, write_classifier_card
 from MedAILib.training.classification_choices import class_choices
 from MedAILib.training.classification_export import inference, metadata
+from MedAILib.training.classification_report import write_classifier_evaluation
 from MedAILib.training.classification_samples import write_class_samples
 from MedAILib.training.classification_task import ClassificationTask
+from MedAILib.training.classification_validation import judged_evaluation, report_folder
 from MedAILib.training.cross_validation import ClassData, split_folds, train_classifier
 from MedAILib.training.decision import Calibration
 from MedAILib.training.export import Contents, licence_text, write_model
@@ -41,7 +44,9 @@ from MedAILib.training.task_settings import with_words
 def run_train_classifier(
     options: argparse.Namespace, task: ClassificationTask, device: torch.device, machine: str, progress: Progress
 ) -> None:
-    """Train a classifier, choose its threshold and temperature, and write it as a bundle.
+    """Train a classifier, choose its threshold and temperature, and write it as a bundle, with a report beside it.
+
+    The report is on the images that the judging networks have not learnt from, in the folder of the checkpoints.
 
     Raises:
         MedAIError: the data or the output folder is at fault, or a checkpoint is of another training.
@@ -88,6 +93,9 @@ def run_train_classifier(
     card = write_classifier_card(ClassifierRecord(task, data, trained, command, machine, start, numbers))
     weights = {key: value.half() if value.is_floating_point() else value for key, value in trained.weights.items()}
     write_model(Contents(configs, card, licence_text(task), weights), folder)
+    progress.step(0, 1, "Writing the report on images that were not learnt from")
+    evaluation = judged_evaluation(task, data, trained, read_spec(folder), device)
+    write_classifier_evaluation(evaluation, place / report_folder(task), command)
 
 
 def planned_classifier(options: argparse.Namespace, progress: Progress) -> ClassificationTask:

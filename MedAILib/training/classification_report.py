@@ -109,7 +109,7 @@ def _table(evaluation: ClassifierEvaluation) -> str:
                 *(format(value, ".6g") for value in case.likely),
                 case.unsure,
                 "" if case.strangeness is None else format(case.strangeness, ".6g"),
-                format(case.seconds, ".4f"),
+                "" if case.seconds is None else format(case.seconds, ".4f"),
                 case.image.source,
             ]
         )
@@ -122,7 +122,8 @@ def _lead(evaluation: ClassifierEvaluation) -> str:
         for key, name in LEADS.get(evaluation.classes.kind, USUAL_LEADS).items()
     ]
     text = ", ".join(found)
-    return f'<p class="lead">{text[0].upper()}{text[1:]}.</p>'
+    note = f'<p class="note">{escape(evaluation.note)}</p>' if evaluation.note else ""
+    return f'<p class="lead">{text[0].upper()}{text[1:]}.</p>{note}'
 
 
 def _results(evaluation: ClassifierEvaluation) -> str:
@@ -179,15 +180,16 @@ def _unsure(evaluation: ClassifierEvaluation) -> str:
 
 
 def _worst(evaluation: ClassifierEvaluation) -> str:
-    """The section of pictures; nothing where every decision was right."""
+    """The section of pictures: the truths that the model believed least, decided right or wrong."""
     decision = evaluation.decision
     cells = "".join(
         f'<figure><img alt="{escape(case.image.name)}" src="{png_data(picture_plot(picture))}"><figcaption>'
-        f"<b>{escape(case.image.name)}</b><br>true: {escape(_likely(case, case.number, decision))}<br>"
+        f"<b>{escape(case.image.name)}</b>, {'right' if case.right else 'wrong'}<br>"
+        f"true: {escape(_likely(case, case.number, decision))}<br>"
         f"decided: {escape(_likely(case, case.decided, decision))}</figcaption></figure>"
         for case, picture in evaluation.worst
     )
-    return cells and f'<section><h2>The most wrong decisions</h2><div class="pictures">{cells}</div></section>\n'
+    return f'<section><h2>The least sure of the truth</h2><div class="pictures">{cells}</div></section>\n'
 
 
 def _names(number: NDArray[np.int64], decision: Decision) -> list[str]:
@@ -202,15 +204,17 @@ def _likely(case: ClassifiedCase, number: NDArray[np.int64], decision: Decision)
 
 
 def _facts(evaluation: ClassifierEvaluation, command: str) -> str:
-    seconds = [case.seconds for case in evaluation.cases]
+    seconds = [case.seconds for case in evaluation.cases if case.seconds is not None]
     sources = sorted({str(case.image.source.resolve().parent) for case in evaluation.cases})
     data = {
         "Data": sources[0] + (f" and {len(sources) - 1} more folders" if len(sources) > 1 else ""),
         "Part": evaluation.part,
-        "Images": str(len(seconds)),
+        "Images": str(len(evaluation.cases)),
     }
-    time = f"median {1000 * np.median(seconds):.1f} ms, longest {1000 * max(seconds):.1f} ms"
-    return facts_section(evaluation, data, command, {"Time per image": time})
+    times = {}
+    if seconds:
+        times["Time per image"] = f"median {1000 * np.median(seconds):.1f} ms, longest {1000 * max(seconds):.1f} ms"
+    return facts_section(evaluation, data, command, times)
 
 
 def _notes(evaluation: ClassifierEvaluation) -> str:

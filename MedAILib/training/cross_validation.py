@@ -6,8 +6,10 @@ them have not learnt from.
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,9 +25,10 @@ from MedAILib.training.classification import train_network
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.decision import Calibration
 from MedAILib.training.kernel_lesson import apart_from_others, said, see_pictures, solve
-from MedAILib.training.labelled_images import MADE
+from MedAILib.training.labelled_images import MADE, LabelledImage
 from MedAILib.training.lesson import Bench, Lesson, scores_of
-from MedAILib.training.lesson_curves import TABLE
+from MedAILib.training.lesson_curves import PICTURE, TABLE
+from MedAILib.training.processes import is_first
 
 # What of a task decides every network's weights; how many there are and how long they learn is each one's own.
 DECISIVE = (
@@ -33,6 +36,7 @@ DECISIVE = (
     *("loss", "class_weights", "label_smoothing", "augmentation"),
     *("sampling", "schedule", "accumulate", "patience", "precision"),
 )
+LESSONS = re.compile(r"(fold_\d+_network_\d+|final_network)\.pt")  # checkpoints, as lessons are named
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +49,7 @@ class ClassData:
         names: (N,), how reports call each.
         splits: (N,), "train", "val", `MADE`, or "" each.
         patients: (N,), or "" where that is not told.
+        sources: (N,), where each is from; empty where nobody asks for it.
     """
 
     images: Tensor
@@ -52,6 +57,7 @@ class ClassData:
     names: tuple[str, ...]
     splits: tuple[str, ...]
     patients: tuple[str, ...]
+    sources: tuple[LabelledImage, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +69,14 @@ class Judged:
         scores: (M, outputs), in cross-validation those of the mean probabilities of the fold's networks, which the
             shipped network learns to give; without it the shipped network's own.
         single: a (M, outputs) for each seed: one network of the fold alone.
+        places: (M,), which of all images these are.
         kernel: (M, N), the kernel classifier alone, where the task has one.
     """
 
     numbers: NDArray[np.int64]
     scores: NDArray[np.float64]
     single: tuple[NDArray[np.float64], ...]
+    places: NDArray[np.int64]
     kernel: NDArray[np.float64] | None = None
 
 
@@ -93,7 +101,7 @@ def train_classifier(task: ClassificationTask, data: ClassData, bench: Bench, pr
     started = "" if bench.initial is None else f" {tree_sha256(bench.initial)} {task.frozen_stages}"
     bench = replace(bench, stamp=stamp(task, data) + started)
     if not bench.resume:
-        (bench.folder / TABLE).unlink(missing_ok=True)  # of another training that stood here
+        forget_lessons(bench.folder)
     folds = split_folds(task, data)
     photos = see_pictures(task, data.images, bench.device, progress) if task.kernel else None
     networks: list[nn.Module] = []
@@ -108,8 +116,7 @@ def train_classifier(task: ClassificationTask, data: ClassData, bench: Bench, pr
         scores.append([_likely(x, data.images[judge], task, bench) for x in networks[-task.networks :]])
         if photos is not None:
             kernel.append(said(solve(task, photos, data.numbers, learn), photos, judge))
-    numbers = np.concatenate([data.numbers[judge] for _, judge in folds])
-    judged = _judged(task, numbers, scores, kernel)
+    judged = _judged(task, data, np.concatenate([judge for _, judge in folds]), scores, kernel)
     pool = folds[0][0] if len(folds) == 1 else np.arange(len(data.numbers))
     final, apart = networks[0], None
     if task.shipped:
@@ -128,6 +135,17 @@ def train_classifier(task: ClassificationTask, data: ClassData, bench: Bench, pr
         judged = replace(judged, scores=shown)
     weights = {key: value.detach().cpu().contiguous() for key, value in final.state_dict().items()}
     return Trained(weights, judged, calibrate(task, judged, shown, apart))
+
+
+def forget_lessons(folder: Path) -> None:
+    """Remove checkpoints and curves of another training that stood in a folder; of several processes the first does."""
+    if not is_first():
+        return
+    for path in folder.glob("*.pt"):
+        if LESSONS.fullmatch(path.name):
+            path.unlink()
+    for name in (TABLE, PICTURE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _in_turn(task: ClassificationTask, networks: Sequence[nn.Module]) -> list[nn.Module]:
@@ -202,7 +220,8 @@ def calibrate(
 def stamp(task: ClassificationTask, data: ClassData) -> str:
     """Tells this training from any other; what is only written, or chosen after it, may change."""
     decisive = {key: value for key, value in asdict(task).items() if key in DECISIVE}
-    told = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode())
+    dealt_by = [data.names, data.splits, data.patients]  # which images a network has not learnt from follows from these
+    told = hashlib.sha256(json.dumps([decisive, dealt_by], sort_keys=True).encode())
     told.update(np.ascontiguousarray(data.images.numpy()).tobytes() + data.numbers.tobytes())
     return told.hexdigest()
 
@@ -234,14 +253,16 @@ def _likely(network: nn.Module, images: Tensor, task: ClassificationTask, bench:
 
 def _judged(
     task: ClassificationTask,
-    numbers: NDArray[np.int64],
+    data: ClassData,
+    places: NDArray[np.int64],
     scores: Sequence[Sequence[Tensor]],
     kernel: Sequence[NDArray[np.float64]],
 ) -> Judged:
-    """What all folds say, from each fold's list of its networks' scores, and what its kernel classifier says."""
+    """What all folds say of the images in places, from each fold's list of its networks' scores, and its kernel's."""
     single = [torch.cat(parts).double() for parts in zip(*scores, strict=True)]
     likely = torch.stack([task.decided.likely(found) for found in single]).mean(dim=0)
     alone = np.concatenate(kernel) if kernel else None
     if alone is not None:
         likely = (likely + task.decided.likely(torch.from_numpy(alone))) / 2
-    return Judged(numbers, task.decided.raw(likely).numpy(), tuple(found.numpy() for found in single), alone)
+    every = tuple(found.numpy() for found in single)
+    return Judged(data.numbers[places], task.decided.raw(likely).numpy(), every, places, alone)

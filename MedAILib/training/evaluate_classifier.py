@@ -42,7 +42,7 @@ class ClassifiedCase:
         decided: what was decided for, of the same shape, whether or not the model was sure.
         unsure: why it was not; empty where it was.
         strangeness: its out-of-distribution score; None where the model has none.
-        seconds: the model alone.
+        seconds: the model alone; None where the images went through it together.
     """
 
     image: LabelledImage
@@ -51,7 +51,7 @@ class ClassifiedCase:
     decided: NDArray[np.int64]
     unsure: str
     strangeness: float | None
-    seconds: float
+    seconds: float | None
 
     @property
     def right(self) -> bool:
@@ -72,10 +72,11 @@ class ClassifierEvaluation:
         intervals: the same with 95 % intervals, of each label; empty where classes exclude each other.
         confusion: (N, N), true classes in rows, decided ones in columns; of several labels (N, 2, 2), without and with
             each label in rows, decided against and for it in columns.
-        worst: the most wrong cases first, five at most, and a picture (J, I) of each.
+        worst: the cases first whose truth was given the least probability, five at most, and a picture (J, I) of each.
         provenance: as the model's first run told it.
         part: which part of the data; empty for all of it.
         started: when, UTC.
+        note: how the images were judged, in a sentence, where that was not by running the finished model.
     """
 
     spec: ModelSpec
@@ -89,6 +90,7 @@ class ClassifierEvaluation:
     provenance: dict[str, str]
     part: str
     started: datetime
+    note: str = ""
 
     @property
     def numbers(self) -> NDArray[np.int64]:
@@ -160,16 +162,33 @@ def evaluate_classifier(
         cases.append(_case(image, (numbers[number], decided), result, time.perf_counter() - begun))
         provenance = provenance or dict(result.provenance)
     progress.step(len(images), len(images), "Measuring")
+    return measured_cases(model.spec, classes, cases, provenance, part, started)
+
+
+def measured_cases(
+    spec: ModelSpec,
+    classes: Classes,
+    cases: Sequence[ClassifiedCase],
+    provenance: dict[str, str],
+    part: str,
+    started: datetime,
+) -> ClassifierEvaluation:
+    """The figures of cases that are decided, and pictures of the worst; arguments as `ClassifierEvaluation` has them.
+
+    Raises:
+        InputError: the file of one of the worst can't be read any more.
+    """
+    decision, measures = decision_of(classes.kind, classes.names), measures_of(classes.kind)
+    numbers = np.array([case.number for case in cases], dtype=np.int64)
     likely = np.stack([case.likely for case in cases])
     chosen = np.array([case.decided for case in cases], dtype=np.int64)
-    measures = measures_of(classes.kind)
     return ClassifierEvaluation(
-        model.spec,
+        spec,
         classes,
         tuple(cases),
         with_intervals(numbers, likely, chosen, measures),
         measures.each(numbers, likely, chosen),
-        labels_with_intervals(numbers, likely, chosen) if several else [],
+        labels_with_intervals(numbers, likely, chosen) if classes.kind == "multilabel" else [],
         measures.table(numbers, likely, chosen),
         _worst(cases, decision),
         provenance,
@@ -217,6 +236,7 @@ def summary(evaluation: ClassifierEvaluation) -> dict[str, Any]:
             "version": evaluation.spec.version,
             "sha256": evaluation.provenance.get("sha256"),
             "part": evaluation.part or None,
+            "judged": evaluation.note or None,
             "started": evaluation.started.isoformat(timespec="seconds"),
             "provenance": evaluation.provenance,
         },
@@ -242,9 +262,9 @@ def _case(
 
 
 def _worst(cases: Sequence[ClassifiedCase], decision: Decision) -> tuple[tuple[ClassifiedCase, NDArray[Any]], ...]:
-    """Wrong decisions, those first that left the least probability to the truth; the middle slice or frame of each."""
-    wrong = sorted((case for case in cases if not case.right), key=lambda case: _left_to_truth(case, decision))
-    return tuple((case, _picture(case.image)) for case in wrong[:WORST_SHOWN])
+    """The cases that left the least probability to the truth, right or wrong; the middle slice or frame of each."""
+    worst = sorted(cases, key=lambda case: _left_to_truth(case, decision))[:WORST_SHOWN]
+    return tuple((case, _picture(case.image)) for case in worst)
 
 
 def _left_to_truth(case: ClassifiedCase, decision: Decision) -> float:

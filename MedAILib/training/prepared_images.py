@@ -52,6 +52,7 @@ def prepare_images(
         tuple(image.name for image in images),
         tuple(image.split for image in images),
         tuple(image.patient for image in images),
+        tuple(images),
     )
 
 
