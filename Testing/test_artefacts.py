@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from MedAILib.training.artefacts import bent, coarser, shaded, with_ghosts, with_spikes
 from MedAILib.training.augment_images import Augmentation
-from MedAILib.training.classification_task import AUGMENTATIONS
+from MedAILib.training.classification_augmentations import AUGMENTATIONS
 
 SHAPES = [(20, 1, 24, 30), (20, 2, 12, 14, 16)]
 

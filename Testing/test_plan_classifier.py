@@ -68,6 +68,31 @@ def test_volumes_are_turned_and_keep_their_shape(tmp_path: Path) -> None:
     assert task.augmentation["flip"] == []  # the classes are sides
 
 
+def test_volumes_in_hounsfield_units_are_planned_with_a_window(tmp_path: Path) -> None:
+    for n in range(4):
+        voxels = np.full((20, 24, 24), -1000, np.int16)
+        voxels[4:16, 4:20, 4:20] = np.random.default_rng(n).integers(-100, 300, (12, 16, 16))
+        path = tmp_path / ("a" if n % 2 else "b") / f"{n}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        sitk.WriteImage(sitk.GetImageFromArray(voxels), str(path))
+    task, choices = plan_classifier("bodies", tmp_path, Wanted(), SILENT)
+    assert (task.channels, task.modality) == (["CT"], "CT")
+    window = task.intensity[0]
+    assert window["_target_"] == "ScaleIntensityRanged" and window["clip"]
+    assert window["a_min"] == pytest.approx(-98, abs=3) and window["a_max"] == pytest.approx(297, abs=3)
+    keys = {choice.key for choice in choices}
+    assert keys >= {"channels", "intensity", "loss", "learning_rate", "schedule"}
+
+
+def test_other_volumes_are_planned_without_a_window(tmp_path: Path) -> None:
+    for n in range(4):
+        voxels = np.random.default_rng(n).integers(-400, 2000, (20, 24, 24)).astype(np.int16)
+        path = tmp_path / ("a" if n % 2 else "b") / f"{n}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        sitk.WriteImage(sitk.GetImageFromArray(voxels), str(path))
+    assert plan_classifier("bodies", tmp_path, Wanted(), SILENT)[0].intensity == []
+
+
 def test_one_class_alone_can_not_be_planned(tmp_path: Path) -> None:
     folder = class_folders(tmp_path / "data", 4)
     for path in (folder / "below").iterdir():

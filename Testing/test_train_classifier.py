@@ -481,8 +481,15 @@ def test_tasks_that_make_no_sense_are_refused(tmp_path: Path, changes: dict[str,
 def test_a_fold_of_a_classifier_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, data = written(small_task(), tmp_path), medmnist(tmp_path / "squares.npz", train=10)
     assert main(["train", str(path), "--data", str(data), "-o", str(tmp_path / "x"), "--fold", "1"]) == 2
-    assert "leave --fold out" in capsys.readouterr().err
+    assert "over all 2 folds of its task squares together; leave --fold out" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_all_folds_of_a_classifier_may_be_asked_for(tmp_path: Path) -> None:
+    path, data = written(small_task(epochs=1, distil_epochs=1), tmp_path), medmnist(tmp_path / "squares.npz", train=16)
+    words = ["train", str(path), "--data", str(data), "-o", str(tmp_path / "x"), "--device", "cpu", "--quiet"]
+    assert main([*words, "--fold", "all"]) == 0
+    assert (tmp_path / "x.training" / "cross_validation" / "report.html").is_file()
 
 
 def test_all_that_is_wrong_with_pictures_is_told_at_once(task: ClassificationTask, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from MedAILib.training.export import Contents, licence_text, write_model
 from MedAILib.training.initial import freeze_stages, load_initial
 from MedAILib.training.labelled_checks import check_images
 from MedAILib.training.labelled_images import find_labelled_images, part_of
-from MedAILib.training.lesson import Bench, new_network
+from MedAILib.training.lesson import Bench, tried_network
 from MedAILib.training.matched_labels import truth_of
 from MedAILib.training.plan_classifier import Wanted, plan_classifier
 from MedAILib.training.precision import type_told
@@ -38,7 +38,7 @@ from MedAILib.training.prepared_images import prepare_images
 from MedAILib.training.processes import is_first
 from MedAILib.training.synthetic import made_images
 from MedAILib.training.task import is_task
-from MedAILib.training.task_settings import with_words
+from MedAILib.training.task_settings import with_class_words
 
 
 def run_train_classifier(
@@ -52,21 +52,24 @@ def run_train_classifier(
         MedAIError: the data or the output folder is at fault, or a checkpoint is of another training.
         Cancelled: by `progress`; `--resume` goes on from the last whole epoch.
     """
-    if options.fold is not None:
-        raise InputError(f"The task {task.name} runs all its {task.folds} folds by itself; leave --fold out.")
-    task = with_words(task, options.set)
+    if options.fold not in (None, "all"):
+        raise InputError(
+            f"--fold {options.fold}: a classifier is chosen and judged over all {task.folds} folds of its task "
+            f"{task.name} together; leave --fold out, or give --fold all. For a single part to judge by, give --set "
+            "folds=1 and data with the parts train and val."
+        )
+    task = with_class_words(task, options.set)
     if options.epochs is not None:
         own = any(word.partition("=")[0].strip() == "distil_epochs" for word in options.set)
         task = replace(task, epochs=options.epochs, distil_epochs=task.distil_epochs if own else options.epochs)
     folder: Path = options.output
     place = folder.with_name(folder.name + ".training")
     initial = None if options.initial is None else find_model(str(options.initial))
-    _require_start(task, initial, progress)
+    size = _require_start(task, initial, progress)
     if options.resume and not place.is_dir():
         raise InputError(f"There is nothing to resume: {place} does not exist.")
     data = read_data(task, options.data, progress)
     _warn_of_unjudged(task, data, progress)  # what is too few for folds is said before the training starts
-    size = sum(part.nbytes for part in new_network(task.network).parameters())
     require_room(place, size * (task.networks * task.folds + 1))  # a checkpoint for each, and the one that is shipped
     if not options.resume:
         write_task(task, place / "task.json")
@@ -139,18 +142,25 @@ def _asked(options: argparse.Namespace) -> set[str]:
     return epochs | {word.partition("=")[0].strip() for word in options.set}
 
 
-def _require_start(task: ClassificationTask, initial: Path | None, progress: Progress) -> None:
-    """See, before any image is read, that the networks can be built and take the weights they are to start from.
+def _require_start(task: ClassificationTask, initial: Path | None, progress: Progress) -> int:
+    """See, before any image is read, that networks take such images and the weights they are to start from.
+
+    Returns:
+        how many bytes one network's weights have.
 
     Raises:
-        MedAIError: they can't.
+        MedAIError: they can't be built, or don't.
     """
     if task.frozen_stages and initial is None:
         raise InputError("frozen_stages keeps the weights of another model; name it with --initial.")
+    frames = (task.frames,) if task.frames else ()
+    network = tried_network(task.network, (*frames, len(task.channels), *task.size), task.decided.outputs)
+    if task.student:
+        tried_network(task.network | task.student, (*frames, len(task.channels), *task.size), task.decided.outputs)
     if initial is not None:
-        network = new_network(task.network)
         load_initial(network, initial, progress)
         freeze_stages(network, str(task.network["_target_"]), task.frozen_stages)
+    return sum(part.nbytes for part in network.parameters())
 
 
 def read_data(task: ClassificationTask, path: Path, progress: Progress) -> ClassData:

@@ -21,7 +21,7 @@ class Augmentation:
     """Draws and applies the changes that a task asks for; what is drawn depends on the seed of the epoch alone.
 
     Args:
-        wanted: see `classification_task.AUGMENTATIONS`; what is left out is not done.
+        wanted: see `classification_augmentations.AUGMENTATIONS`; what is left out is not done.
         sequences: images are sequences, whose frames are all changed alike; noise alone is each frame's own.
     """
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from MedAILib.training.classification_augmentations import AUGMENTATIONS
 from MedAILib.training.classification_measures import RESAMPLES, with_intervals
-from MedAILib.training.classification_task import AUGMENTATIONS, ClassificationTask
+from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import ClassData, Judged, Trained
 from MedAILib.training.decision import Calibration, Decision
 from MedAILib.training.intensities import intensity_told, own_steps_told

@@ -6,45 +6,20 @@ from typing import Any
 
 from MedAILib.errors import InputError
 from MedAILib.models.efficientnet_lite import BLOCKS
+from MedAILib.training.classification_augmentations import require_augmentation
+from MedAILib.training.classification_networks import fitted
 from MedAILib.training.decision import Decision, LossOptions
 from MedAILib.training.decisions import KINDS, decision_of
 from MedAILib.training.described import Described
 from MedAILib.training.intensities import intensity_entries
 
 WITHOUT_MONAI = "Stock MONAI has no network of sequences and takes no clips apart: MedAI alone runs this model."
+NOT_MONAIS = "Stock MONAI has no such network and can't build it: MedAI runs this model, MONAI alone does not."
 LOSSES = ("cross-entropy", "focal")
 DECISIONS = tuple(KINDS)
-# What networks call the number of their outputs, which follows from the decision.
-_OUTPUTS = ("out_channels", "num_classes")
 SCHEDULES = ("one_cycle", "poly", "cosine", "constant")
 SAMPLINGS = ("uniform", "balanced")
 PRECISIONS = ("auto", "float32", "bfloat16")
-# Every random change of a training image, and what its number means; 0 leaves it out.
-AUGMENTATIONS = {
-    "flip": "list of the axes along which an image may be mirrored",
-    "rotate": "largest angle, degrees",
-    "scale": "largest enlargement or reduction, as a share",
-    "translate": "largest shift, as a share of the image's size",
-    "elastic": "largest shift of a place by bending, as a share of the image's size",
-    "bias_field": "largest logarithm of a slow field that values are multiplied by",
-    "gamma": "largest change of the logarithm of gamma",
-    "ghosting": "largest share that lines of the spectrum lose",
-    "spike": "largest height of stripes, in standard deviations of the image",
-    "low_resolution": "least share of voxels along each axis",
-    "noise": "largest standard deviation, in those of the image",
-    "blur": "largest standard deviation, voxels",
-    "mixup": "parameter of the beta distribution",
-}
-# What a number may be at most.
-LARGEST = {
-    "rotate": 180,
-    "scale": 1,
-    "translate": 1,
-    "elastic": 0.5,
-    "bias_field": 3,
-    "ghosting": 1,
-    "low_resolution": 1,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +59,8 @@ class ClassificationTask(Described):
             what an image with the label counts for it, in images without: "balanced" is how many of these there are
             for one with it, at most 20.
         sampling: one of `SAMPLINGS`: an epoch shows each image once, or draws as many, all classes alike often.
-        augmentation: see `AUGMENTATIONS`.
+        network: its `_target_` and arguments; numbers of channels, axes and outputs are made to fit the images.
+        augmentation: see `classification_augmentations.AUGMENTATIONS`.
         schedule: one of `SCHEDULES`, of the learning rate: a rise and a fall, or falls as for segmentation.
         accumulate: batches whose gradients are summed up for one step.
         patience: epochs without gain after which a network's training ends; 0: never. Needs the choice "best".
@@ -159,9 +135,9 @@ class ClassificationTask(Described):
             if not getattr(self, key):
                 object.__setattr__(self, key, value)
         if self.decision in KINDS and len(self.classes) > 1:
-            told = {key: self.decided.outputs for key in _OUTPUTS if key in self.network}
-            object.__setattr__(self, "network", self.network | told)
-        self._require_augmentation()
+            shaped = fitted(self.network, len(self.channels), self.size, self.decided.outputs)
+            object.__setattr__(self, "network", shaped)
+        require_augmentation(self.name, self.augmentation, len(self.size))
         self._require_kernel()
         weights = self.class_weights
         wrong = {
@@ -230,26 +206,6 @@ class ClassificationTask(Described):
                 "classes that exclude each other, and networks that are shipped as their mean; give --set 'kernel={}'."
             )
 
-    def _require_augmentation(self) -> None:
-        for key, value in self.augmentation.items():
-            if key not in AUGMENTATIONS:
-                raise InputError(
-                    f"There is no augmentation '{key}' for classifiers; known are {', '.join(AUGMENTATIONS)}."
-                )
-            if key == "flip":
-                axes = range(len(self.size))
-                fits = isinstance(value, (list, tuple)) and all(axis in axes for axis in value)
-                wanted = f"a list of axes, among {', '.join(map(str, axes))}"
-            else:
-                most = LARGEST.get(key, float("inf"))
-                fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most
-                wanted = f"a number from 0 to {most:g}" if key in LARGEST else "a number, 0 or above"
-            if not fits:
-                raise InputError(
-                    f"The training task {self.name} has the augmentation {key} = {value}; it has to be {wanted} "
-                    f"({AUGMENTATIONS[key]})."
-                )
-
     def _wrong_count(self) -> bool:
         """Whether there are too many classes for the decision, or two that exclude each other are not "binary"."""
         return self.decision in ("binary", "multiclass") and (self.decision == "binary") != (len(self.classes) == 2)
@@ -281,7 +237,8 @@ class ClassificationTask(Described):
     @property
     def limits(self) -> list[str]:
         """The task's warnings, and what follows from its kind."""
-        return [*self.warnings, *([WITHOUT_MONAI] if self.frames else [])]
+        own = not self.frames and self.network["_target_"] == "TextbookCNN" and NOT_MONAIS not in self.warnings
+        return [*self.warnings, *([WITHOUT_MONAI] if self.frames else []), *([NOT_MONAIS] if own else [])]
 
     @property
     def mirrored_axes(self) -> list[int]:

@@ -1,5 +1,6 @@
 """What one classification network is to learn, and where; the network itself and what it says."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from MedAILib.config import Config
+from MedAILib.errors import InputError
 from MedAILib.models.networks import build_network
 
 
@@ -63,6 +65,39 @@ def new_network(description: dict[str, Any]) -> nn.Module:
     network = build_network(component.target, component.arguments)
     flat = any(isinstance(part, nn.Conv2d) for part in network.modules())
     return network.to(memory_format=torch.channels_last) if flat else network  # type: ignore[call-overload]
+
+
+def tried_network(description: dict[str, Any], shape: Sequence[int], outputs: int) -> nn.Module:
+    """A network of a task's description that has been seen to take an image of a shape ([T,] C, X, Y[, Z]).
+
+    Raises:
+        MedAIError: it can't be built.
+        InputError: it fails on such an image, or gives something else than so many numbers.
+    """
+    network = new_network(description).eval()
+    name, told = _named(description), " x ".join(str(n) for n in shape)
+    try:
+        with torch.no_grad():
+            found = network(torch.zeros(1, *shape))
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise InputError(
+            f"The task's network {name} can't take images of {told} ([frames,] channels, then axes): {reason}; change "
+            "the network's arguments, the channels or the size."
+        ) from error
+    if not isinstance(found, Tensor) or found.shape != (1, outputs):
+        given = f"an output of {list(found.shape[1:])}" if isinstance(found, Tensor) else "several outputs"
+        raise InputError(
+            f"The task's network {name} gives {given} for an image, and the task needs {outputs} "
+            f"number{'s'[: outputs != 1]}; take a network that classifies."
+        )
+    return network
+
+
+def _named(description: dict[str, Any]) -> str:
+    """What a network is called, and what is inside of it."""
+    inner = description.get("backbone")
+    return str(description["_target_"]) + (f" of {inner['_target_']}" if isinstance(inner, dict) else "")
 
 
 @torch.inference_mode()

@@ -7,10 +7,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from MedAILib.errors import InputError
 from MedAILib.progress import Progress
 from MedAILib.training.cases import LAYOUTS
 from MedAILib.training.choices import Choice
+from MedAILib.training.classification_networks import NETWORKS, class_network
 from MedAILib.training.classification_task import DECISIONS, ClassificationTask
 from MedAILib.training.labelled_images import (
     ENDINGS,
@@ -30,7 +33,9 @@ FOLDS = 5
 USUAL_FRAMES = 16
 STEPS, EPOCHS = 400, (20, 100)
 MANY = 5000  # images, from which on batches are larger
-FEATURES = 32  # that say what a frame shows
+# Hounsfield units: the least and the most that scanners give, and what is nothing but air below it; of the values that
+# are looked at for a window every so manieth.
+LOWEST_CT, HIGHEST_CT, AIR, THINNED = -4000, 33000, -900, 7
 
 
 def has_classes(data: Path) -> bool:
@@ -100,10 +105,12 @@ def plan_classifier(
     frames = frames or 0
     flat = [_is_flat(volume, frames) for volume in volumes]
     axes = 2 if sum(flat) * 2 > len(flat) else 3
-    channels = 1 if frames else Counter(volume.channels for volume in volumes).most_common(1)[0][0]
+    names, why_channels = _channels(volumes, frames)
+    channels = len(names)
+    intensity, why_intensity = _intensity(volumes, channels)
     size, why_size = _size(volumes, axes)
     folds, why_folds = _folds(images, classes)
-    network, why_network = _network(axes, channels, len(labels), frames)
+    network = class_network("DenseNet", channels, size, len(labels), frames)
     batch = max(2, min(16 if len(images) < MANY else 64, len(images) // 4))
     learnt = len(images) * (folds - 1) // folds if folds > 1 else sum(image.split == "train" for image in images)
     epochs = min(max(STEPS // max(learnt // batch, 1), EPOCHS[0]), EPOCHS[1])
@@ -112,7 +119,9 @@ def plan_classifier(
         name=name,
         classes=[{"name": label, "labels": [label]} for label in labels],
         decision=classes.decision,
-        channels=["red", "green", "blue"] if channels == 3 else [f"image {n}" for n in range(channels)][:channels],
+        channels=["CT"] if intensity else names,
+        intensity=intensity,
+        modality="CT" if intensity else "",
         size=size,
         network=network,
         frames=frames,
@@ -131,14 +140,19 @@ def plan_classifier(
         Choice("classes", ", ".join(labels), classes.counted),
         Choice("decision", classes.decision, classes.why),
         Choice("frames", frames, why),
+        Choice("channels", ", ".join(task.channels), why_channels),
         Choice("size", size, why_size),
         Choice("orientation", task.orientation or "as it lies", "volumes are turned to it; pictures are not turned"),
-        Choice("network", network["_target_"], why_network),
+        Choice("intensity", ", ".join(intensity) or "z-score", why_intensity),
+        Choice("network", network["_target_"], _why_network(frames)),
         Choice("folds", folds, why_folds),
+        Choice("loss", task.loss, _why_loss(classes.decision)),
         Choice("class_weights", task.class_weights, classes.why_weights),
         Choice("threshold", task.threshold, classes.why_threshold),
         Choice("batch", task.batch, f"16, from {MANY} images on 64; a quarter of the images where they are few"),
         Choice("epochs", task.epochs, f"about {STEPS} steps, {EPOCHS[0]} to {EPOCHS[1]} epochs"),
+        Choice("learning_rate", f"{task.learning_rate:g}", "AdamW's highest; a tenth where the loss does not fall"),
+        Choice("schedule", task.schedule, "rises over the first 15 % of the steps, then falls to nothing"),
         Choice("augmentation", ", ".join(task.augmentation), "mirrored left-right" if flip else "sides stay sides"),
     ]
     return task, choices
@@ -188,15 +202,46 @@ def _folds(images: Sequence[LabelledImage], classes: PlannedClasses) -> tuple[in
     return max(2, min(FOLDS, least, patients or FOLDS)), "cross-validation, as far as classes and patients go round"
 
 
-def _network(axes: int, channels: int, classes: int, frames: int) -> tuple[dict[str, Any], str]:
-    """A small DenseNet, for sequences with a GRU after it."""
-    plain = {"_target_": "DenseNet", "spatial_dims": axes, "in_channels": channels, "out_channels": classes}
-    plain |= {"init_features": 16, "growth_rate": 8, "block_config": [2, 4, 4]}
-    if not frames:
-        return plain, "a small one, which few images can teach"
-    whole = {"_target_": "SequenceClassifier", "backbone": plain | {"out_channels": FEATURES}, "features": FEATURES}
-    whole |= {"out_channels": classes, "hidden": FEATURES, "recurrent": "gru"}
-    return whole, "a small DenseNet for each frame, a GRU over them"
+def _why_loss(decision: str) -> str:
+    each = {"multilabel": "of each label by itself", "ordinal": "of each step between grades"}
+    return f"{each.get(decision, 'over all classes')}; --set loss=focal where the rare ones are missed"
+
+
+def _why_network(frames: int) -> str:
+    others = f"by --set network= also {', '.join(NETWORKS[1:])}"
+    if frames:
+        return f"a small DenseNet for each frame, a GRU over them; for frames {others}"
+    return f"a small one, which few images can teach; {others}"
+
+
+def _channels(volumes: Sequence[Volume], frames: int) -> tuple[list[str], str]:
+    """The channels' names: of most images, but colour where some pictures are in colour and others grey."""
+    if frames:
+        return ["image 0"], "one for each frame; colour becomes grey"
+    counts = Counter(volume.channels for volume in volumes)
+    if set(counts) == {1, 3} and all(1 in volume.geometry.shape_kji for volume in volumes):
+        return ["red", "green", "blue"], "some pictures are in colour; grey ones get the same value for each"
+    count = counts.most_common(1)[0][0]
+    if count == 3:
+        return ["red", "green", "blue"], "images have three channels"
+    return [f"image {n}" for n in range(count)], f"images have {count} channel{'s'[: count != 1]}"
+
+
+def _intensity(volumes: Sequence[Volume], channels: int) -> tuple[list[Any], str]:
+    """A window where all images look like CT; each channel is brought to mean 0 and standard deviation 1 after that."""
+    usual = "each channel of each image to mean 0 and standard deviation 1"
+    if channels != 1 or not all(looks_like_ct(volume) for volume in volumes):
+        return [], usual
+    values = np.concatenate([volume.data[volume.data > AIR][::THINNED] for volume in volumes]).astype(np.float64)
+    low, high = (round(float(x)) for x in np.percentile(values, (0.5, 99.5)))
+    why = f"values look like CT's: clipped to {low} to {high} HU (0.5 and 99.5 % of what is no air), then {usual}"
+    return [f"window:{low}:{max(high, low + 1)}"], f"{why}; --set intensity= leaves the clipping out"
+
+
+def looks_like_ct(volume: Volume) -> bool:
+    """Whether values are Hounsfield units, as far as can be told: air and something denser than water, no beyond."""
+    low, high = float(volume.data.min()), float(volume.data.max())
+    return volume.provenance.get("Modality", "CT") == "CT" and LOWEST_CT <= low <= AIR and 100 <= high <= HIGHEST_CT
 
 
 def _sided(labels: Sequence[str]) -> bool:

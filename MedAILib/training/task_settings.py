@@ -8,6 +8,8 @@ from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from MedAILib.errors import InputError
+from MedAILib.training.classification_augmentations import augmentation_of
+from MedAILib.training.classification_networks import class_network
 from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.generation_task import GenerationTask
 
@@ -33,6 +35,29 @@ def with_words(task: T, words: Sequence[str]) -> T:
             raise InputError(f"--set {word}: the task's {key.strip()} has to be {_told(hint)}.")
         changes[key.strip()] = value
     return replace(task, **changes)
+
+
+def with_class_words(task: ClassificationTask, words: Sequence[str]) -> ClassificationTask:
+    """A task with the values that words give; its network and its augmentation may be given by names, too.
+
+    Raises:
+        InputError: as `with_words`; no network or augmentation of a name.
+    """
+    named: dict[str, str] = {}
+    others = []
+    for word in words:
+        key, _, text = word.partition("=")
+        if key.strip() in ("network", "augmentation") and "=" in word and not text.strip().startswith("{"):
+            named[key.strip()] = text.strip()
+        else:
+            others.append(word)
+    changed = with_words(task, others)
+    if "augmentation" in named:
+        changed = replace(changed, augmentation=augmentation_of(named["augmentation"], changed.augmentation))
+    if "network" in named:
+        about = (len(changed.channels), changed.size, changed.decided.outputs, changed.frames)
+        changed = replace(changed, network=class_network(named["network"], *about), student={})
+    return changed
 
 
 def _value(text: str, hint: Any) -> Any:
