@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from MedAILib.training.cross_validation import ClassData, split_folds, train_cla
 from MedAILib.training.labelled_images import find_labelled_images, read_labelled
 from MedAILib.training.lesson import Bench
 from MedAILib.training.matched_labels import numbered
+from MedAILib.training.plan_classifier import Wanted, plan_classifier
 from MedAILib.training.task import read_task
 
 SILENT = Progress()
@@ -337,6 +339,86 @@ def test_the_three_layouts_hold_the_same_images(tmp_path: Path) -> None:
         ours = {read_labelled(x).data.tobytes(): n for x, n in zip(archive, numbered(archive, labels), strict=True)}
         theirs = {read_labelled(x).data.tobytes(): n for x, n in zip(other, numbered(other, labels), strict=True)}
         assert ours == theirs
+
+
+def test_labels_that_differ_in_case_alone_are_one(tmp_path: Path) -> None:
+    folder = class_folders(tmp_path / "pictures", 6)
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    labels = ("Above", "above", "ABOVE ", "Below", "below", "below")
+    rows = "".join(f"{file},{label}\n" for file, label in zip(files, labels, strict=True))
+    (folder / "list.csv").write_text("path,label\n" + rows, encoding="utf-8")
+    assert [image.label for image in find_labelled_images(folder / "list.csv")] == ["Above"] * 3 + ["Below"] * 3
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("header", [("path", "label", "patient"), None])
+def test_a_table_may_have_semicolons_or_tabs(tmp_path: Path, separator: str, header: tuple[str, ...] | None) -> None:
+    folder = class_folders(tmp_path / "pictures", 4)
+    rows = [(p.relative_to(folder).as_posix(), p.parent.name, "p1") for p in sorted(folder.rglob("*.png"))]
+    lines = [header, *rows] if header else [row[:2] for row in rows]
+    text = "".join(separator.join(line) + "\n" for line in lines)
+    (folder / "list.csv").write_text(text, encoding="utf-8")
+    found = find_labelled_images(folder / "list.csv")
+    assert [image.label for image in found] == ["above"] * 2 + ["below"] * 2
+    assert {image.patient for image in found} == {"p1" if header else ""}
+
+
+def test_images_beside_the_parts_of_the_data_are_refused(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        class_folders(tmp_path / part, 4)
+    (tmp_path / "notes").mkdir()
+    assert {image.label for image in find_labelled_images(tmp_path)} == {"above", "below"}
+    class_folders(tmp_path / "more", 4)
+    with pytest.raises(InputError, match="has train and val, which are parts of data, and images in more beside them"):
+        find_labelled_images(tmp_path)
+
+
+def test_a_class_may_be_called_as_one_part_is(tmp_path: Path) -> None:
+    for name, old in (("test", "above"), ("control", "below")):
+        (class_folders(tmp_path / old, 4) / old).rename(tmp_path / name)
+    for old in ("above", "below"):
+        shutil.rmtree(tmp_path / old)
+    assert {(image.label, image.split) for image in find_labelled_images(tmp_path)} == {("test", ""), ("control", "")}
+
+
+def test_grey_pictures_among_coloured_ones_are_converted_and_told_of(task: ClassificationTask, tmp_path: Path) -> None:
+    folder = class_folders(tmp_path / "pictures", 8)
+    for path in sorted(folder.rglob("*.png"))[::2]:
+        PIL.Image.open(path).convert("RGB").save(path)
+    listener = Listener()
+    assert read_data(task, folder, listener).images.shape == (8, 1, SIDE, SIDE)
+    assert "4 pictures are grey and 4 in colour" in listener.warnings[0]
+    planned = plan_classifier("squares", folder, Wanted(), SILENT)[0]
+    assert planned.channels == ["red", "green", "blue"]
+    assert read_data(planned, folder, SILENT).images.shape[1] == 3
+
+
+@pytest.mark.parametrize("spelt", [lambda path: path, lambda path: Path(path).name, lambda path: Path(path).stem])
+def test_patients_of_images_in_folders_are_told_by_a_table(tmp_path: Path, spelt: Callable[[str], str]) -> None:
+    folder = class_folders(tmp_path / "pictures", 8)
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    rows = "".join(f"{spelt(file)},p{n // 2}\n" for n, file in enumerate(files))
+    (folder / "patients.csv").write_text("name,patient\n" + rows, encoding="utf-8")
+    assert [image.patient for image in find_labelled_images(folder)] == [f"p{n // 2}" for n in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("name,patient\n00.png,a\n", "names no patient for above/02.png, below/01.png"),
+        ("file_name,patient\n00.png,a\n", "it needs the columns name and patient"),
+        ("name,patient\n00.png,a\n00.png,b\n", "names two patients for 00.png"),
+        ("name,patient\n00.png,\n", "Line 2 of .*patients.csv has no patient"),
+        ("name;patient\n00;a\n01;b\n02;a\n", "a line for 00, which may be above/00.png and below/00.png"),
+    ],
+)
+def test_a_table_of_patients_that_leaves_doubt_is_refused(tmp_path: Path, content: str, words: str) -> None:
+    folder = class_folders(tmp_path / "pictures", 3)
+    if "which may be" in words:
+        shutil.copy(folder / "below" / "01.png", folder / "below" / "00.png")
+    (folder / "patients.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=words):
+        find_labelled_images(folder)
 
 
 def test_rgb_pictures_of_any_size_become_what_the_network_takes(task: ClassificationTask, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def check_images(
             twice.append(image.name)
     progress.step(len(images), len(images), "Checking")
     require_faultless([*faults, *_patient_faults(images)])
-    _check_channels(images, channels)
+    _check_channels(images, channels, dimensions, progress)
     if twice:
         progress.warn(
             f"{len(twice)} images are there twice: {listed_names(twice)}; they count twice, and stay in one fold "
@@ -127,7 +127,16 @@ def _check_frames(image: LabelledImage, volume: Volume, dimensions: int) -> None
         )
 
 
-def _check_channels(images: Sequence[LabelledImage], channels: Sequence[int]) -> None:
+def _check_channels(
+    images: Sequence[LabelledImage], channels: Sequence[int], dimensions: int, progress: Progress
+) -> None:
+    """Raise `InputError` where images differ in channels; of pictures grey and colour ones are only told of."""
+    if dimensions == 2 and set(channels) == {1, 3}:
+        progress.warn(
+            f"{channels.count(1)} pictures are grey and {channels.count(3)} in colour; those that are not as the model "
+            "takes them are converted."
+        )
+        return
     usual = Counter(channels).most_common(1)[0][0]
     others = [image.name for image, count in zip(images, channels, strict=True) if count != usual]
     if others:

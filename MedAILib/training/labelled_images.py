@@ -3,7 +3,6 @@
 What is done with them is not decided here.
 """
 
-import csv
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ from MedAILib.files.dicom_find import is_dicom
 from MedAILib.files.images import read_image
 from MedAILib.progress import Progress
 from MedAILib.training.cases import IMAGE_ENDINGS
+from MedAILib.training.labelled_patients import told_patients
 from MedAILib.training.several_labels import (
     SEPARATOR,
     label_columns,
@@ -30,6 +30,7 @@ from MedAILib.training.several_labels import (
     require_one_layout,
     single_labels,
 )
+from MedAILib.training.tables import column_of, first_row, read_table
 from MedAILib.volume import Geometry, Volume
 
 SPLITS = ("train", "val", "test")
@@ -78,10 +79,12 @@ def find_labelled_images(data: Path, sequences: bool = False, several: bool | No
     A CSV names its columns in its first line (path and label; perhaps split and patient), or has a path and a label in
     each line and nothing else; paths count from its folder. Several labels for an image are a row of zeros and ones
     for each in an archive, a column of zeros and ones for each in a CSV, or names with ";" between them in its column
-    label; an image may have none of them.
+    label; an image may have none of them. Between its cells may stand semicolons or tabs, too.
+    Labels that differ in case or outer blanks alone are one, spelt as where it comes first.
     A folder may have `train`, `val` and `test` with the classes' folders in them. Where clips are wanted (`sequences`),
     a folder in a class's folder that holds pictures is one: its frames. Else a DICOM file in a class's folder is an
-    image, and a folder of DICOM files in it another: their series.
+    image, and a folder of DICOM files in it another: their series. `patients.csv` in the folder may tell whose images
+    they are (`labelled_patients`).
 
     Args:
         data: the file or folder.
@@ -92,6 +95,8 @@ def find_labelled_images(data: Path, sequences: bool = False, several: bool | No
         InputError: it is none of these, or is damaged or incomplete; the sentence names the file.
     """
     found = _find(data, _clips_of_class if sequences else _images_of_class, several)
+    spelt = one_spelling([(image.label.strip(),) if image.labels is None else () for image in found])
+    found = tuple(replace(x, label=own[0]) if own else x for x, own in zip(found, spelt, strict=True))
     if several:
         found = tuple(replace(x, labels=(x.label,)) if x.labels is None else x for x in found)
     return tuple(replace(image, sequence=True) for image in found) if sequences else found
@@ -233,46 +238,58 @@ def _clips_of_class(folder: Path) -> Iterator[Path]:
 
 def _of_folder(folder: Path, files_of_class: Callable[[Path], Iterator[Path]]) -> tuple[LabelledImage, ...]:
     inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    splits = {path: _split(path.name) for path in inside}
-    if inside and all(splits[path] in SPLITS for path in inside):
-        classes = [(path, splits[part]) for part in inside for path in sorted(part.iterdir()) if path.is_dir()]
+    if parts := _parts(folder, inside, files_of_class):
+        classes = [(path, split) for part, split in parts.items() for path in sorted(part.iterdir()) if path.is_dir()]
     else:
         classes = [(path, "") for path in inside]
-    found = [
-        LabelledImage(file.relative_to(folder).as_posix(), path.name, split, file)
-        for path, split in classes
-        for file in files_of_class(path)
-    ]
-    if not found:
+    listed_files = [(file, path.name, split) for path, split in classes for file in files_of_class(path)]
+    if not listed_files:
         raise InputError(f"{folder} holds no images in folders, one folder for each class.")
+    names = [file.relative_to(folder).as_posix() for file, _, _ in listed_files]
+    patients = told_patients(folder, names)
+    found = [
+        LabelledImage(name, label, split, file, None, patient)
+        for name, (file, label, split), patient in zip(names, listed_files, patients, strict=True)
+    ]
     empty = [path for path, _ in classes if not any(image.source.is_relative_to(path) for image in found)]
     if empty:
         raise InputError(f"The folder {empty[0]} stands for a class, but holds no image; fill or remove it.")
     return tuple(found)
 
 
+def _parts(folder: Path, inside: Sequence[Path], files_of_class: Callable[[Path], Iterator[Path]]) -> dict[Path, str]:
+    """The folders that are parts of the data, such as train and val, and what each is; none where all are classes.
+
+    Raises:
+        InputError: images in folders beside such parts, so that it can't be told which are classes.
+    """
+    parts = {path: split for path in inside if (split := _split(path.name)) in SPLITS}
+    others = [path for path in inside if path not in parts]
+    if others and "train" not in parts.values() and len(parts) < 2:  # a class may be called "test"
+        return {}
+    beside = next((path for path in others if any(True for _ in files_of_class(path))), None)
+    if parts and beside is not None:
+        raise InputError(
+            f"{folder} has {' and '.join(path.name for path in parts)}, which are parts of data, and images in "
+            f"{beside.name} beside them; put a folder for each class into each part, or give classes other names."
+        )
+    return parts
+
+
 def _of_csv(path: Path, several: bool | None) -> tuple[LabelledImage, ...]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            first = next(csv.reader(stream), [])
-            stream.seek(0)
-            # Without a first line of names: paths and labels alone.
-            bare = len(first) == 2 and (path.parent / first[0].strip()).is_file()
-            reader = csv.DictReader(stream, ("path", "label") if bare else None)
-            columns = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} can't be read as a table: {error}.") from error
-
-    def column(names: Sequence[str]) -> str | None:
-        return next((columns[name] for name in names if name in columns), None)
-
-    files, labels = column(_PATH_COLUMNS), column(_LABEL_COLUMNS)
-    splits, patients = column(_SPLIT_COLUMNS), column(_PATIENT_COLUMNS)
-    others = [name for name in reader.fieldnames or () if name and name not in (files, labels, splits, patients)]
+    first = first_row(path)
+    # Without a first line of names: paths and labels alone.
+    bare = len(first) == 2 and (path.parent / first[0].strip()).is_file()
+    headers, rows = read_table(path, ("path", "label") if bare else None)
+    files, labels = column_of(headers, _PATH_COLUMNS), column_of(headers, _LABEL_COLUMNS)
+    splits, patients = column_of(headers, _SPLIT_COLUMNS), column_of(headers, _PATIENT_COLUMNS)
+    others = [name for name in headers if name and name not in (files, labels, splits, patients)]
     own = () if labels else label_columns(others, rows)
     if files is None or (labels is None and not own):
-        raise InputError(f"{path} needs the columns path and label in its first line; it has {', '.join(columns)}.")
+        raise InputError(
+            f"{path} needs the columns path and label in its first line; it has "
+            f"{', '.join(header.strip().lower() for header in headers if header)}."
+        )
     start = 1 if bare else 2
     told = _labels_of_table(path, rows, (labels, own, others), start, several)
     found = []
