@@ -101,7 +101,7 @@ def test_the_training_reports_on_images_that_were_not_learnt_from(trained: Path)
     assert f"| Area under the ROC curve | {told['auc']:.3f} | {low:.3f} to {high:.3f} |" in card
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert page.count('src="data:image/png;base64,') == 3 + 5
-    for text in ("2-fold cross-validation", "have not learnt from it", "medai train", "The least sure of the truth"):
+    for text in ("2-fold cross-validation", "which have not learnt from it", "medai train", "least sure of the truth"):
         assert text in page
     assert (folder / "cases.csv").read_text(encoding="utf-8").count("\n") == 49
 

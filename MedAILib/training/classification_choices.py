@@ -7,8 +7,8 @@ from MedAILib.training.classification_task import ClassificationTask
 from MedAILib.training.cross_validation import ClassData, split_folds
 
 SHOWN = (
-    *("decision", "channels", "size", "orientation", "network", "folds", "networks", "shipped", "kernel", "epochs"),
-    *("distil_epochs", "batch"),
+    *("decision", "channels", "size", "orientation", "intensity", "network", "folds", "networks", "shipped", "kernel"),
+    *("epochs", "distil_epochs", "batch"),
     *("learning_rate", "schedule", "accumulate", "weight_decay", "ema_decay", "precision", "patience", "loss"),
     *("class_weights", "sampling", "label_smoothing", "augmentation"),
     *("choice", "threshold", "strange_quantile", "frozen_stages", "synthetic", "synthetic_share", "seed"),

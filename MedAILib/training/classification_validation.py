@@ -69,7 +69,7 @@ def _note(task: ClassificationTask) -> str:
     who = "Each image was judged by the model, which has not learnt from it"
     if task.folds > 1:
         who = (
-            f"Each image was judged by the networks of the one of {task.folds} folds that have not learnt from it; the "
-            "model itself, which has learnt from all of these images, can't be judged on them"
+            f"Each image was judged by the networks of that fold, of {task.folds}, which have not learnt from it; the "
+            "model itself, which comes of all folds, can't be judged on these images"
         )
     return f"{who}. Temperature and thresholds were chosen on these images, too, so that on others it may do worse."

@@ -171,7 +171,8 @@ def stratified(numbers: NDArray[np.int64], names: Sequence[str], groups: Sequenc
     found = [(learn, judge) for learn, judge in dealt.split(numbers, numbers, groups if together else None)]
     for learn, _ in found:
         if absent := sorted(set(range(len(names))) - set(numbers[learn].tolist())):
-            _refuse_absent(names[absent[0]], len({groups[n] for n in np.flatnonzero(numbers == absent[0])}), seed)
+            own = {group for group, number in zip(groups, numbers.tolist(), strict=True) if number == absent[0]}
+            _refuse_absent(names[absent[0]], len(own), seed)
     return found
 
 
