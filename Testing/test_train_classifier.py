@@ -325,6 +325,13 @@ def test_a_class_of_one_patient_can_not_be_learnt_in_each_fold(
             split_folds(task, data)
 
 
+def test_a_class_that_a_part_lacks_is_named(task: ClassificationTask, tmp_path: Path) -> None:
+    path = medmnist(tmp_path / "squares.npz", train=10, val=1)
+    task = replace(task, folds=1)
+    with pytest.raises(InputError, match="The part 'val' of the data has no images of below"):
+        split_folds(task, read_data(task, path, SILENT))
+
+
 def test_the_three_layouts_hold_the_same_images(tmp_path: Path) -> None:
     folder = class_folders(tmp_path / "pictures", 6)
     (tmp_path / "list.csv").write_text(

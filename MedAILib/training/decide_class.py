@@ -88,7 +88,7 @@ class OneClass(Decision):
 
     def require_judges(self, numbers: NDArray[np.int64], part: str) -> None:
         """Raise `InputError` where a class has no image in a part."""
-        require_all(numbers, self.count, part)
+        require_all(numbers, self.names, part)
 
     def deal(self, numbers: NDArray[np.int64], groups: Sequence[str], folds: int, seed: int) -> Folds:
         """Stratified by class."""
@@ -149,10 +149,13 @@ def require_classes(numbers: NDArray[np.int64], names: Sequence[str], where: str
         )
 
 
-def require_all(numbers: NDArray[np.int64], count: int, part: str) -> None:
-    """Raise `InputError` where one of so many classes has no image in a part."""
-    if len(set(numbers.tolist())) < count:
-        raise InputError(f"The part '{part}' of the data lacks images of some class; the task needs all there.")
+def require_all(numbers: NDArray[np.int64], names: Sequence[str], part: str) -> None:
+    """Raise `InputError` where one of the classes has no image in a part."""
+    if absent := sorted(set(range(len(names))) - set(numbers.tolist())):
+        raise InputError(
+            f"The part '{part}' of the data has no images of {', '.join(names[number] for number in absent)}; the task "
+            "needs some of each class there."
+        )
 
 
 def stratified(numbers: NDArray[np.int64], names: Sequence[str], groups: Sequence[str], how: tuple[int, int]) -> Folds:

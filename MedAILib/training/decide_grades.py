@@ -85,7 +85,7 @@ class OrderedGrades(IndependentOutputs):
 
     def require_judges(self, numbers: NDArray[np.int64], part: str) -> None:
         """Raise `InputError` where a grade has no image in a part."""
-        require_all(numbers, self.count, part)
+        require_all(numbers, self.names, part)
 
     def deal(self, numbers: NDArray[np.int64], groups: Sequence[str], folds: int, seed: int) -> Folds:
         """Stratified by grade."""
