@@ -93,7 +93,8 @@ def test_weights_that_fit_nowhere_are_refused_before_data_is_read(
     data: Path, first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network = {"_target_": "DenseNet121", "spatial_dims": 2, "in_channels": 1, "out_channels": 2}
-    (tmp_path / "task.json").write_text(json.dumps(small_task(folds=1, network=network)), encoding="utf-8")
+    changed = small_task(folds=1, network=network, size=[32, 32])
+    (tmp_path / "task.json").write_text(json.dumps(changed), encoding="utf-8")
     words = ["-o", tmp_path / "m", "--initial", first]
     assert train(tmp_path / "task.json", "--data", tmp_path / "absent.npz", *words) == 2
     assert "No weights of" in capsys.readouterr().err
