@@ -534,6 +534,13 @@ def test_an_evaluation_writes_its_report(place: Path, tmp_path: Path) -> None:
     only.write_text("case_1", encoding="utf-8-sig")  # with a byte order mark, as some editors write
     assert medai(*words, "--only", only) == 0
     assert len(json.loads((report / "summary.json").read_text(encoding="utf-8"))["metric_per_case"]) == 1
+    for images, kept in (("images", "imagesTs"), ("labels", "labelsTs")):
+        (tmp_path / "data" / kept).mkdir()
+        shutil.copy(tmp_path / "data" / images / "case_0.nii.gz", tmp_path / "data" / kept / "kept.nii.gz")
+    assert medai(*words, "--split", "test") == 0
+    judged = json.loads((report / "summary.json").read_text(encoding="utf-8"))["metric_per_case"]
+    assert len(judged) == 1 and "kept" in str(judged[0])
+    assert medai(*words, "--split", "val") == 2
     (tmp_path / "data" / "dataset.json").unlink()  # then the labels are what the model calls them
     assert medai(*words, "--only", only) == 0
     assert json.loads((report / "summary.json").read_text(encoding="utf-8"))["mean"]["1"]["Dice"] == 1

@@ -200,6 +200,6 @@ def test_wrong_folds_tasks_and_descriptions_are_refused(data: Path, tmp_path: Pa
 
 def test_a_folder_that_is_no_model_is_not_replaced(task: SegmentationTask, tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("x", encoding="utf-8")
-    with pytest.raises(OutputError, match="is no model"):
+    with pytest.raises(OutputError, match="is no bundle or ensemble"):
         write_bundle(Bundle(task, {}, ""), tmp_path)
     assert (tmp_path / "precious.txt").read_text(encoding="utf-8") == "x"

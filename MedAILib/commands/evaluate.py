@@ -11,7 +11,7 @@ from MedAILib.output import require_writable
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.training.boxed_images import find_boxed_cases, label_names
-from MedAILib.training.cases import Case, find_cases, read_labels
+from MedAILib.training.cases import KEPT_FOR_TESTING, LAYOUTS, Case, find_cases, read_labels
 from MedAILib.training.classification_report import write_classifier_evaluation
 from MedAILib.training.compare_classifiers import compare_classifiers, require_alike
 from MedAILib.training.compare_detectors import compare_detectors
@@ -40,9 +40,10 @@ def run_evaluate(options: argparse.Namespace, progress: Progress) -> None:
         _detector(model, options, progress)
         return
     _require_segmentation(model)
-    if options.split:
-        raise InputError("--split chooses a part of labelled images for classification; leave it out.")
-    cases = _chosen(options, find_cases(options.data, len(model.spec.channels)))
+    if options.split == "val":
+        raise InputError("Label maps have no part val; give --split test for imagesTs, or --only with a list of cases.")
+    layouts = KEPT_FOR_TESTING if options.split == "test" else LAYOUTS
+    cases = _chosen(options, find_cases(options.data, len(model.spec.channels), layouts))
     described = (options.data / "dataset.json").exists()
     labels = read_labels(options.data) if described else {label.value: label.name for label in model.spec.labels}
     evaluation = evaluate_segmentation(model, cases, labels, progress, RunOptions(mirror=options.mirror))

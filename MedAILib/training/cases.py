@@ -20,6 +20,7 @@ IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", *PICTURE_E
 FAULTS_SHOWN = 20
 KEPT_FOR_STOPPING = 10  # one of so many training cases, where a task asks for early stopping
 LAYOUTS = (("imagesTr", "labelsTr"), ("images", "labels"))
+KEPT_FOR_TESTING = (("imagesTs", "labelsTs"),)
 
 
 @dataclass(frozen=True)
@@ -71,19 +72,19 @@ def require_faultless(faults: Sequence[Fault]) -> None:
         raise InputError(f"The data has {len(faults)} faults:\n{lines}{rest}")
 
 
-def find_cases(folder: Path, channels: int = 1) -> tuple[Case, ...]:
+def find_cases(folder: Path, channels: int = 1, layouts: Sequence[tuple[str, str]] = LAYOUTS) -> tuple[Case, ...]:
     """List the labelled images of a data folder, sorted by name; see `scan_folder`.
 
     Raises:
         InputError: no such folders; a label without its image; an image without a label; no cases at all.
     """
-    found = scan_folder(folder, channels)
+    found = scan_folder(folder, channels, layouts)
     if found.faults:
         raise InputError(found.faults[0].text)
     return found.cases
 
 
-def scan_folder(folder: Path, channels: int | None = None) -> Found:
+def scan_folder(folder: Path, channels: int | None = None, layouts: Sequence[tuple[str, str]] = LAYOUTS) -> Found:
     """List the labelled images of a data folder, sorted by name.
 
     The folder holds `images` and `labels`, or `imagesTr` and `labelsTr` (Medical Segmentation Decathlon, nnU-Net). An
@@ -94,11 +95,12 @@ def scan_folder(folder: Path, channels: int | None = None) -> Found:
     Args:
         folder: the data.
         channels: how many images a case has; None: as many as there are.
+        layouts: what the folders of images and labels may be called; by default those to learn from.
 
     Raises:
         InputError: no such folders; no cases at all.
     """
-    images, labels = _image_and_label_folders(folder)
+    images, labels = _image_and_label_folders(folder, layouts)
     there, faults = _files_by_name(images, "")
     labelled, of_one_name = _files_by_name(labels, " labels")
     faults += of_one_name
@@ -125,7 +127,7 @@ def scan_folder(folder: Path, channels: int | None = None) -> Found:
     return Found(tuple(cases), tuple(faults))
 
 
-def _image_and_label_folders(folder: Path) -> tuple[Path, Path]:
+def _image_and_label_folders(folder: Path, layouts: Sequence[tuple[str, str]]) -> tuple[Path, Path]:
     """Where a data folder's images are, and where its labels are.
 
     Raises:
@@ -133,10 +135,11 @@ def _image_and_label_folders(folder: Path) -> tuple[Path, Path]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist; give a folder with images and labels in it.")
-    for images, labels in LAYOUTS:
+    for images, labels in layouts:
         if (folder / images).is_dir() and (folder / labels).is_dir():
             return folder / images, folder / labels
-    raise InputError(f"{folder} is no data folder: it needs images and labels, or imagesTr and labelsTr, in it.")
+    wanted = ", or ".join(f"{images} and {labels}" for images, labels in reversed(layouts))
+    raise InputError(f"{folder} is no data folder: it needs {wanted}{',' if len(layouts) > 1 else ''} in it.")
 
 
 def _files_by_name(folder: Path, what: str) -> tuple[dict[str, Path], list[Fault]]:

@@ -89,7 +89,7 @@ def tried_network(description: dict[str, Any], shape: Sequence[int], outputs: in
         given = f"an output of {list(found.shape[1:])}" if isinstance(found, Tensor) else "several outputs"
         raise InputError(
             f"The task's network {name} gives {given} for an image, and the task needs {outputs} "
-            f"number{'s'[: outputs != 1]}; take a network that classifies."
+            f"{'number' if outputs == 1 else 'numbers'}; take a network that classifies."
         )
     return network
 
