@@ -278,9 +278,25 @@ def test_what_can_not_be_learnt_from_is_refused_in_one_sentence(
 
 def test_options_of_other_trainings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = medmnist(tmp_path / "squares.npz", train=10)
-    for more in (["--fold", "1"], ["--plan-only"], ["--show-augmentation", str(tmp_path / "x.png")]):
+    for more in (["--fold", "1"], ["--show-augmentation", str(tmp_path / "x.png")]):
         assert train(small_generator(tmp_path), "--data", data, "-o", tmp_path / "x", *more) == 2
         assert f"knows no {more[0]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("planned", [True, False])
+def test_a_plan_alone_is_told_and_written_and_nothing_trained(
+    planned: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = medmnist(tmp_path / "squares.npz", train=10)
+    task = "generation" if planned else small_generator(tmp_path)
+    words = ["--data", data, "-o", tmp_path / "x", "--plan-only", "--set", "batch=3"]
+    assert main(["train", *map(str, [task, *words]), "--device", "cpu"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    place = lines.index(["batch", "3"])
+    assert " ".join(lines[place + 1]) == "(asked for by --set)"
+    assert [path.name for path in (tmp_path / "x.training").iterdir()] == ["task.json"] and not (
+        tmp_path / "x"
+    ).exists()
 
 
 def test_pictures_of_mixed_sizes_in_colour_are_resampled_in_grey_and_that_is_said(tmp_path: Path) -> None:

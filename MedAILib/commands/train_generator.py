@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from MedAILib.commands.train_options import program, tell_choices, write_task
 from MedAILib.errors import InputError
 from MedAILib.output import whole_file
 from MedAILib.progress import Progress
-from MedAILib.training.choices import ASKED
+from MedAILib.training.choices import ASKED, Choice
 from MedAILib.training.export import Contents, licence_text, write_model
 from MedAILib.training.generation import make_pictures, train_generator
 from MedAILib.training.generation_card import SHEET, GeneratorRecord, sample_sheet, write_generator_card
@@ -22,10 +23,15 @@ from MedAILib.training.pictures import digest_of_pictures, read_pictures
 from MedAILib.training.plan_generator import plan_generator
 from MedAILib.training.precision import type_told
 from MedAILib.training.processes import is_first
+from MedAILib.training.task import is_task
 from MedAILib.training.task_settings import with_words
 from MedAILib.training.training_run import TrainingRun
 
 JUDGED_AT_MOST = 512
+TOLD = (
+    *("label", "part", "size", "latent", "generator", "discriminator", "mirror", "batch", "learning_rate", "epochs"),
+    *("patience", "precision", "seed"),
+)
 
 
 def run_train_generator(
@@ -38,7 +44,7 @@ def run_train_generator(
         Cancelled: by `progress`; `--resume` goes on from the last whole epoch.
     """
     given = {"--fold": options.fold, "--initial": options.initial, "--show-augmentation": options.show_augmentation}
-    for name, value in {**given, "--plan-only": options.plan_only or None}.items():
+    for name, value in given.items():
         if value is not None:
             raise InputError(f"The task {task.name} trains a generator, which knows no {name}; leave it out.")
     epochs = [] if options.epochs is None else [f"epochs={options.epochs}"]
@@ -46,6 +52,12 @@ def run_train_generator(
     pictures, part = read_pictures(task, options.data, progress)
     folder: Path = options.output
     place = folder.with_name(folder.name + ".training")
+    if not options.resume:
+        write_task(task, place / "task.json")
+    if options.plan_only:
+        if is_task(options.task):  # a planned one was told when it was planned
+            tell_choices(f"The task '{task.name}'", _choices(task, _asked(options)), options.quiet)
+        return
     run = TrainingRun(place, task.epochs, str(device), options.resume, data_sha256=digest_of_pictures(pictures))
     kept = None
     if task.patience:
@@ -53,7 +65,6 @@ def run_train_generator(
     weights = train_generator(task, pictures, run, progress, kept)
     if not is_first():
         return
-    write_task(task, place / "task.json")
     halves = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
     # As many as there are to compare with, by the very weights that are shipped.
     latents = torch.randn(
@@ -75,14 +86,23 @@ def planned_generator(options: argparse.Namespace, progress: Progress) -> Genera
     Raises:
         InputError: the data is at fault, or a value of `--set`.
     """
-    told = {key.strip(): value.strip() for key, _, value in (word.partition("=") for word in options.set)}
-    if options.epochs is not None:
-        told["epochs"] = str(options.epochs)
+    told = _asked(options)
     name = options.output.resolve().name
     task, choices = plan_generator(name, options.data, told.get("label", ""), progress)
     shown = [replace(c, value=told[c.key], reason=ASKED) if c.key in told else c for c in choices]
     tell_choices(f"The task '{name}' was planned from {options.data}", shown, options.quiet)
     return task
+
+
+def _asked(options: argparse.Namespace) -> dict[str, str]:
+    """What the user decides over the task, by key."""
+    told = {key.strip(): value.strip() for key, _, value in (word.partition("=") for word in options.set)}
+    return told if options.epochs is None else told | {"epochs": str(options.epochs)}
+
+
+def _choices(task: GenerationTask, asked: Container[str]) -> list[Choice]:
+    """What a task that was given says, each with where it is from."""
+    return [Choice(key, getattr(task, key), ASKED if key in asked else "the task's") for key in TOLD]
 
 
 def _command(options: argparse.Namespace) -> str:
