@@ -161,12 +161,14 @@ REFUSED = [
     ("classification", ["--fold", 1], "leave --fold out"),
     ("generation", ["--fold", 1], "knows no --fold"),
     ("generation", ["--initial", "somewhere"], "knows no --initial"),
-    ("generation", ["--plan-only"], "knows no --plan-only"),
     ("generation", ["--show-augmentation", "a.png"], "knows no --show-augmentation"),
     *[(kind, ["--epochs", 0], "epochs") for kind in ("segmentation", "classification", "generation")],
     *[(kind, ["--resume"], "nothing to resume") for kind in ("segmentation", "classification", "generation")],
     *[(kind, ["--set", "colour=red"], "no such key") for kind in ("segmentation", "classification", "generation")],
-    *[(kind, ["--resume", "--plan-only"], "leave one of them out") for kind in ("segmentation", "classification")],
+    *[
+        (kind, ["--resume", "--plan-only"], "leave one of them out")
+        for kind in ("segmentation", "classification", "generation")
+    ],
     *[(kind, ["--show-augmentation", "a.gif"], "has to end in .png") for kind in ("segmentation", "classification")],
     *[(kind, ["--initial", "absent"], "absent") for kind in ("segmentation", "classification")],
     *[(kind, ["--set", "frozen_stages=1"], "name it with --initial") for kind in ("segmentation", "classification")],

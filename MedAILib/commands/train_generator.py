@@ -14,7 +14,7 @@ from MedAILib.output import whole_file
 from MedAILib.progress import Progress
 from MedAILib.training.choices import ASKED, Choice
 from MedAILib.training.export import Contents, licence_text, write_model
-from MedAILib.training.generation import make_pictures, train_generator
+from MedAILib.training.generation import make_pictures, require_enough, train_generator
 from MedAILib.training.generation_card import SHEET, GeneratorRecord, sample_sheet, write_generator_card
 from MedAILib.training.generation_distance import kept_aside
 from MedAILib.training.generation_export import inference, metadata
@@ -52,16 +52,17 @@ def run_train_generator(
     pictures, part = read_pictures(task, options.data, progress)
     folder: Path = options.output
     place = folder.with_name(folder.name + ".training")
+    run = TrainingRun(place, task.epochs, str(device), options.resume, data_sha256=digest_of_pictures(pictures))
+    kept = None
+    if task.patience:
+        pictures, kept = kept_aside(pictures, task.seed)
+    require_enough(task, pictures)
     if not options.resume:
         write_task(task, place / "task.json")
     if options.plan_only:
         if is_task(options.task):  # a planned one was told when it was planned
             tell_choices(f"The task '{task.name}'", _choices(task, _asked(options)), options.quiet)
         return
-    run = TrainingRun(place, task.epochs, str(device), options.resume, data_sha256=digest_of_pictures(pictures))
-    kept = None
-    if task.patience:
-        pictures, kept = kept_aside(pictures, task.seed)
     weights = train_generator(task, pictures, run, progress, kept)
     if not is_first():
         return

@@ -42,11 +42,7 @@ def train_generator(
         OutputError: the disk does not take the checkpoint.
         Cancelled: by `progress`, between two batches.
     """
-    if len(pictures) < task.batch:
-        raise InputError(
-            f"There are {len(pictures)} pictures to learn from, and the task {task.name} takes {task.batch} at a time; "
-            "add some, or give a smaller --set batch=N."
-        )
+    require_enough(task, pictures)
     own_share(task.batch, least=2 if process_count() > 1 else 1)  # what can't be divided is told first
     contest = Contest(task, run, None if kept is None else Distance(pictures, kept))
     require_room(run.folder, sum(p.nbytes for n in (contest.generator, contest.discriminator) for p in n.parameters()))
@@ -56,6 +52,15 @@ def train_generator(
     if not contest.over:
         _go_on(contest, pictures, progress)
     return contest.weights
+
+
+def require_enough(task: GenerationTask, pictures: Tensor) -> None:
+    """Raise `InputError` where there are fewer pictures than a task takes at a time."""
+    if len(pictures) < task.batch:
+        raise InputError(
+            f"There are {len(pictures)} pictures to learn from, and the task {task.name} takes {task.batch} at a time; "
+            "add some, or give a smaller --set batch=N."
+        )
 
 
 def make_pictures(task: GenerationTask, weights: dict[str, Tensor], latents: Tensor) -> Tensor:
