@@ -6,11 +6,11 @@ from pathlib import Path
 from MedAILib.errors import MedAIError
 from MedAILib.files.images import read_channels
 from MedAILib.progress import Progress
-from MedAILib.training.cases import NUMBERED, Case, Fault, image_paths, stem_of
+from MedAILib.training.cases import KEPT_FOR_TESTING, NUMBERED, Case, Fault, image_paths, stem_of
 from MedAILib.training.examine import CaseFacts, sha256_of
 from MedAILib.training.patients import patients_in_both
 
-KEPT = "imagesTs"
+((KEPT, _),) = KEPT_FOR_TESTING
 
 
 def faults_of_test_part(folder: Path, facts: Sequence[CaseFacts], progress: Progress) -> list[Fault]:

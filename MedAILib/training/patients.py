@@ -1,6 +1,5 @@
 """Which patient a case is of: by a table, by BIDS names, or by what DICOM files say."""
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from MedAILib.errors import InputError
 from MedAILib.files.dicom_find import patient_digest
 from MedAILib.training.cases import Case
+from MedAILib.training.tables import column_of, read_table
 
 TABLE = "patients.csv"
 SUBJECT = re.compile(r"(sub-[A-Za-z0-9]+)[_.]")
@@ -61,8 +61,8 @@ def _by_files(cases: Sequence[Case]) -> list[str]:
 
 
 def _read_table(path: Path) -> dict[str, str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return {row["case"].strip(): row["patient"].strip() for row in csv.DictReader(file)}
-    except (OSError, UnicodeDecodeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path} can't be read: it needs the columns case and patient.") from error
+    headers, rows = read_table(path)
+    names, patients = column_of(headers, ("case",)), column_of(headers, ("patient",))
+    if names is None or patients is None or any(row[key] is None for row in rows for key in (names, patients)):
+        raise InputError(f"{path} can't be read: it needs the columns case and patient.")
+    return {str(row[names]).strip(): str(row[patients]).strip() for row in rows}
