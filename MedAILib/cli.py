@@ -302,7 +302,9 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--data", required=True, type=_path, metavar="DIR", help="images and labels: a folder, .npz or .csv"
     )
     command.add_argument("-o", "--output", required=True, type=_path, metavar="BUNDLE", help="folder of the new model")
-    command.add_argument("--fold", metavar="K", help="which part of the cases to validate on (default: 0), or: all")
+    command.add_argument(
+        "--fold", metavar="K", help="which part of the cases to validate on (default: 0); all; or none"
+    )
     command.add_argument("--epochs", type=int, metavar="N", help="instead of the task's number")
     command.add_argument("--resume", action="store_true", help="go on from the last epoch that was finished")
     command.add_argument(

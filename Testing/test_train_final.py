@@ -127,7 +127,7 @@ def test_what_is_for_all_folds_is_refused_for_one(
 ) -> None:
     told = [words[0], "--data", data, "-o", data.parent / "single", "--set", "shipped=1"]
     assert train(*told) == 2
-    assert "shipped can be set with --fold all only" in capsys.readouterr().err
+    assert "shipped can be set with --fold all or none only" in capsys.readouterr().err
 
 
 def test_a_model_that_somebody_described_is_not_written_over(words: list[object], data: Path, tmp_path: Path) -> None:

@@ -11,6 +11,11 @@ from MedAILib.training.intensities import intensity_told, own_steps_told
 from MedAILib.training.recipe import Z_SCORE
 from MedAILib.training.task import SegmentationTask
 
+UNTRIED = (
+    "What differs from the training data (other sequences, contrast agents, surgery, tumours, children) was not tested."
+)
+SAME_PLACE = "The figures below are of cases from the same hospital as the training data."
+
 
 @dataclass(frozen=True)
 class TrainingRecord:
@@ -21,7 +26,7 @@ class TrainingRecord:
         split: of one network's cases; nothing in its validation part: of a model that comes of all folds.
         command: that repeats the training.
         epochs: of a fold's network.
-        fold: of the network, or where it went on from.
+        fold: of the network, or where it went on from; None: it has learnt from all cases from the start.
         machine: on which it was trained.
         half: whether in bfloat16.
         initial: the model that it started from; empty: none.
@@ -33,7 +38,7 @@ class TrainingRecord:
     split: Split
     command: str
     epochs: int
-    fold: int
+    fold: int | None
     machine: str
     half: bool = True
     initial: str = ""
@@ -50,7 +55,7 @@ def write_card(record: TrainingRecord, evaluations: Sequence[Evaluation]) -> str
     """
     task = record.task
     labels = "\n".join(f"| {label['value']} | {label['name']} |" for label in task.labels)
-    limits = "\n".join(f"- {text}" for text in task.warnings)
+    limits = "\n".join(f"- {text}" for text in [*task.warnings, UNTRIED, *([SAME_PLACE] if evaluations else [])])
     references = "\n".join(f"- {text}" for text in task.references)
     return f"""# {task.title}
 
@@ -70,8 +75,6 @@ Windows of {_times(task.patch)} voxels.{own_steps_told(task.intensity)}{_network
 ## Limits
 
 {limits}
-- What differs from the training data (other sequences, contrast agents, surgery, tumours, children) was not tested.
-- The figures below are of cases from the same hospital as the training data.
 
 ## Data
 
@@ -99,6 +102,8 @@ Licence of the weights, as derived from the data: {task.licence}.
 def _parts(record: TrainingRecord) -> str:
     """What was learnt from, and what was kept aside."""
     task, split = record.task, record.split
+    if record.fold is None:
+        return f"{len(split.training)} cases, all to learn from; none was kept aside to judge by."
     if not split.validation and task.shipped:
         return f"{len(split.training)} cases, all to learn from in the end; none was kept aside then."
     if not split.validation:
@@ -113,6 +118,12 @@ def _parts(record: TrainingRecord) -> str:
 
 
 def _validation(record: TrainingRecord, evaluations: Sequence[Evaluation]) -> str:
+    if record.fold is None:
+        networks = "these networks are" if record.networks > 1 else "this network is"
+        return (
+            f"All cases were learnt from: how good {networks} can be told by other cases only (`medai evaluate`), and "
+            "how good\nnetworks of this task are by cross-validation (`--fold all`)."
+        )
     if not evaluations:
         return "Not validated."
     if record.split.validation:
@@ -132,7 +143,7 @@ def _training(record: TrainingRecord) -> str:
     task = record.task
     loss = {"dice_ce": "Dice plus cross-entropy", "dice_focal": "Dice plus focal loss", "weighted_ce": "cross-entropy"}
     rate = {"poly": " falling to zero by a power of 0.9", "cosine": " falling to zero by a cosine", "constant": ""}
-    again = "" if record.split.validation or not task.shipped else f" (then {task.final.learning_rate:g})"
+    again = f" (then {task.final.learning_rate:g})" if _went_on(record) else ""
     parts = [
         f"{task.network['_target_']}, {_learnt_from(record)}",
         f"AdamW with learning rate {task.learning_rate:g}{again}{rate[task.schedule]}",
@@ -148,8 +159,16 @@ def _training(record: TrainingRecord) -> str:
     sampled = (
         f"Patches chosen by: {task.sampling}, {task.samples} of each case in an epoch. " if task.samples > 1 else ""
     )
-    text = f"{', '.join(part for part in parts if part)}. {sampled}Augmentation: {names}. Seed {task.seed}."
+    seeds = f"Seed {task.seed}"
+    if record.fold is None and record.networks > 1:
+        seeds = f"Seeds {task.seed} to {task.seed + record.networks - 1}"
+    text = f"{', '.join(part for part in parts if part)}. {sampled}Augmentation: {names}. {seeds}."
     return f"{text} Machine: {record.machine}."
+
+
+def _went_on(record: TrainingRecord) -> bool:
+    """Whether it learnt from all cases after it had learnt from a fold's."""
+    return record.fold is not None and not record.split.validation and record.task.shipped > 0
 
 
 def _learnt_from(record: TrainingRecord) -> str:
@@ -158,6 +177,8 @@ def _learnt_from(record: TrainingRecord) -> str:
     if record.split.validation:
         return f"{record.epochs} epochs of all training cases {each}"
     several = f"{record.networks} networks, whose probabilities are averaged, each " if record.networks > 1 else ""
+    if record.fold is None:
+        return f"{several}{record.epochs} epochs of all cases {each}"
     if not record.task.shipped:
         return f"{several}{record.epochs} epochs of the training cases of its fold {each}"
     of = f"one of the folds 0 to {record.networks - 1}" if several else f"fold {record.fold}"
@@ -199,7 +220,7 @@ def _taken(record: TrainingRecord) -> str:
         f"A tenth of the training cases was kept aside to stop after {record.task.patience} epochs without gain in "
         "Dice; the best epoch's averaged weights on these were taken."
     )
-    if record.task.shipped and not record.split.validation:
+    if _went_on(record):
         return f"Before that, of each fold: {stopped[0].lower()}{stopped[1:]} In the end: {last[0].lower()}{last[1:]}"
     return stopped
 

@@ -14,14 +14,14 @@ def write_ensemble(task: SegmentationTask, members: Sequence[Path], card: str, f
 
     Args:
         task: what it was trained for.
-        members: two bundles or more: a network for each fold, or what went on from some of these.
+        members: two bundles or more, each in a folder of its own, whose name the member gets.
         card: of the model.
         folder: where it is to stand.
 
     Raises:
         OutputError: the folder can't be written, or holds something else.
     """
-    names = [f"{'final' if task.shipped else 'fold'}_{number}" for number in range(len(members))]
+    names = [member.parent.name for member in members]
     content = {
         "name": f"{task.title}, {len(names)} networks",
         "version": task.version,

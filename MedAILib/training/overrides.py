@@ -128,10 +128,9 @@ def require_sense(task: SegmentationTask) -> None:
         raise InputError(f"The task's ema_decay is {task.ema_decay}; it has to be from 0 (no averaging) to below 1.")
     if task.patience < 0 or task.frozen_stages < 0 or task.weight_decay < 0:
         raise InputError("The task's patience, frozen_stages and weight_decay can't be below 0.")
-    if task.final_epochs < 0 or not 0 <= task.shipped <= task.folds:
+    if task.final_epochs < 0 or task.shipped < 0:
         raise InputError(
-            f"The task's shipped is {task.shipped} and its final_epochs {task.final_epochs}: as many networks as there "
-            f"are folds ({task.folds}) can go on, for 0 epochs (a quarter of the folds') or more."
+            f"The task's shipped is {task.shipped} and its final_epochs {task.final_epochs}; they can't be below 0."
         )
     _require_axes(task, task.patch, task.grid_mm)
     if not set(task.mirror_axes) <= set(range(task.axes)):

@@ -41,7 +41,8 @@ class SegmentationTask(Described):
         precision: "auto", "float32" or "bfloat16".
         frozen_stages: how many of the encoder's first stages keep their initial weights.
         shipped: how many of the folds' networks go on, after cross-validation, to learn from all cases, and are the
-            model; 0: the folds' own networks are it, as an ensemble.
+            model; 0: the folds' own networks are it, as an ensemble. Without folds, how many networks learn from all
+            cases at once, with seeds from `seed` on; 0: one.
         final_epochs: how long these go on, at half the learning rate; 0: a quarter of `epochs`.
     """
 
