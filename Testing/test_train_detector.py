@@ -496,7 +496,7 @@ def of_json(content: str) -> Callable[[Path], None]:
         (of_json("[]"), [], "no object with a list of boxes"),
         (of_json('{"case000": [{"center_ras": [0, 0, 0]}]}'), [], "'case000' box 1, has no label"),
         (None, ["--fold", "7"], "no fold 7"),
-        (None, ["--fold", "some"], "--fold some is none"),
+        (None, ["--fold", "some"], "--fold some is no fold"),
         (None, ["--set", "anchor=3"], "there is no such key"),
         (None, ["--set", "patch=20,20,20"], "20 is no multiple of its network's"),
         (None, ["--set", "batch=two"], "batch is 'two'"),

@@ -41,6 +41,7 @@ from MedAILib.training.evaluate_detector import DetectorEvaluation, evaluate_det
 from MedAILib.training.examine import digest_of, groups_of, require_sound
 from MedAILib.training.examine_boxes import BoxedFacts, examine_boxed
 from MedAILib.training.export import Contents, licence_text, write_model
+from MedAILib.training.initial import Quiet
 from MedAILib.training.intensities import intensity_entries
 from MedAILib.training.kept_for_testing import faults_of_test_part
 from MedAILib.training.overrides import read_settings, recipe_of, require_kinds
@@ -49,6 +50,7 @@ from MedAILib.training.plan_detection import plan_detector, plan_left, require_b
 from MedAILib.training.plan_grid import CPU, GPU
 from MedAILib.training.precision import type_told
 from MedAILib.training.processes import is_first
+from MedAILib.training.taught_detector import first_network
 from MedAILib.training.training_run import TrainingRun
 
 PLANNED = "detection"
@@ -89,7 +91,8 @@ def run_train_detector(
     """Train a detector, write it as a bundle, and validate what was written.
 
     The task that was trained stands in `<bundle>.training/task.json`, to be edited and given back. `--fold all` judges
-    a network for each fold, with a report over all images, and writes one that has learnt from all of them.
+    a network for each fold, with a report over all images, and writes one that has learnt from all of them; `--fold
+    none` writes that one alone.
 
     Raises:
         MedAIError: the task, the data, an option or the output folder is at fault, or a checkpoint is of another
@@ -99,19 +102,21 @@ def run_train_detector(
     settings = _settings(options)
     wanted = settings.pop("augmentation", None)
     task = None if given is None else replace(_as_meant(given), **settings)
-    data = _read(options.data, task, progress)
+    data = _read(options.data, task, options.fold != "none", progress)
     task = _whole_task(options, task, settings | ({} if wanted is None else {"augmentation": wanted}), data, device)
     if data.splits:
         task = replace(task, folds=len(data.splits))
-    bench = _Bench(options, task, data, device, machine)
-    folds = range(task.folds) if options.fold == "all" else [int(options.fold or 0)]
-    every = [_split(data, task, fold) for fold in folds]
+    initial = None if options.initial is None else find_model(str(options.initial))
+    bench = _Bench(options, task, data, device, machine, initial)
+    every = _every(options.fold, data, task)
     for sides in every:  # what a fold lacks is told before anything is written
         require_boxes(data.facts, [case.name for case in sides.training], "training")
         if sides.stopping:
             require_boxes(data.facts, [case.name for case in sides.stopping], "early stopping (--set patience=0: none)")
-        require_boxes(data.facts, [case.name for case in sides.validation], "validation")
+        if options.fold != "none":
+            require_boxes(data.facts, [case.name for case in sides.validation], "validation")
     inference(task)  # also says what is wrong with the network
+    first_network(task, initial, progress if stops_early(options) else Quiet())
     place = _training_folder(options.output)
     if not options.resume:
         write_task(task, place / "task.json")
@@ -123,8 +128,10 @@ def run_train_detector(
         return
     if options.fold == "all":
         _train_all(bench, every, progress)
+    elif options.fold == "none":
+        _train_without_folds(bench, every[0], progress)
     else:
-        _train_fold(bench, (folds[0], every[0]), (place, options.output), progress)
+        _train_fold(bench, (int(options.fold or 0), every[0]), (place, options.output), progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +143,14 @@ class _Bench:
     data: _Data
     device: torch.device
     machine: str
+    initial: Path | None
+
+
+def _every(fold: str | None, data: _Data, task: DetectionTask) -> list[_Sides]:
+    """The images of each fold that is to be trained; without folds, of the network that learns from all."""
+    if fold == "none":
+        return [_sides(data, task, data.cases, ())]
+    return [_split(data, task, number) for number in (range(task.folds) if fold == "all" else [int(fold or 0)])]
 
 
 def _training_folder(bundle: Path) -> Path:
@@ -155,11 +170,10 @@ def _learnt(
 ) -> tuple[Contents, DetectorRecord] | None:
     """Train one network; of several processes the first alone has what is to be written."""
     options, task = bench.options, bench.task
-    initial = None if options.initial is None else find_model(str(options.initial))
     resume = options.resume and (options.fold != "all" or (place / "started.json").is_file())
     names = tuple(tuple(case.name for case in part) for part in (sides.training, sides.stopping))
     told = (bench.data.digest, bench.data.groups)
-    run = TrainingRun(place, task.epochs, str(bench.device), resume, initial, *told, cases=names)
+    run = TrainingRun(place, task.epochs, str(bench.device), resume, bench.initial, *told, cases=names)
     learnt, watched = (_prepared(part, bench, progress) for part in (sides.training, sides.stopping))
     weights = train_detector(task, learnt, run, progress, watched)
     if not is_first():
@@ -172,7 +186,7 @@ def _learnt(
         fold,
         _command(options),
         bench.machine,
-        initial.name if initial else "",
+        bench.initial.name if bench.initial else "",
         len(sides.stopping),
         type_told(task.precision, bench.device),
     )
@@ -229,14 +243,21 @@ def _train_all(bench: _Bench, every: Sequence[_Sides], progress: Progress) -> No
     write_model(replace(contents, card=write_detector_card(record, whole)), folder)
 
 
+def _train_without_folds(bench: _Bench, sides: _Sides, progress: Progress) -> None:
+    """The model learns from all images, and nothing is left to judge it by."""
+    learnt = _learnt(bench, sides, None, _training_folder(bench.options.output) / "all", progress)
+    if learnt is not None:
+        write_model(learnt[0], bench.options.output)
+
+
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """What the user decided, by key of the task.
 
     Raises:
         InputError: an option that detectors do not have, or a value of a wrong kind.
     """
-    if options.fold not in (None, "all") and not options.fold.isdecimal():
-        raise InputError(f"--fold {options.fold} is none; give a number from 0, or all.")
+    if options.fold not in (None, "all", "none") and not options.fold.isdecimal():
+        raise InputError(f"--fold {options.fold} is no fold; give a number from 0, all, or none.")
     words = [*options.set, *([f"epochs={options.epochs}"] if options.epochs is not None else [])]
     settings = read_settings(words, DetectionTask)
     if "intensity" in settings:
@@ -257,7 +278,7 @@ def _as_meant(task: DetectionTask) -> DetectionTask:
     return task
 
 
-def _read(folder: Path, task: DetectionTask | None, progress: Progress) -> _Data:
+def _read(folder: Path, task: DetectionTask | None, judged: bool, progress: Progress) -> _Data:
     """All that a folder holds, looked at.
 
     Raises:
@@ -277,7 +298,7 @@ def _read(folder: Path, task: DetectionTask | None, progress: Progress) -> _Data
         sides = split_faults(folder, splits, groups, examined.facts)
         sides += faults_of_test_part(folder, examined.facts, progress)
     require_sound(examined, progress, sides)
-    if len(set(groups.values())) < 2 and not splits:
+    if len(set(groups.values())) < 2 and not splits and judged:
         raise InputError(
             f"All images in {folder} are of one patient, so that nothing is left to validate on; add another's."
         )

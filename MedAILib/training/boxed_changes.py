@@ -66,6 +66,8 @@ def wide_patch(patch: list[int]) -> list[int]:
 class Patches(Randomizable, Transform):
     """Cuts patches, half of them around a finding, from where MONAI chooses; beyond the image they are 0.
 
+    With `sampling` "classes" the finding is one of a class that is drawn for each patch, from those of the image.
+
     A patch keeps in its affine matrix where it is from: from its voxels' numbers to those of the whole image.
 
     Args:
@@ -75,8 +77,9 @@ class Patches(Randomizable, Transform):
 
     def __init__(self, task: DetectionTask, size: list[int]) -> None:
         self._patch, self._size = task.patch, size
+        self._drawn = task.samples if task.sampling == "classes" else 0
         self._choice = RandCropBoxByPosNegLabeld(
-            IMAGE, "box", ["label"], task.patch, num_samples=task.samples, allow_smaller=True
+            IMAGE, "box", ["label"], task.patch, num_samples=1 if self._drawn else task.samples, allow_smaller=True
         )
         self._choice.spatial_size = tuple(task.patch)
 
@@ -88,8 +91,19 @@ class Patches(Randomizable, Transform):
     def __call__(self, sample: dict[str, Any]) -> list[dict[str, Any]]:
         image = torch.as_tensor(sample["image"])
         image = image.as_tensor() if isinstance(image, MetaTensor) else image
-        self._choice.randomize(sample["box"], image.shape[1:])
-        return [{**sample, "image": self._cut(image, center)} for center in self._choice.centers or ()]
+        return [{**sample, "image": self._cut(image, center)} for center in self._centers(sample, image.shape[1:])]
+
+    def _centers(self, sample: dict[str, Any], shape: Any) -> list[Any]:
+        """Voxels in the middle of patches."""
+        boxes, labels = sample["box"], sample["label"]
+        classes = labels.unique()
+        chosen: list[Any] = []
+        for _ in range(self._drawn or 1):
+            if self._drawn and len(classes) > 1:
+                boxes = sample["box"][labels == classes[self.R.randint(len(classes))]]
+            self._choice.randomize(boxes, shape)
+            chosen += self._choice.centers or ()
+        return chosen
 
     def _cut(self, image: Tensor, center: Any) -> MetaTensor:
         start = [

@@ -1,6 +1,5 @@
 """Images with boxes around findings on disk: lists of boxes in millimetres, or label maps whose parts become boxes."""
 
-import csv
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from MedAILib.inference.components import touching_parts
 from MedAILib.progress import Progress
 from MedAILib.training.case_images import label_values
 from MedAILib.training.cases import Case, find_cases, images_by_name, read_labels
+from MedAILib.training.tables import read_table
 from MedAILib.volume import Volume
 
 LISTS = ("boxes.csv", "boxes.json")
@@ -213,12 +213,7 @@ def _classes(names: Mapping[str, str]) -> str:
 
 
 def _read_csv(path: Path) -> dict[str, list[WorldBox]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            head, rows = reader.fieldnames or [], list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} can't be read: {error}.") from error
+    head, rows = read_table(path)
     along_world = not set(ALONG_IMAGE) <= set(head)
     sizes = ALONG_WORLD if along_world else ALONG_IMAGE
     if missing := [key for key in ("case", "label", *CENTER, *sizes) if key not in head]:

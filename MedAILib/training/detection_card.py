@@ -12,8 +12,8 @@ from MedAILib.training.evaluate_detector import DetectorEvaluation
 LIMITS = (
     "A score is no probability: it was not calibrated.",
     "What differs from the training data (other sequences, contrast agents, surgery, children) was not tested.",
-    "The figures below are of images from the same source as the training data.",
 )
+SAME_SOURCE = "The figures below are of images from the same source as the training data."
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def write_detector_card(record: DetectorRecord, evaluation: DetectorEvaluation |
     """Markdown of a model card: what it is, its data, its training, its figures on images kept aside, its limits."""
     task = record.task
     classes = "\n".join(f"| {name} | {', '.join(task.labels[name])} |" for name in task.names)
-    limits = "\n".join(f"- {text}" for text in (*task.warnings, *LIMITS))
+    limits = "\n".join(f"- {text}" for text in (*task.warnings, *LIMITS, *([SAME_SOURCE] if evaluation else [])))
     references = "\n".join(f"- {text}" for text in task.references)
     return f"""# {task.title}
 
@@ -111,6 +111,11 @@ def _parts(record: DetectorRecord) -> str:
 
 
 def _validation(record: DetectorRecord, evaluation: DetectorEvaluation | None) -> str:
+    if evaluation is None and record.fold is None:
+        return (
+            "All images were learnt from: how good this network is can be told by other images only (`medai evaluate`),"
+            " and how good\nnetworks of this task are by cross-validation (`--fold all`)."
+        )
     if evaluation is None:
         return "Not validated."
     if record.fold is None:
@@ -164,6 +169,8 @@ def _how(record: DetectorRecord) -> str:
         f"gradients of {task.accumulate} batches summed up for a step" if task.accumulate > 1 else "",
         f"{losses[task.class_loss]} for classes and {losses[task.box_loss]} for boxes",
         "the hardest of the places without a finding" if task.hard_negatives else "all places alike",
+        "patches around findings of each class as often" if task.sampling == "classes" else "",
+        f"the backbone's first stages kept as they were ({task.frozen_stages})" if task.frozen_stages else "",
         f"moving average of the weights ({task.ema_decay:g})",
         f"computed in {record.numbers}",
         f"started from {record.initial}" if record.initial else "",

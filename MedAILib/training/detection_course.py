@@ -11,17 +11,15 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from MedAILib.errors import InputError, ModelError
-from MedAILib.models.bundle import bundle_network
 from MedAILib.models.detector import build_anchors
 from MedAILib.progress import Progress
 from MedAILib.training.checkpoint import keep
 from MedAILib.training.curves import EpochRecord, write_curves
 from MedAILib.training.detection_data import Sample, changed_patches, plan_of_task
 from MedAILib.training.detection_task import DetectionTask
-from MedAILib.training.initial import load_initial
 from MedAILib.training.processes import is_first, mean_over_processes, own_seed, said_by_first
 from MedAILib.training.samples import seed_of
-from MedAILib.training.taught_detector import on_device, taught_detector, whole_loss
+from MedAILib.training.taught_detector import first_network, on_device, taught_detector, whole_loss
 from MedAILib.training.training_run import TrainingRun, falling, moving_average
 
 STEEPEST = 1.0  # norm of the gradients; steeper ones are scaled down to it
@@ -53,15 +51,12 @@ class DetectionCourse:
         set_determinism(task.seed)
         plan = plan_of_task(task)
         assert plan.detection is not None, "a task's own config has a detector"
-        self.network = bundle_network(plan)
-        if run.initial is not None:
-            load_initial(self.network, run.initial, progress)
+        self.network = first_network(task, run.initial, progress)
         anchors = build_anchors(plan.detection.anchors)
         self.detector = taught_detector(task, self.network, anchors, self.device)
         self.average = AveragedModel(self.network, multi_avg_fn=moving_average(task.ema_decay))
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=task.learning_rate, weight_decay=task.weight_decay
-        )
+        learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(learning, lr=task.learning_rate, weight_decay=task.weight_decay)
         self.records: list[EpochRecord] = []
         self.losses: list[float] = []
         self._judged = taught_detector(task, self.average.module, anchors, self.device)

@@ -11,6 +11,7 @@ from MedAILib.training.recipe import Z_SCORE
 CLASS_LOSSES = ("bce", "focal")
 BOX_LOSSES = ("giou", "smooth_l1")
 SCHEDULES = ("poly", "cosine", "constant")
+SAMPLINGS = ("findings", "classes")
 POOLED = 2  # by the first layers of a residual network, after its first convolution
 
 
@@ -64,6 +65,8 @@ class DetectionTask(Described):
         hard_negatives: of MONAI's sampler: `batch_size_per_image`, `positive_fraction`, `min_neg`, `pool_size`; empty:
             all anchors count alike.
         samples: patches of each image in an epoch; half of them, on average, lie around a finding.
+        sampling: around which: "findings", any of the image's, or "classes", any of a class that is drawn first from
+            those that the image has, so that rare ones are seen as often.
         mirror_axes: axes along which images are mirrored while they are learnt from.
         schedule: how the learning rate falls after its first rise: "poly" (power 0.9), "cosine" or "constant".
         accumulate: batches whose gradients are summed up for one step.
@@ -72,6 +75,7 @@ class DetectionTask(Described):
             "bfloat16"; losses are in float32.
         patience: epochs without gain after which training ends, judged by the loss on a tenth of the images that are
             to be learnt from; the best epoch's weights are taken. 0: never.
+        frozen_stages: with `--initial`, how many of the backbone's first stages keep that model's weights.
         score_threshold, overlap_limit, most: of the detector: see `DetectionPlan`.
 
     Raises:
@@ -112,6 +116,8 @@ class DetectionTask(Described):
     most: int = 100
     precision: str = "float32"
     patience: int = 0
+    sampling: str = "findings"
+    frozen_stages: int = 0
 
     def __post_init__(self) -> None:
         names = self.names
@@ -143,6 +149,8 @@ class DetectionTask(Described):
             "most": self.most < 1,
             "precision": self.precision not in PRECISIONS,
             "patience": self.patience < 0,
+            "sampling": self.sampling not in SAMPLINGS,
+            "frozen_stages": self.frozen_stages < 0,
         }
         if bad := [key for key, is_wrong in wrong.items() if is_wrong]:
             raise InputError(f"The training task {self.name} has '{bad[0]}' = {getattr(self, bad[0])}; mend it.")

@@ -1,6 +1,7 @@
 """A detector's task planned from images with boxes, each choice with its reason; and what a task leaves to its data."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ LOW, MIDDLE, HIGH = 0.1, 0.5, 0.9  # of the boxes by volume
 FINE = 8  # voxels; along an axis where boxes are smaller, the first convolution keeps every voxel
 PATCHES = {"cpu": 64, "gpu": 96}
 LONG = 1_000  # steps
+RARE = 3  # times as many boxes has the commonest class, and from there on patches show the rarer ones as often
 EPOCHS = 50  # after each a checkpoint is written
 STEPS = {"cpu": 1_500, "gpu": 15_000}
 
@@ -92,6 +94,7 @@ def plan_detector(
             samples,
             f"patches of each image in an epoch, for at most about {EPOCHS} epochs, or as many as fill it; 8 at most",
         ),
+        "sampling": _sampling(facts),
         "mirror_axes": (mirror, why_mirror),
         "augmentation": (changes, why_changes),
         "precision": ("auto", "bfloat16 where the device computes in it, else float32"),
@@ -108,6 +111,15 @@ def plan_detector(
     ]
     task, left = plan_left(task, facts)
     return task, choices + left
+
+
+def _sampling(facts: Sequence[BoxedFacts]) -> tuple[str, str]:
+    """Around which findings patches lie, and why."""
+    counts = Counter(box.label for one in facts for box in one.boxes)
+    if not counts or max(counts.values()) < RARE * min(counts.values()):
+        return "findings", "half of the patches lie around any of an image's findings"
+    rare = min(counts, key=lambda name: counts[name])
+    return "classes", f"{rare} has {counts[rare]} of {counts.total()} boxes; patches show each class as often"
 
 
 def plan_left(task: DetectionTask, facts: Sequence[BoxedFacts]) -> tuple[DetectionTask, list[Choice]]:

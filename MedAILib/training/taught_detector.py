@@ -1,6 +1,7 @@
 """A RetinaNet that learns: MONAI's detector with a task's losses, matcher and sampler, and the batches it takes."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,8 +10,11 @@ from monai.losses import BoxGIoULoss, FocalLoss
 from torch import Tensor, nn
 
 from MedAILib.errors import InputError
-from MedAILib.training.detection_data import Sample
+from MedAILib.models.bundle import bundle_network
+from MedAILib.progress import Progress
+from MedAILib.training.detection_data import Sample, plan_of_task
 from MedAILib.training.detection_task import DetectionTask
+from MedAILib.training.initial import freeze_stages, load_initial
 from MedAILib.training.precision import AutocastMaps, training_type
 
 BOX, LABEL = "box", "label"
@@ -32,6 +36,28 @@ class TaughtDetector(RetinaNetDetector):
             _, numbers = self.proposal_matcher(boxes, places, num_anchor_locs_per_level, self.num_anchors_per_loc)
             matched.append(numbers)
         return matched
+
+
+def first_network(task: DetectionTask, initial: Path | None, progress: Progress) -> nn.Module:
+    """The task's network as training begins with it.
+
+    Args:
+        task: nothing in it is left to be planned.
+        initial: a detector whose weights it starts from, as far as they fit.
+        progress: hears what of them does not fit.
+
+    Raises:
+        MedAIError: the network can't be built, or the model can't be read.
+        InputError: none of the model's weights fits; stages are to be frozen that there are not, or that would be
+            random.
+    """
+    if task.frozen_stages and initial is None:
+        raise InputError("frozen_stages keeps the weights of another model; name it with --initial.")
+    network = bundle_network(plan_of_task(task))
+    if initial is not None:
+        load_initial(network, initial, progress)
+    freeze_stages(network.get_submodule("feature_extractor.body"), str(task.backbone["_target_"]), task.frozen_stages)
+    return network
 
 
 def taught_detector(task: DetectionTask, network: nn.Module, anchors: Any, device: torch.device) -> TaughtDetector:
