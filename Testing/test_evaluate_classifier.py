@@ -29,6 +29,7 @@ from MedAILib.training.classification_measures import (
 from MedAILib.training.evaluate_classifier import evaluate_classifier
 from MedAILib.training.labelled_images import find_labelled_images
 from MedAILib.training.paired_test import paired_differences
+from MedAILib.training.patient_draws import PatientDraws
 
 SILENT = Progress()
 BINARY = DENSENET | {"out_channels": 2}
@@ -225,7 +226,7 @@ def test_a_better_classifier_is_told_from_a_worse_one() -> None:
             found.append(quick_measure(numbers[rows], share, share.argmax(axis=1)))
         return found[0], found[1]
 
-    accuracy = next(row for row in paired_differences(80, values) if row.key == "accuracy")
+    accuracy = next(row for row in paired_differences(PatientDraws.of([""] * 80), values) if row.key == "accuracy")
     assert accuracy.difference == pytest.approx((good == numbers).mean() - (poor == numbers).mean())
     both = [(good == numbers) & (poor != numbers), (good != numbers) & (poor == numbers)]
     exact = binomtest(int(both[0].sum()), int(both[0].sum() + both[1].sum())).pvalue  # McNemar's exact test

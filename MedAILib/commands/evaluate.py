@@ -10,7 +10,7 @@ from MedAILib.models.store import find_model
 from MedAILib.output import require_writable
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
-from MedAILib.training.boxed_images import find_boxed_cases, label_names
+from MedAILib.training.boxed_images import as_case, find_boxed_cases, label_names
 from MedAILib.training.cases import KEPT_FOR_TESTING, LAYOUTS, Case, find_cases, read_labels
 from MedAILib.training.classification_report import write_classifier_evaluation
 from MedAILib.training.compare_classifiers import compare_classifiers, require_alike
@@ -21,6 +21,7 @@ from MedAILib.training.evaluate import Evaluation, evaluate_segmentation
 from MedAILib.training.evaluate_classifier import evaluate_classifier
 from MedAILib.training.evaluate_detector import evaluate_detector
 from MedAILib.training.labelled_images import LabelledImage, find_labelled_images, part_of
+from MedAILib.training.patients import known_patients
 from MedAILib.training.report import write_evaluation
 
 
@@ -46,7 +47,8 @@ def run_evaluate(options: argparse.Namespace, progress: Progress) -> None:
     cases = _chosen(options, find_cases(options.data, len(model.spec.channels), layouts))
     described = (options.data / "dataset.json").exists()
     labels = read_labels(options.data) if described else {label.value: label.name for label in model.spec.labels}
-    evaluation = evaluate_segmentation(model, cases, labels, progress, RunOptions(mirror=options.mirror))
+    patients = known_patients(options.data, cases)
+    evaluation = evaluate_segmentation(model, cases, labels, progress, RunOptions(mirror=options.mirror), patients)
     comparison = _comparison(evaluation, cases, labels, options, progress)
     write_evaluation(evaluation, options.output, _command(options), comparison)
 
@@ -122,7 +124,8 @@ def _detector(model: OpenedModel, options: argparse.Namespace, progress: Progres
     names = label_names(options.data, dict(zip(spec.findings, told, strict=True)))
     chosen = _named(options, [case.name for case in every])
     cases = [case for case in every if case.name in chosen]
-    evaluation = evaluate_detector(model, cases, names, progress)
+    patients = known_patients(options.data, [as_case(case) for case in cases])
+    evaluation = evaluate_detector(model, cases, names, progress, patients)
     comparison = None
     if other is not None:
         comparison = compare_detectors(evaluation, evaluate_detector(other, cases, names, progress))

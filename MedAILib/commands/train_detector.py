@@ -216,7 +216,7 @@ def _train_fold(
     contents, record = learnt
     write_model(contents, folder)
     model = open_model(folder, str(bench.device))
-    evaluation = evaluate_detector(model, sides.validation, bench.data.names, progress)
+    evaluation = evaluate_detector(model, sides.validation, bench.data.names, progress, bench.data.groups)
     write_model(replace(contents, card=write_detector_card(record, evaluation)), folder)
     write_detector_evaluation(evaluation, place / "validation", record.command)
     return evaluation

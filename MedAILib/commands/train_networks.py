@@ -108,7 +108,7 @@ def train_fold(bench: Bench, fold: int, folder: Path, progress: Progress) -> Fol
     write_bundle(bundle, folder)
     labels = {int(label["value"]): str(label["name"]) for label in task.labels}
     evaluation = evaluate_segmentation(
-        BundleModel(folder, bench.device), split.validation, labels, progress, RunOptions()
+        BundleModel(folder, bench.device), split.validation, labels, progress, RunOptions(), bench.groups
     )
     write_bundle(replace(bundle, card=write_card(record, [evaluation])), folder)
     write_evaluation(evaluation, place / "validation", _command(options, task))

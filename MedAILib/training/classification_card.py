@@ -16,6 +16,7 @@ from MedAILib.training.decision import Calibration, Decision
 from MedAILib.training.intensities import intensity_told, own_steps_told
 from MedAILib.training.kind_measures import measures_of
 from MedAILib.training.labelled_images import MADE
+from MedAILib.training.patient_draws import PatientDraws
 
 KERNEL = "the kernel classifier alone"
 # Before the loss's name.
@@ -40,6 +41,11 @@ class ClassifierRecord:
     machine: str
     initial: str
     numbers: str
+
+    @property
+    def patients(self) -> list[str]:
+        """Of each image that was judged, "" where that is not known."""
+        return [self.data.patients[place] for place in self.trained.judged.places.tolist()]
 
 
 def write_classifier_card(record: ClassifierRecord) -> str:
@@ -236,7 +242,8 @@ def _validation(record: ClassifierRecord) -> str:
     likely = task.decided.probabilities(judged.scores, chosen.temperature, chosen.offsets)
     measures = measures_of(task.decision)
     decided = task.decided.decide(likely, chosen.thresholds)
-    found = with_intervals(judged.numbers, likely, decided, measures)
+    patients, draws = record.patients, PatientDraws.of(record.patients)
+    found = with_intervals(judged.numbers, likely, decided, measures, patients)
     rows = [f"| {measures.titles[key]} | {x.value:.3f} | {x.low:.3f} to {x.high:.3f} |" for key, x in found.items()]
     seeds = seed_range(judged, task.decided)
     table: list[dict[str, Any]] = [
@@ -250,7 +257,7 @@ def _validation(record: ClassifierRecord) -> str:
         alone = task.decided.probabilities(judged.kernel)
         for part, plain in ((f"{len(judged.single)} networks averaged, alone", networks), (KERNEL, alone)):
             usual = task.decided.decide(plain, task.decided.usual_thresholds)
-            each = with_intervals(judged.numbers, plain, usual, measures)
+            each = with_intervals(judged.numbers, plain, usual, measures, patients)
             told = {key: f"{each[key].value:.3f} ({each[key].low:.3f} to {each[key].high:.3f})" for key in seeds}
             table.append({"who": f"{part} (95 % interval)", **told})
     several = f"{task.networks} networks averaged" if task.networks > 1 else "the same, over mirrored copies"
@@ -262,7 +269,7 @@ def _validation(record: ClassifierRecord) -> str:
     return "\n".join(
         [
             f"{where}. {_chosen(task)} chosen on these {len(judged.numbers)} images, too; intervals are of {RESAMPLES} "
-            "resamples of the images. The test part of the data "
+            f"resamples of the {draws.told('images')}. The test part of the data "
             "took no part in anything here.",
             "",
             "| measure | value | 95 % interval |",

@@ -1,7 +1,7 @@
 """How well probabilities of classes agree with the truth, by scikit-learn and MONAI, with bootstrap intervals."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ from monai.metrics import calibration_binning
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
+
+from MedAILib.training.patient_draws import PatientDraws
 
 RESAMPLES = 1000
 SEED = 12345
@@ -216,18 +218,26 @@ def with_intervals(
     likely: NDArray[np.float64],
     decided: NDArray[np.int64],
     measures: Measures = CLASSES,
+    patients: Sequence[str] = (),
 ) -> dict[str, Measured]:
-    """Every measure with its percentile bootstrap interval: 1000 resamples of the cases, seeded."""
-    again = [*map(measures.drawn(numbers, likely, decided), resamples(len(numbers)))]
+    """Every measure with its percentile bootstrap interval: 1000 resamples of the images' `patients`, seeded."""
+    again = [*map(measures.drawn(numbers, likely, decided), resamples(len(numbers), patients))]
     return {
         key: Measured(value, *interval(np.array([entry[key] for entry in again])))
         for key, value in measures.whole(numbers, likely, decided).items()
     }
 
 
-def resamples(count: int) -> NDArray[np.int64]:
-    """Places (RESAMPLES, count), drawn with replacement from so many cases, always the same."""
-    return np.random.default_rng(SEED).integers(count, size=(RESAMPLES, count))
+def resamples(count: int, patients: Sequence[str] = ()) -> Iterator[NDArray[np.int64]]:
+    """`RESAMPLES` times the places of images whose patients are drawn with replacement, always the same.
+
+    Args:
+        count: how many images there are.
+        patients: whose each is, "" where that is not known; empty: of none.
+    """
+    draws = PatientDraws.of(patients or [""] * count)
+    drawn = np.random.default_rng(SEED).integers(draws.count, size=(RESAMPLES, draws.count))
+    return map(draws.images, drawn)
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -223,8 +223,9 @@ def _notes(evaluation: ClassifierEvaluation) -> str:
 <p><b>Expected calibration error</b>: how far the probability said and the share that was true are apart, over ten
 bins; 0 is calibrated. A class's own (ECE) is of the probability of that class, and its accuracy that of telling it from
 all others.</p>
-<p><b>95 % interval</b>: percentile bootstrap, {RESAMPLES} resamples of the images, seeded; it tells how far a figure
-could be off by the choice of images alone, not what another hospital would give.</p>
+<p><b>95 % interval</b>: percentile bootstrap, {RESAMPLES} resamples of the {evaluation.draws.told("images")}, seeded;
+it tells how far a figure could be off by the choice of {"patients" if evaluation.draws.shared else "images"} alone, not
+what another hospital would give.</p>
 """
 
 

@@ -46,8 +46,8 @@ def compare_classifiers(first: ClassifierEvaluation, second: ClassifierEvaluatio
         own = swapped[rows].astype(np.int64)
         return measured(rows + count * own), measured(rows + count * (1 - own))
 
-    rows = paired_differences(count, values)
-    return PairedComparison(first.spec.name, second.spec.name, tuple(rows))
+    rows = paired_differences(first.draws, values)
+    return PairedComparison(first.spec.name, second.spec.name, tuple(rows), first.draws)
 
 
 def _told(evaluation: ClassifierEvaluation) -> tuple[NDArray[Any], ...]:

@@ -12,6 +12,7 @@ from scipy.stats import wilcoxon
 
 from MedAILib.errors import InputError
 from MedAILib.training.evaluate import MEASURES, RESAMPLES, SEED, Evaluation, Measure
+from MedAILib.training.patient_draws import PatientDraws
 
 # Dice, 95 % Hausdorff distance, surface Dice, size of the volume difference.
 COMPARED = (*MEASURES[:3], replace(MEASURES[4], title="Volume difference, without sign (mL)"))
@@ -31,9 +32,10 @@ class Difference:
         first: the first model's mean.
         second: the second model's mean.
         difference: mean of second minus first.
-        low: of the 95 % interval of that, percentiles of 2000 resamples of the pairs, seeded.
+        low: of the 95 % interval of that, percentiles of 2000 resamples of the patients, seeded.
         high: of the interval.
-        p: two-sided Wilcoxon signed-rank test; 1 where no pair differs, NaN without pairs.
+        p: two-sided Wilcoxon signed-rank test of the patients' mean differences; 1 where none differs, NaN without
+            pairs.
         p_holm: the same, corrected by Holm's method for all tests of the comparison.
         better: pairs in which the second model is better.
         worse: pairs in which it is worse.
@@ -62,6 +64,7 @@ class Comparison:
     first: str
     second: str
     rows: tuple[Difference, ...]
+    draws: PatientDraws
 
 
 def compare_models(first: Evaluation, second: Evaluation) -> Comparison:
@@ -78,7 +81,7 @@ def compare_models(first: Evaluation, second: Evaluation) -> Comparison:
     rows = [_difference(first, second, value, name, measure) for value, name in labels.items() for measure in COMPARED]
     corrected = holm([row.p for row in rows])
     rows = [replace(row, p_holm=p) for row, p in zip(rows, corrected, strict=True)]
-    return Comparison(first.spec.name, second.spec.name, tuple(rows))
+    return Comparison(first.spec.name, second.spec.name, tuple(rows), first.draws)
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -97,7 +100,8 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
     for row in comparison.rows:
         plain = {key: value for key, value in asdict(row).items() if key not in ("title", "decimals")}
         rows.append({k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()})
-    return {"first": comparison.first, "second": comparison.second, "test": "Wilcoxon signed-rank", "rows": rows}
+    told = {"first": comparison.first, "second": comparison.second, "test": "Wilcoxon signed-rank"}
+    return {**told, "patients": comparison.draws.count if comparison.draws.shared else None, "rows": rows}
 
 
 def comparison_html(comparison: Comparison) -> str:
@@ -113,7 +117,8 @@ def comparison_html(comparison: Comparison) -> str:
             f'<tr{first}>{head}<td class="what">{escape(row.title)}</td><td>{row.cases}</td>{numbers}'
             f"<td>{interval}</td><td>{row.better} : {row.worse}</td><td>{_p(row.p)}</td><td>{_p(row.p_holm)}</td></tr>"
         )
-    few = min((row.cases for row in comparison.rows), default=0) < FEWEST
+    draws = comparison.draws
+    few = min((row.cases for row in comparison.rows), default=0) < FEWEST or draws.count < FEWEST
     caution = f" With fewer than {FEWEST} pairs the test can't fall below 0.05." if few else ""
     return f"""<section><h2>Comparison with {escape(comparison.second)}</h2>
 <table class="narrow"><thead><tr><th>Structure</th><th class="what">Measure</th><th>Pairs</th><th>This</th>
@@ -121,24 +126,25 @@ def comparison_html(comparison: Comparison) -> str:
 <tbody>{"".join(body)}</tbody></table>
 <p class="note">This is {escape(comparison.first)}, the other {escape(comparison.second)}, on the same cases. Pairs are
 cases in which both have a finite value; better and worse count those in which the other is. Interval: percentile
-bootstrap of the mean paired difference, {RESAMPLES} resamples. p: two-sided Wilcoxon signed-rank test, and corrected by
-Holm's method for all tests of this table.{caution}</p></section>
+bootstrap of the mean paired difference, {RESAMPLES} resamples of the {draws.told("pairs")}. p: two-sided Wilcoxon
+signed-rank test{" of the patients' mean differences" if draws.shared else ""}, and corrected by Holm's method for all
+tests of this table.{caution}</p></section>
 """
 
 
 def _difference(first: Evaluation, second: Evaluation, value: int, name: str, measure: Measure) -> Difference:
     a, b = (_values(evaluation, value, measure) for evaluation in (first, second))
     both = np.isfinite(a) & np.isfinite(b)
-    a, b = a[both], b[both]
-    change = b - a
+    whole = np.where(both, b, np.nan) - np.where(both, a, np.nan)
+    a, b, change = a[both], b[both], whole[both]
     badness = measure.badness or abs
     signs = np.array([badness(y) - badness(x) for x, y in zip(a, b, strict=True)])
     low = high = p = math.nan
     if change.size:
-        p = float(wilcoxon(change).pvalue) if np.any(change != 0) else 1.0
-    if change.size > 1:
-        drawn = np.random.default_rng(SEED).integers(change.size, size=(RESAMPLES, change.size))
-        low, high = (float(x) for x in np.percentile(change[drawn].mean(axis=1), (2.5, 97.5)))
+        sums, sizes = first.draws.sums(whole)
+        p = float(wilcoxon(sums / sizes).pvalue) if np.any(sums != 0) else 1.0
+    if (means := first.draws.means(whole, RESAMPLES, SEED)).size:
+        low, high = (float(x) for x in np.percentile(means, (2.5, 97.5)))
     mean_a, mean_b, mean = (float(x.mean()) if x.size else math.nan for x in (a, b, change))
     return Difference(
         name,

@@ -140,7 +140,8 @@ def results_table(evaluation: DetectorEvaluation) -> str:
     ]
     return "\n".join(
         [
-            f"{len(evaluation.cases)} images; intervals are of {RESAMPLES} resamples of the images. For FROC a box "
+            f"{len(evaluation.cases)} images; intervals are of {RESAMPLES} resamples of the "
+            f"{evaluation.draws.told('images')}. For FROC a box "
             f"counts as found from an overlap of {FOUND_FROM:g} on; see `MedAILib/training/detection_measures.py`.",
             "",
             "| measure | value | 95 % interval |",

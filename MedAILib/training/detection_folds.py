@@ -15,13 +15,15 @@ def merged_detections(evaluations: Sequence[DetectorEvaluation]) -> DetectorEval
     pictures = {picture.case: picture for evaluation in evaluations for picture in evaluation.worst}
     worst = [result.case.name for result in worst_cases([x for x in cases if x.case.name in pictures])]
     classes = first.spec.findings
+    patients = tuple(patient for evaluation in evaluations for patient in evaluation.patients)
     return replace(
         first,
         spec=replace(first.spec, title=f"{first.spec.title}, {len(evaluations)}-fold cross-validation"),
         cases=cases,
-        measured=with_intervals(matches, len(classes)),
+        measured=with_intervals(matches, len(classes), patients),
         each={name: per_class(matches, number) for number, name in enumerate(classes)},
         curve=froc_curve(matches),
         worst=tuple(pictures[name] for name in worst),
         matches=matches,
+        patients=patients,
     )

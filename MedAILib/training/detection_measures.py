@@ -14,7 +14,7 @@ from monai.apps.detection.metrics.matching import matching_batch
 from numpy.typing import NDArray
 
 from MedAILib.detections import overlaps
-from MedAILib.training.classification_measures import RESAMPLES, SEED, Measured, interval
+from MedAILib.training.classification_measures import Measured, interval, resamples
 
 RANGE = (0.1, 0.5, 0.05)  # of the overlap from which a box counts as found: first, last, step
 LIMITS = (0.1, 0.5)
@@ -112,10 +112,9 @@ def froc_curve(matches: Sequence[Matches]) -> tuple[NDArray[np.float64], NDArray
     return false, np.concatenate([[0.0], np.cumsum(right)[last] / total])
 
 
-def with_intervals(matches: Sequence[Matches], classes: int) -> dict[str, Measured]:
-    """`measure` with percentile bootstrap intervals: resamples of the images, seeded."""
-    drawn = np.random.default_rng(SEED).integers(len(matches), size=(RESAMPLES, len(matches)))
-    again = [measure([matches[number] for number in row], classes) for row in drawn]
+def with_intervals(matches: Sequence[Matches], classes: int, patients: Sequence[str] = ()) -> dict[str, Measured]:
+    """`measure` with percentile bootstrap intervals: resamples of the images' `patients`, seeded."""
+    again = [measure([matches[number] for number in row], classes) for row in resamples(len(matches), patients)]
     return {
         key: Measured(value, *interval(np.array([entry[key] for entry in again])))
         for key, value in measure(matches, classes).items()

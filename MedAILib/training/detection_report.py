@@ -68,7 +68,7 @@ def detector_report(
 <section><h2>Sensitivity</h2>{_rates(evaluation)}<div style="max-width:460px">{plot}</div></section>
 {_worst(evaluation)}<section><h2>Each image</h2>{_images(evaluation)}</section>
 {_facts(evaluation, command)}"""
-    return report_page(title, lead, sections, NOTES)
+    return report_page(title, lead, sections, _notes(evaluation))
 
 
 def froc_plot(evaluation: DetectorEvaluation) -> Figure:
@@ -180,7 +180,9 @@ def _number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.3f}"
 
 
-NOTES = f"""
+def _notes(evaluation: DetectorEvaluation) -> str:
+    """How to read the tables."""
+    return f"""
 <p><b>Overlap</b>: intersection over union of two boxes, by volume in millimetres. <b>AP</b>: average precision, the
 area under precision against recall as COCO interpolates it, of the 100 surest boxes of an image; a box counts as found
 from that overlap on. <b>mAP</b>: the mean over the classes that have reference boxes; at 0.1 to 0.5 also over the
@@ -188,6 +190,6 @@ overlaps 0.1, 0.15, … 0.5.</p>
 <p><b>FROC score</b>: the mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false findings per image, as in LUNA16; a box
 counts as found from an overlap of {FOUND_FROM:g} on, as do those in the table of images, which has every box that the
 model's own limits let through. Rates beyond all the model's false findings have the sensitivity of all its boxes.</p>
-<p><b>95 % interval</b>: percentile bootstrap, {RESAMPLES} resamples of the images, seeded; it tells how far a figure
-could be off by the choice of images alone.</p>
+<p><b>95 % interval</b>: percentile bootstrap, {RESAMPLES} resamples of the {evaluation.draws.told("images")}, seeded;
+it tells how far a figure could be off by the choice of {"patients" if evaluation.draws.shared else "images"} alone.</p>
 """

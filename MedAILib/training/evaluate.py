@@ -23,6 +23,7 @@ from MedAILib.spec import ModelSpec
 from MedAILib.training.case_images import read_case
 from MedAILib.training.cases import Case
 from MedAILib.training.metrics import Agreement, compare
+from MedAILib.training.patient_draws import PatientDraws
 from MedAILib.volume import Volume
 
 TOLERANCE_MM = 1.0
@@ -114,6 +115,7 @@ class Evaluation:
         worst: pictures of the cases of lowest mean Dice, worst first, five at most.
         provenance: model, version, SHA-256, device, library versions, as the model's first run told them.
         started: when, UTC.
+        patients: whose each case is, "" where that is not known; empty: of none.
     """
 
     spec: ModelSpec
@@ -122,6 +124,16 @@ class Evaluation:
     worst: tuple[Picture, ...]
     provenance: dict[str, str]
     started: datetime
+    patients: tuple[str, ...] = ()
+
+    @property
+    def draws(self) -> PatientDraws:
+        """Cases by patient."""
+        return PatientDraws.of(self.patients or [""] * len(self.cases))
+
+    def statistics(self, label: int, measure: Measure) -> "Statistics":
+        """One measure of one structure, summed up."""
+        return statistics(self.values(label, measure), measure.badness, self.draws)
 
     def values(self, label: int, measure: Measure) -> NDArray[np.float64]:
         """One measure of one structure, case by case (n,); NaN or infinite where there is nothing to measure."""
@@ -138,7 +150,7 @@ class Statistics:
     Args:
         cases: how many have a value, finite or not.
         infinite: how many of them are infinite.
-        low, high: 95 % interval of the mean: percentiles of the means of 2000 resamples of the cases, seeded.
+        low, high: 95 % interval of the mean: percentiles of the means of 2000 resamples of the patients, seeded.
     """
 
     cases: int
@@ -157,6 +169,7 @@ def evaluate_segmentation(
     labels: Mapping[int, str],
     progress: Progress,
     options: RunOptions | None = None,
+    patients: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Run a model on every case and compare what it finds with the case's label.
 
@@ -169,6 +182,7 @@ def evaluate_segmentation(
         labels: names of the reference's label values, background left out.
         progress: told before each case and between the model's windows.
         options: how to run the model; by default as it is meant to be.
+        patients: of cases by name, as far as they are known.
 
     Raises:
         InputError: no cases; a label map that is none, is on another grid than its image or has a value that the model
@@ -197,7 +211,9 @@ def evaluate_segmentation(
             worst = sorted(worst, key=lambda entry: entry[0])[:WORST_SHOWN]
     progress.step(len(cases), len(cases), f"Case {len(cases)} of {len(cases)}: {cases[-1].name}")
     names = {label.value: label.name for label in compared}
-    return Evaluation(model.spec, names, tuple(results), tuple(picture for _, picture in worst), provenance, started)
+    pictures, whose = tuple(picture for _, picture in worst), patients or {}
+    told = tuple(whose.get(case.name, "") for case in cases)
+    return Evaluation(model.spec, names, tuple(results), pictures, provenance, started, told)
 
 
 def match_labels(spec: ModelSpec, labels: Mapping[int, str], progress: Progress) -> tuple[Label, ...]:
@@ -237,20 +253,25 @@ def match_labels(spec: ModelSpec, labels: Mapping[int, str], progress: Progress)
     return compared
 
 
-def statistics(values: NDArray[np.float64], badness: Callable[[float], float] | None) -> Statistics:
-    """Sum up one measure over cases (n,), NaN for cases that say nothing; `badness` grows as a value gets worse."""
+def statistics(
+    values: NDArray[np.float64], badness: Callable[[float], float] | None, draws: PatientDraws | None = None
+) -> Statistics:
+    """Sum up one measure over cases.
+
+    Args:
+        values: (n,), NaN for cases that say nothing.
+        badness: grows as a value gets worse.
+        draws: cases by patient; by default each is another's.
+    """
     told = values[~np.isnan(values)]
     finite = told[np.isfinite(told)]
-    low = high = sd = math.nan
-    if finite.size > 1:
-        sd = float(finite.std(ddof=1))
-        drawn = np.random.default_rng(SEED).integers(finite.size, size=(RESAMPLES, finite.size))
-        low, high = (float(x) for x in np.percentile(finite[drawn].mean(axis=1), (2.5, 97.5)))
+    means = (draws or PatientDraws.of([""] * len(values))).means(values, RESAMPLES, SEED)
+    low, high = (float(x) for x in np.percentile(means, (2.5, 97.5))) if means.size else (math.nan, math.nan)
     return Statistics(
         int(told.size),
         int(told.size - finite.size),
         float(finite.mean()) if finite.size else math.nan,
-        sd,
+        float(finite.std(ddof=1)) if finite.size > 1 else math.nan,
         float(np.median(told)) if told.size else math.nan,
         float(max(told, key=badness)) if told.size and badness else math.nan,
         low,
@@ -294,11 +315,11 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
             "sha256": evaluation.provenance.get("sha256"),
             "started": evaluation.started.isoformat(timespec="seconds"),
             "labels": {str(label): name for label, name in evaluation.labels.items()},
+            "patients": evaluation.draws.count if evaluation.draws.shared else None,
             "statistics": {
                 str(label): {
                     measure.key: {
-                        key: _jsonable(value)
-                        for key, value in asdict(statistics(evaluation.values(label, measure), measure.badness)).items()
+                        key: _jsonable(value) for key, value in asdict(evaluation.statistics(label, measure)).items()
                     }
                     for measure in MEASURES
                     if measure.badness is not None

@@ -27,6 +27,7 @@ from MedAILib.training.label_measures import labels_with_intervals
 from MedAILib.training.labelled_checks import check_images
 from MedAILib.training.labelled_images import LabelledImage, read_labelled
 from MedAILib.training.matched_labels import truth_of
+from MedAILib.training.patient_draws import PatientDraws
 
 WORST_SHOWN = 5
 
@@ -114,6 +115,11 @@ class ClassifierEvaluation:
         return decision_of(self.classes.kind, self.classes.names)
 
     @property
+    def draws(self) -> PatientDraws:
+        """Images by patient."""
+        return PatientDraws.of([case.image.patient for case in self.cases])
+
+    @property
     def likely(self) -> NDArray[np.float64]:
         """Probabilities (M, N)."""
         return np.stack([case.likely for case in self.cases])
@@ -182,13 +188,14 @@ def measured_cases(
     numbers = np.array([case.number for case in cases], dtype=np.int64)
     likely = np.stack([case.likely for case in cases])
     chosen = np.array([case.decided for case in cases], dtype=np.int64)
+    patients = [case.image.patient for case in cases]
     return ClassifierEvaluation(
         spec,
         classes,
         tuple(cases),
-        with_intervals(numbers, likely, chosen, measures),
+        with_intervals(numbers, likely, chosen, measures, patients),
         measures.each(numbers, likely, chosen),
-        labels_with_intervals(numbers, likely, chosen) if classes.kind == "multilabel" else [],
+        labels_with_intervals(numbers, likely, chosen, patients) if classes.kind == "multilabel" else [],
         measures.table(numbers, likely, chosen),
         _worst(cases, decision),
         provenance,
@@ -210,6 +217,7 @@ def summary(evaluation: ClassifierEvaluation) -> dict[str, Any]:
         "positive": evaluation.positive,
         "thresholds": dict(zip(names, evaluation.classes.thresholds, strict=True)),
         "cases": len(evaluation.cases),
+        "patients": evaluation.draws.count if evaluation.draws.shared else None,
         "not_sure": sum(bool(case.unsure) for case in evaluation.cases),
         "per_class": {
             name: {key: _jsonable(value) for key, value in found.items()}

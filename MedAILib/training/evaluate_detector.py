@@ -32,6 +32,7 @@ from MedAILib.training.detection_measures import (
     per_class,
     with_intervals,
 )
+from MedAILib.training.patient_draws import PatientDraws
 from MedAILib.volume import Geometry
 
 OUTCOMES = ("found", "false", "missed")
@@ -108,6 +109,7 @@ class DetectorEvaluation:
         matches: what matched in each image, as `detection_measures` has it.
         provenance: as the model's first run told it.
         started: when, UTC.
+        patients: whose each image is, "" where that is not known; empty: of none.
     """
 
     spec: ModelSpec
@@ -119,10 +121,20 @@ class DetectorEvaluation:
     matches: tuple[Matches, ...]
     provenance: dict[str, str]
     started: datetime
+    patients: tuple[str, ...] = ()
+
+    @property
+    def draws(self) -> PatientDraws:
+        """Images by patient."""
+        return PatientDraws.of(self.patients or [""] * len(self.cases))
 
 
 def evaluate_detector(
-    model: OpenedModel, cases: Sequence[BoxedCase], names: Mapping[str, str], progress: Progress
+    model: OpenedModel,
+    cases: Sequence[BoxedCase],
+    names: Mapping[str, str],
+    progress: Progress,
+    patients: Mapping[str, str] | None = None,
 ) -> DetectorEvaluation:
     """Run a detector on every image and compare what it finds with the boxes that are there.
 
@@ -133,6 +145,7 @@ def evaluate_detector(
         cases: images and boxes.
         names: which class each of the data's labels stands for; see `label_names`.
         progress: told before each image and between the model's windows.
+        patients: of cases by name, as far as they are known.
 
     Raises:
         InputError: no images, no boxes, or a file that is at fault.
@@ -160,16 +173,18 @@ def evaluate_detector(
         results.append(DetectorCase(case, _outcomes(told, image.boxes), seconds))
         provenance = provenance or dict(told.provenance)
     progress.step(len(cases), len(cases), "Comparing")
+    whose = tuple((patients or {}).get(case.name, "") for case in cases)
     return DetectorEvaluation(
         model.spec,
         tuple(results),
-        with_intervals(matches, len(classes)),
+        with_intervals(matches, len(classes), whose),
         {name: per_class(matches, number) for number, name in enumerate(classes)},
         froc_curve(matches),
         tuple(_picture(read_boxed(result.case, names), result) for result in worst_cases(results)),
         tuple(matches),
         provenance,
         started,
+        whose,
     )
 
 
@@ -184,6 +199,7 @@ def summary(evaluation: DetectorEvaluation) -> dict[str, Any]:
         "per_class": {
             name: {key: _plain(value) for key, value in figures.items()} for name, figures in evaluation.each.items()
         },
+        "patients": evaluation.draws.count if evaluation.draws.shared else None,
         "metric_per_case": [
             {
                 "case": result.case.name,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from MedAILib.training.evaluate import MEASURES, WORST_SHOWN, Evaluation, finite_mean, statistics
+from MedAILib.training.evaluate import MEASURES, WORST_SHOWN, Evaluation, finite_mean
 
 SHOWN = ("Dice", "HD95", "SurfaceDice_1mm", "VolumeDifference_mL")
 
@@ -21,7 +21,8 @@ def merged(evaluations: Sequence[Evaluation]) -> Evaluation:
     if len(evaluations) == 1:
         return first
     spec = replace(first.spec, title=f"{first.spec.title}, {len(evaluations)}-fold cross-validation")
-    return replace(first, spec=spec, cases=cases, worst=worst)
+    patients = tuple(patient for evaluation in evaluations for patient in evaluation.patients)
+    return replace(first, spec=spec, cases=cases, worst=worst, patients=patients)
 
 
 def validation_told(evaluations: Sequence[Evaluation]) -> str:
@@ -51,7 +52,7 @@ def _results_table(evaluation: Evaluation) -> str:
     rows = []
     for value, name in evaluation.labels.items():
         for measure in (measure for measure in MEASURES if measure.key in SHOWN):
-            found = statistics(evaluation.values(value, measure), measure.badness)
+            found = evaluation.statistics(value, measure)
             numbers = (found.mean, found.sd, found.low, found.high, found.median, found.worst)
             mean, sd, low, high, median, worst = (_number(number, measure.decimals) for number in numbers)
             rows.append(f"| {name} | {measure.title} | {mean} | {sd} | {low} to {high} | {median} | {worst} |")
@@ -66,7 +67,7 @@ def _results_table(evaluation: Evaluation) -> str:
     names = list(evaluation.labels.values())
     return "\n".join(
         [
-            f"{len(evaluation.cases)} cases, one network, without mirroring; see `MedAILib/training/metrics.py`.",
+            f"{_counted(evaluation)}, one network, without mirroring; see `MedAILib/training/metrics.py`.",
             "",
             "| structure | measure | mean | sd | 95 % interval of the mean | median | worst |",
             "|---|---|---|---|---|---|---|",
@@ -79,6 +80,12 @@ def _results_table(evaluation: Evaluation) -> str:
             *cases,
         ]
     )
+
+
+def _counted(evaluation: Evaluation) -> str:
+    """How many cases, and what the intervals are of where several are of one patient."""
+    told, draws = f"{len(evaluation.cases)} cases", evaluation.draws
+    return f"{told} of {draws.count} patients (whom the intervals draw)" if draws.shared else told
 
 
 def _number(value: float, decimals: int) -> str:

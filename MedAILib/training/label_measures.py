@@ -4,6 +4,7 @@ A label that no image has is left out of means: whether it would be found can't 
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -167,10 +168,12 @@ class _Sorted:
         return float(above.sum() / (positive * negative)), precision
 
 
-def labels_with_intervals(marks: Marks, likely: Likely, decided: Marks) -> list[dict[str, Measured]]:
-    """`each_label` with percentile bootstrap intervals: 1000 resamples of the images, seeded."""
+def labels_with_intervals(
+    marks: Marks, likely: Likely, decided: Marks, patients: Sequence[str] = ()
+) -> list[dict[str, Measured]]:
+    """`each_label` with percentile bootstrap intervals: 1000 resamples of the images' `patients`, seeded."""
     ranks = LabelRanks(marks, likely, decided)
-    again = [ranks.arrays(row) for row in resamples(len(marks))]
+    again = [ranks.arrays(row) for row in resamples(len(marks), patients)]
     drawn = {key: np.stack([entry[key] for entry in again]) for key in SHOWN}
     return [
         {key: Measured(entry[key], *interval(drawn[key][:, number])) for key in SHOWN}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from MedAILib.training.classification_measures import RESAMPLES, SEED, interval
 from MedAILib.training.compare_models import holm
+from MedAILib.training.patient_draws import PatientDraws
 
 # The measures of the first and of the second model, over these images (places, perhaps several times), those of them
 # exchanged between the two models for which the second array is True.
@@ -25,9 +26,9 @@ class PairedDifference:
         key: the measure's.
         first, second: both values.
         difference: second minus first.
-        low, high: 95 % interval of that, percentiles of resamples of the images, the same for both models.
-        p: two-sided permutation test: how often the difference is as large where it is tossed, image by image, which
-            of the two said what.
+        low, high: 95 % interval of that, percentiles of resamples of the patients, the same for both models.
+        p: two-sided permutation test: how often the difference is as large where it is tossed, patient by patient,
+            which of the two said what.
         p_holm: the same, corrected by Holm's method for all measures.
     """
 
@@ -48,17 +49,19 @@ class PairedComparison:
     first: str
     second: str
     rows: tuple[PairedDifference, ...]
+    draws: PatientDraws
 
 
-def paired_differences(count: int, values: Values) -> list[PairedDifference]:
-    """Every measure that `values` gives, compared image by image over `count` images."""
-    random = np.random.default_rng(SEED)
-    every, none = np.arange(count), np.zeros(count, np.bool_)
+def paired_differences(draws: PatientDraws, values: Values) -> list[PairedDifference]:
+    """Every measure that `values` gives, compared over all images, patient by patient."""
+    random, count = np.random.default_rng(SEED), draws.count
+    every = np.sort(draws.images(np.arange(count)))
+    none = np.zeros(len(every), np.bool_)
     a, b = values(every, none)
     drawn, tossed = [], []
     for _ in range(RESAMPLES):
-        drawn.append(_change(values, random.integers(count, size=count), none))
-        tossed.append(_change(values, every, random.integers(2, size=count).astype(bool)))
+        drawn.append(_change(values, draws.images(random.integers(count, size=count)), none))
+        tossed.append(_change(values, every, draws.spread(random.integers(2, size=count).astype(bool))))
     found = []
     for key in a:
         change = b[key] - a[key]
@@ -75,7 +78,8 @@ def paired_json(comparison: PairedComparison) -> dict[str, Any]:
         {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(row).items()}
         for row in comparison.rows
     ]
-    return {"first": comparison.first, "second": comparison.second, "test": "paired permutation", "rows": rows}
+    told = {"first": comparison.first, "second": comparison.second, "test": "paired permutation"}
+    return {**told, "patients": comparison.draws.count if comparison.draws.shared else None, "rows": rows}
 
 
 def paired_html(comparison: PairedComparison, titles: Mapping[str, str]) -> str:
@@ -86,12 +90,14 @@ def paired_html(comparison: PairedComparison, titles: Mapping[str, str]) -> str:
         f"<td>{_number(row.p)}</td><td>{_number(row.p_holm)}</td></tr>"
         for row in comparison.rows
     )
+    each = "patient" if comparison.draws.shared else "image"
     return f"""<section><h2>Comparison with {escape(comparison.second)}</h2>
 <table><thead><tr><th>Measure</th><th>This</th><th>Other</th><th>Other − this</th><th>95 % interval</th><th>p</th>
 <th>p (Holm)</th></tr></thead><tbody>{body}</tbody></table>
 <p class="note">This is {escape(comparison.first)}, the other {escape(comparison.second)}, on the same images. Interval:
-percentile bootstrap of the difference, {RESAMPLES} resamples of the images. p: two-sided paired permutation test,
-{RESAMPLES} times tossed image by image which of the two said what; corrected by Holm's method for this table.</p>
+percentile bootstrap of the difference, {RESAMPLES} resamples of the {comparison.draws.told("images")}. p: two-sided
+paired permutation test, {RESAMPLES} times tossed {each} by {each}
+which of the two said what; corrected by Holm's method for this table.</p>
 </section>
 """
 

@@ -28,6 +28,19 @@ def patients_of(folder: Path, cases: Sequence[Case]) -> dict[str, str]:
     return {case.name: told[case.name] for case in cases}
 
 
+def known_patients(folder: Path, cases: Sequence[Case]) -> dict[str, str]:
+    """The patients of those cases whose patient is told, as `patients_of` has it; the table may leave out some.
+
+    Raises:
+        InputError: the table can't be read.
+    """
+    path = folder / TABLE
+    if not path.is_file():
+        return patients_of(folder, cases)
+    told = _read_table(path)
+    return {case.name: told[case.name] for case in cases if told.get(case.name)}
+
+
 def patients_in_both(folder: Path, trained: Sequence[Case], others: Sequence[Case]) -> dict[str, str]:
     """Of other cases, by name, those of the same patient as one that is trained on, with this one's name.
 

@@ -20,7 +20,6 @@ from MedAILib.training.evaluate import (
     Measure,
     Picture,
     finite_mean,
-    statistics,
     summary,
 )
 from MedAILib.training.plots import (
@@ -76,7 +75,7 @@ def report(evaluation: Evaluation, command: str = "", comparison: Comparison | N
 {"" if comparison is None else comparison_html(comparison)}<section><h2>Distribution</h2>{boxes}</section>
 <section><h2>Volumes</h2>{volumes}</section>
 {_worst(evaluation)}{_facts(evaluation, command)}"""
-    return report_page(title, _lead(evaluation), sections, NOTES)
+    return report_page(title, _lead(evaluation), sections, _notes(evaluation))
 
 
 def _table(evaluation: Evaluation) -> str:
@@ -125,7 +124,7 @@ def _headline_table(evaluation: Evaluation) -> str:
     rows = []
     for label, name in evaluation.labels.items():
         for number, measure in enumerate(HEADLINE):
-            told = statistics(evaluation.values(label, measure), measure.badness)
+            told = evaluation.statistics(label, measure)
             head = f'<th rowspan="{len(HEADLINE)}" scope="rowgroup">{escape(name)}</th>' if number == 0 else ""
             cells = (
                 f"<td>{told.cases}</td>"
@@ -213,7 +212,9 @@ def _picture_cell(evaluation: Evaluation, picture: Picture) -> str:
     )
 
 
-NOTES = f"""
+def _notes(evaluation: Evaluation) -> str:
+    """How to read the tables."""
+    return f"""
 <p><b>Dice</b>: twice the shared voxels over the sum of both structures' voxels; 1 is the same, 0 is nothing shared.
 A case in which a structure is absent from reference and prediction does not count for that structure.</p>
 <p><b>95 % Hausdorff distance</b>: 95 % of each surface's area lies closer than this to the other surface; the larger of
@@ -222,6 +223,6 @@ Surfaces and areas are those of Nikolov et al., J Med Internet Res 2021;23:e2615
 <p><b>Volume difference</b>: prediction minus reference, so a mean above 0 tells of structures drawn too large; its
 worst value is the one farthest from 0.</p>
 <p><b>Mean, SD</b> and the interval are over the cases with a finite value. <b>95 % interval</b>: percentile bootstrap
-of the mean, {RESAMPLES} resamples of the cases, seeded; it tells how far the mean could be off by the choice of cases
-alone.</p>
+of the mean, {RESAMPLES} resamples of the {evaluation.draws.told("cases")}, seeded; it tells how far the mean could be
+off by the choice of {"patients" if evaluation.draws.shared else "cases"} alone.</p>
 """
