@@ -13,8 +13,9 @@ from scipy.stats import wilcoxon
 from MedAILib.cli import main
 from MedAILib.models.open import open_model
 from MedAILib.progress import Progress
-from MedAILib.training.cases import find_cases, read_labels
+from MedAILib.training.cases import read_labels
 from MedAILib.training.compare_models import compare_models, holm
+from MedAILib.training.data_folder import find_cases
 from MedAILib.training.evaluate import evaluate_segmentation
 
 

@@ -17,7 +17,8 @@ from MedAILib.progress import Cancelled, Progress
 from MedAILib.request import RunOptions
 from MedAILib.results import Label, Segmentation
 from MedAILib.spec import ModelSpec
-from MedAILib.training.cases import Case, find_cases, read_labels
+from MedAILib.training.cases import Case, read_labels
+from MedAILib.training.data_folder import find_cases
 from MedAILib.training.evaluate import (
     MEASURES,
     Picture,

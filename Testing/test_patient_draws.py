@@ -12,9 +12,9 @@ from test_evaluate import NAMES, TensModel, make_case, two_boxes
 
 from MedAILib.cli import main
 from MedAILib.progress import Progress
-from MedAILib.training.cases import find_cases
 from MedAILib.training.classification_measures import quick_measure, resamples, with_intervals
 from MedAILib.training.compare_models import compare_models, comparison_html, comparison_json
+from MedAILib.training.data_folder import find_cases
 from MedAILib.training.detection_measures import matches_of
 from MedAILib.training.detection_measures import with_intervals as detected_with_intervals
 from MedAILib.training.evaluate import evaluate_segmentation, statistics, summary

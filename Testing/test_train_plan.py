@@ -226,11 +226,11 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "slicer's own": (
         lambda d: (d / "labelsTr/case_1.nii.gz").rename(d / "labelsTr/case_1.seg.nrrd"),
-        r"^medai: \S+case_1\.seg\.nrrd is a segmentation as Slicer saves it.*save that as case_1\.nrrd\.$",
+        r"^medai: \S+case_1\.seg\.nrrd can't be read; it is damaged, or no segmentation\.$",
     ),
     "DICOM label": (
         lambda d: (d / "labelsTr/case_1.nii.gz").rename(d / "labelsTr/case_1.dcm"),
-        r"^medai: \S+case_1\.dcm is DICOM, and labels are label maps",
+        r"^medai: \S+case_1\.dcm is DICOM and no DICOM segmentation",
     ),
     "unpaired": (lambda d: (d / "imagesTr/case_5.nii.gz").unlink(), "case_5.*no image"),
     "slice": (

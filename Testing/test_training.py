@@ -15,7 +15,8 @@ from MedAILib.errors import InputError, MedAIError, OutputError
 from MedAILib.models.open import open_model
 from MedAILib.progress import Cancellable, Cancelled, Progress
 from MedAILib.training.augment import fixed_steps, random_steps
-from MedAILib.training.cases import find_cases, read_labels, split_cases
+from MedAILib.training.cases import read_labels, split_cases
+from MedAILib.training.data_folder import find_cases
 from MedAILib.training.segmentation import train_segmentation
 from MedAILib.training.segmentation_export import Bundle, write_bundle
 from MedAILib.training.task import SegmentationTask, read_task

@@ -11,11 +11,12 @@ from MedAILib.output import require_writable
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.training.boxed_images import as_case, find_boxed_cases, label_names
-from MedAILib.training.cases import KEPT_FOR_TESTING, LAYOUTS, Case, find_cases, read_labels
+from MedAILib.training.cases import KEPT_FOR_TESTING, LAYOUTS, Case, read_labels
 from MedAILib.training.classification_report import write_classifier_evaluation
 from MedAILib.training.compare_classifiers import compare_classifiers, require_alike
 from MedAILib.training.compare_detectors import compare_detectors
 from MedAILib.training.compare_models import Comparison, compare_models
+from MedAILib.training.data_folder import find_cases
 from MedAILib.training.detection_report import write_detector_evaluation
 from MedAILib.training.evaluate import Evaluation, evaluate_segmentation
 from MedAILib.training.evaluate_classifier import evaluate_classifier
@@ -44,9 +45,9 @@ def run_evaluate(options: argparse.Namespace, progress: Progress) -> None:
     if options.split == "val":
         raise InputError("Label maps have no part val; give --split test for imagesTs, or --only with a list of cases.")
     layouts = KEPT_FOR_TESTING if options.split == "test" else LAYOUTS
-    cases = _chosen(options, find_cases(options.data, len(model.spec.channels), layouts))
-    described = (options.data / "dataset.json").exists()
-    labels = read_labels(options.data) if described else {label.value: label.name for label in model.spec.labels}
+    own = {label.value: label.name for label in model.spec.labels}
+    cases = _chosen(options, find_cases(options.data, len(model.spec.channels), layouts, own))
+    labels = read_labels(options.data) if (options.data / "dataset.json").exists() else own
     patients = known_patients(options.data, cases)
     evaluation = evaluate_segmentation(model, cases, labels, progress, RunOptions(mirror=options.mirror), patients)
     comparison = _comparison(evaluation, cases, labels, options, progress)

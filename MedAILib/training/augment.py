@@ -48,7 +48,7 @@ REMEMBERED = 5000
 
 def read_sample(entry: Mapping[str, Any]) -> dict[str, MetaTensor]:
     """Files as `medai segment` reads them: image and label (C, X, Y, Z) in float32, with their places in RAS."""
-    case = Case("", tuple(Path(file) for file in entry["image"]), Path(entry["label"]))
+    case = Case("", tuple(Path(file) for file in entry["image"]), Path(entry["label"]), entry.get("values", ()))
     image, values = read_case(case)
     return {"image": _tensor(image.data, image.geometry), "label": _tensor(values[None], image.geometry)}
 

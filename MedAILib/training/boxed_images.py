@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from MedAILib.detections import Box
 from MedAILib.errors import InputError
-from MedAILib.files.images import read_channels, read_image
+from MedAILib.files.images import read_channels
 from MedAILib.inference.components import touching_parts
 from MedAILib.progress import Progress
-from MedAILib.training.case_images import label_values
-from MedAILib.training.cases import Case, find_cases, images_by_name, read_labels
+from MedAILib.training.case_images import read_label
+from MedAILib.training.cases import Case, images_by_name, read_labels
+from MedAILib.training.data_folder import find_cases
+from MedAILib.training.named_segments import names_by_value
 from MedAILib.training.tables import read_table
 from MedAILib.volume import Volume
 
@@ -52,6 +54,7 @@ class BoxedCase:
     images: tuple[Path, ...]
     boxes: tuple[WorldBox, ...] = ()
     label: Path | None = None
+    values: tuple[tuple[str, int], ...] = ()  # of its named segments, as `Case` has them
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +91,8 @@ def find_boxed_cases(folder: Path, channels: int = 1) -> tuple[BoxedCase, ...]:
             raise InputError(
                 f"{folder} has no boxes: it needs boxes.csv or boxes.json, or label maps in a folder labels."
             )
-        return tuple(BoxedCase(case.name, case.images, label=case.label) for case in find_cases(folder, channels))
+        cases = find_cases(folder, channels)
+        return tuple(BoxedCase(case.name, case.images, label=case.label, values=case.values) for case in cases)
     images = images_by_name(folder, channels)
     boxes = _read_csv(told) if told.suffix == ".csv" else _read_json(told)
     if unknown := sorted(set(boxes) - set(images)):
@@ -133,9 +137,10 @@ def labels_there(folder: Path, cases: Iterable[BoxedCase]) -> dict[str, tuple[st
     for case in cases:
         found |= {box.label.strip() for box in case.boxes}
         if case.label is not None:
-            values = np.unique(label_values(as_case(case), None, read_image(case.label)))
+            values = np.unique(read_label(as_case(case), None))
             found |= {str(int(value)) for value in values if value}
-    named = read_labels(folder) if (folder / "dataset.json").is_file() else {}
+    own = names_by_value([as_case(case) for case in cases]) or {}
+    named = read_labels(folder) if (folder / "dataset.json").is_file() else own
     classes: dict[str, tuple[str, ...]] = {}
     for text in sorted(found, key=lambda x: (len(x), x)):
         told = named.get(int(text)) if text.isdecimal() else text
@@ -159,7 +164,7 @@ def read_boxed(case: BoxedCase, names: Mapping[str, str], progress: Progress | N
     volume = read_channels(list(case.images), None, progress)
     if case.label is None:
         return BoxedImage(case, volume, tuple(_on_grid(box, volume, names) for box in case.boxes))
-    values = label_values(as_case(case), volume, read_image(case.label))
+    values = read_label(as_case(case), volume)
     every = [int(value) for value in np.unique(values) if value]
     if unknown := [value for value in every if str(value) not in names]:
         raise InputError(f"{case.label} has the value {unknown[0]}, which is none of the classes {_classes(names)}.")
@@ -264,4 +269,4 @@ def _box(label: str, center: Any, size: Any, along_world: bool, told_in: str) ->
 
 def as_case(case: BoxedCase) -> Case:
     """The same case, for what deals cases out by their names or looks at their label maps."""
-    return Case(case.name, case.images, case.label or case.images[0])
+    return Case(case.name, case.images, case.label or case.images[0], case.values)

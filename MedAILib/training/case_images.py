@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from MedAILib.errors import InputError
 from MedAILib.files.images import read_channels, read_image
 from MedAILib.progress import Progress
-from MedAILib.training.cases import JPEG_ENDINGS, WHITE, Case, is_picture
+from MedAILib.training.cases import DICOM_ENDING, JPEG_ENDINGS, WHITE, Case, is_picture
+from MedAILib.training.named_segments import segment_values
 from MedAILib.volume import Volume
 
 ROUNDED = 1e-3  # a label stored as a floating-point number may be off by so much
@@ -29,9 +30,9 @@ def read_case(case: Case, progress: Progress | None = None) -> tuple[Volume, NDA
         MedAIError: a file can't be read, has NaN, is no label map, or lies on another grid than its image.
     """
     image = read_channels(case.images, progress=progress)
-    label = _read_label(case)
+    values = read_label(case, image)
     require_finite(image, case.images[0])
-    return image, label_values(case, image, label)
+    return image, values
 
 
 def require_finite(image: Volume, file: Path) -> None:
@@ -40,17 +41,15 @@ def require_finite(image: Volume, file: Path) -> None:
         raise InputError(f"{file} has values that are no numbers (NaN or infinite); mend or remove it.")
 
 
-def label_values(case: Case, image: Volume | None, label: Volume) -> NDArray[np.uint16]:
-    """A label map's values (K, J, I), as `read_case` gives them.
-
-    Args:
-        case: their files, for messages.
-        image: None leaves the grids uncompared.
-        label: as it was read.
+def read_label(case: Case, image: Volume | None) -> NDArray[np.uint16]:
+    """A case's label values (K, J, I), as `read_case` gives them; without an image the grids stay uncompared.
 
     Raises:
-        InputError: it lies on another grid than its image, or has values that are no labels.
+        MedAIError: the label can't be read, lies on another grid than its image, or has values that are no labels.
     """
+    if case.values:
+        return segment_values(case, None if image is None else image.geometry)
+    label = _read_label(case)
     if label.channels != 1:
         raise InputError(f"{case.label} has {label.channels} values per voxel; a label map has one.")
     if image is not None:
@@ -74,6 +73,10 @@ def _require_same_grid(case: Case, image: Volume, label: Volume) -> None:
 
 
 def _read_label(case: Case) -> Volume:
+    if case.label.name.lower().endswith(DICOM_ENDING):
+        raise InputError(
+            f"{case.label} is DICOM and no DICOM segmentation; give that, or export the label as NIfTI or NRRD."
+        )
     if case.label.name.lower().endswith(JPEG_ENDINGS):
         raise InputError(
             f"{case.label} is a JPEG, which changes label values a little; save the label as PNG or NIfTI."

@@ -9,13 +9,13 @@ from itertools import takewhile
 from pathlib import Path
 
 from MedAILib.errors import InputError
+from MedAILib.files.segments import SLICER_ENDING
 
 NUMBERED = re.compile(r"_\d{4}$")
 JPEG_ENDINGS = (".jpg", ".jpeg")
 WHITE = 255  # what programs for pictures write for "inside"
 PICTURE_ENDINGS = (".png", *JPEG_ENDINGS)  # without a grid
 DICOM_ENDING = ".dcm"
-SLICER_ENDING = ".seg.nrrd"  # of segmentations as Slicer saves them
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", *PICTURE_ENDINGS)
 FAULTS_SHOWN = 20
 KEPT_FOR_STOPPING = 10  # one of so many training cases, where a task asks for early stopping
@@ -25,11 +25,19 @@ KEPT_FOR_TESTING = (("imagesTs", "labelsTs"),)
 
 @dataclass(frozen=True)
 class Case:
-    """One labelled image: `images` holds a file per channel, in the model's order."""
+    """One labelled image.
+
+    Args:
+        name: of image and label.
+        images: a file per channel, in the model's order.
+        label: a label map, or a segmentation with named segments.
+        values: of such a segmentation each segment's name and label value, in the file's order; see `named_segments`.
+    """
 
     name: str
     images: tuple[Path, ...]
     label: Path
+    values: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,18 +80,6 @@ def require_faultless(faults: Sequence[Fault]) -> None:
         raise InputError(f"The data has {len(faults)} faults:\n{lines}{rest}")
 
 
-def find_cases(folder: Path, channels: int = 1, layouts: Sequence[tuple[str, str]] = LAYOUTS) -> tuple[Case, ...]:
-    """List the labelled images of a data folder, sorted by name; see `scan_folder`.
-
-    Raises:
-        InputError: no such folders; a label without its image; an image without a label; no cases at all.
-    """
-    found = scan_folder(folder, channels, layouts)
-    if found.faults:
-        raise InputError(found.faults[0].text)
-    return found.cases
-
-
 def scan_folder(folder: Path, channels: int | None = None, layouts: Sequence[tuple[str, str]] = LAYOUTS) -> Found:
     """List the labelled images of a data folder, sorted by name.
 
@@ -110,9 +106,7 @@ def scan_folder(folder: Path, channels: int | None = None, layouts: Sequence[tup
         files = _images_of(there, name, channels)
         used.update(files)
         count = channels or max(len(files), 1)
-        if (text := _no_label_map(label, name)) is not None:
-            faults.append(Fault(label.name, text))
-        elif len(files) < count and not _holds_all(files, there.get(name)):
+        if len(files) < count and not _holds_all(files, there.get(name)):
             wanted = images / (f"{name}_{len(files):04d}" if files or count > 1 else name)
             text = f"The label {label} has no image: {wanted}.nii.gz (or the like) is absent."
             faults.append(Fault(label.name, text))
@@ -266,18 +260,6 @@ def _ending(path: Path) -> str | None:
     name = path.name.lower()
     endings = (SLICER_ENDING, *IMAGE_ENDINGS, DICOM_ENDING)
     return next((path.name[-len(ending) :] for ending in endings if name.endswith(ending)), None)
-
-
-def _no_label_map(label: Path, name: str) -> str | None:
-    """Why a file is none that labels can be read from, in a sentence; None where it may be one."""
-    if label.name.lower().endswith(SLICER_ENDING):
-        return (
-            f"{label} is a segmentation as Slicer saves it, not a label map on its image's grid; export it in the "
-            f"module Segmentations (Export/import models and labelmaps), and save that as {name}.nrrd."
-        )
-    if label.name.lower().endswith(DICOM_ENDING):
-        return f"{label} is DICOM, and labels are label maps; export it as NIfTI, NRRD or MetaImage."
-    return None
 
 
 def stem_of(path: Path) -> str:

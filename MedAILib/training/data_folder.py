@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from MedAILib.errors import InputError
-from MedAILib.training.cases import PICTURE_ENDINGS, Case, Fault, Split, read_labels, scan_folder
+from MedAILib.training.cases import LAYOUTS, PICTURE_ENDINGS, Case, Fault, Split, read_labels, scan_folder
 from MedAILib.training.examine import CaseFacts
+from MedAILib.training.named_segments import names_by_value, with_values
 from MedAILib.training.patients import patients_of
 
 
@@ -47,16 +48,43 @@ def open_folder(folder: Path) -> DataFolder:
     """
     channels = channel_names(folder / "dataset.json")
     found = scan_folder(folder, None if channels is None else _per_case(folder, len(channels)))
-    names = {case.name for case in found.cases}
+    labels = read_labels(folder) if (folder / "dataset.json").is_file() else None
+    cases, faults = with_values(found.cases, labels)
     return DataFolder(
         folder,
-        found.cases,
-        found.faults,
+        cases,
+        (*found.faults, *faults),
         channels,
-        read_labels(folder) if (folder / "dataset.json").is_file() else None,
+        names_by_value(cases) if labels is None else labels,
         patients_of(folder, found.cases),
-        splits_of(folder / "splits_final.json", names),
+        splits_of(folder / "splits_final.json", {case.name for case in found.cases}),
     )
+
+
+def find_cases(
+    folder: Path,
+    channels: int = 1,
+    layouts: Sequence[tuple[str, str]] = LAYOUTS,
+    names: Mapping[int, str] | None = None,
+) -> tuple[Case, ...]:
+    """List the labelled images of a data folder, sorted by name; see `scan_folder`.
+
+    Args:
+        folder: the data.
+        channels: how many images a case has.
+        layouts: what the folders of images and labels may be called; by default those to learn from.
+        names: by label value, for named segments where there is no `dataset.json`.
+
+    Raises:
+        InputError: no such folders; a label without its image; an image without a label; no cases at all; segments of
+            names that stand for nothing.
+    """
+    found = scan_folder(folder, channels, layouts)
+    known = read_labels(folder) if (folder / "dataset.json").is_file() else names
+    cases, faults = with_values(found.cases, known)
+    if every := (*found.faults, *faults):
+        raise InputError(every[0].text)
+    return cases
 
 
 def prescribed_split(data: DataFolder, fold: int) -> Split:

@@ -91,7 +91,7 @@ def prepared_cases(task: SegmentationTask, cases: tuple[Case, ...], progress: Pr
     Raises:
         Cancelled: by `progress`, between two cases.
     """
-    files = [{"image": [str(file) for file in case.images], "label": str(case.label)} for case in cases]
+    files = [{"image": [str(x) for x in c.images], "label": str(c.label), "values": c.values} for c in cases]
     steps = fixed_steps(task)
     progress.step(0, len(cases), "Preparing")
     first = steps(dict(files[0]))

@@ -68,7 +68,8 @@ def ours(data: Path, options: argparse.Namespace, precision: str, note: Callable
     from MedAILib.progress import Progress
     from MedAILib.system_memory import keep_freed_memory
     from MedAILib.training import segmentation
-    from MedAILib.training.cases import Split, find_cases
+    from MedAILib.training.cases import Split
+    from MedAILib.training.data_folder import find_cases
     from MedAILib.training.training_run import TrainingRun
 
     keep_freed_memory()
@@ -98,7 +99,7 @@ def tutorial(data: Path, options: argparse.Namespace, workers: int, note: Callab
     from monai.utils import set_determinism
 
     from MedAILib.training.augmentations import filled
-    from MedAILib.training.cases import find_cases
+    from MedAILib.training.data_folder import find_cases
 
     task, both = task_of(), ("image", "label")
     a = filled(task)
