@@ -18,6 +18,7 @@ from test_dicom_seg import volume as dicom_volume
 from test_evaluate import TensModel
 from test_scene_storage import GRID, LABELS, LAYERS, SHAPE, source  # noqa: F401
 
+from MedAILib.cli import main
 from MedAILib.errors import InputError
 from MedAILib.files.dicom_seg import write_dicom_seg
 from MedAILib.files.images import read_image
@@ -128,7 +129,7 @@ def test_names_tell_values_whatever_the_order_of_segments(data: Path) -> None:
         assert np.array_equal(read_case(case)[1], wanted), case.name
 
 
-def test_without_dataset_json_names_get_values_as_they_come(data: Path) -> None:
+def test_without_dataset_json_names_get_values_as_they_come(data: Path, tmp_path: Path, capsys: Any) -> None:
     (data / "dataset.json").unlink()
     for number in range(6):
         label = data / "labelsTr" / f"case_{number}.nii.gz"
@@ -137,6 +138,9 @@ def test_without_dataset_json_names_get_values_as_they_come(data: Path) -> None:
     folder = open_folder(data)
     assert folder.labels == {1: "cap", 2: "bowl"} and not folder.faults
     assert {case.values for case in folder.cases[1:]} == {(("bowl", 2), ("cap", 1))}
+    words = ["train", "balls", "--data", data, "-o", tmp_path / "m", "--plan-only", "--device", "cpu"]
+    assert main([str(word) for word in words]) == 0
+    assert "the segments' names, as they come" in capsys.readouterr().out
 
 
 def test_label_maps_beside_segments_want_to_be_named(data: Path, tmp_path: Path, capsys: Any) -> None:

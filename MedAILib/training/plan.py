@@ -177,7 +177,9 @@ def _labels(data: DataFolder, facts: Sequence[CaseFacts]) -> dict[int, str]:
 
 
 def _why_labels(data: DataFolder) -> str:
-    return "dataset.json" if data.labels is not None else "the values found in the label files"
+    if (data.folder / "dataset.json").is_file():
+        return "dataset.json"
+    return "the segments' names, as they come" if data.labels is not None else "the values found in the label files"
 
 
 def _channel_names(data: DataFolder, facts: Sequence[CaseFacts]) -> tuple[str, ...]:
