@@ -12,6 +12,7 @@ from MedAILib.errors import SpecError
 from MedAILib.nnunet_folder import why_no_nnunet
 
 DESCRIPTION = "medai.json"
+SLICER_ENDING = ".seg.nrrd"  # of segmentations as Slicer saves them
 WEIGHT_ENDINGS = (".bin", ".ckpt", ".model", ".pt", ".pth", ".safetensors", ".tar")
 # The most entries of a zip file that are looked at; the largest networks' TorchScript has some thousand.
 MOST_ENTRIES = 20_000

@@ -10,14 +10,16 @@ import pytest
 import torch
 from blobs import blob_folder
 from test_boxed_changes import task_of
-from test_train_detector import BACKBONE, command, of_list, written
+from test_train_detector import BACKBONE, SILENT, command, of_list, written
 
+from MedAILib.errors import InputError
 from MedAILib.models.open import open_model
 from MedAILib.models.weights import load_weights
 from MedAILib.training.boxed_images import find_boxed_cases
 from MedAILib.training.detection_data import Sample, changed_patches
 from MedAILib.training.detection_task import DetectionTask
 from MedAILib.training.task import read_task
+from MedAILib.training.taught_detector import first_network
 
 
 def command_tells(capsys: pytest.CaptureFixture[str], *words: object) -> str:
@@ -89,8 +91,11 @@ def test_a_rare_class_is_noticed_by_the_plan(tmp_path: Path, capsys: pytest.Capt
     data = blob_folder(tmp_path / "data", 4, 3, "boxes.json")
     (data / "boxes.json").unlink()
     balls = [f"case{number:03d},ball,0,0,{20 + 2 * part},5,5,5" for number in range(4) for part in range(3)]
-    for cysts, sampling in ((1, "classes"), (12, "findings")):
-        of_list(*balls, *[f"case{n % 4:03d},cyst,0,0,30,5,5,5" for n in range(cysts)])(data)
+    for cysts, sampling in ((1, "findings"), (4, "classes"), (12, "findings")):
+        alone = cysts == 1  # in an image without another class there is nothing to be evened out
+        places = ["case003"] if alone else [f"case{n % 4:03d}" for n in range(cysts)]
+        kept = balls[:9] if alone else balls
+        of_list(*kept, *[f"{case},cyst,0,0,30,5,5,5" for case in places])(data)
         words = ["train", "detection", "--data", data, "-o", tmp_path / "m", "--plan-only"]
         assert command(*words) == 0
         planned = read_task(str(tmp_path / "m.training" / "task.json"))
@@ -124,6 +129,13 @@ def test_stages_that_can_not_be_frozen_are_told_before_anything_is_written(
     told = command_tells(capsys, *words, "--set", "frozen_stages=9", "--initial", first)
     assert "stages to freeze, not 9" in told
     assert not (tmp_path / "m.training").exists()
+
+
+def test_stages_that_would_be_random_are_not_frozen(first: Path, task: DetectionTask) -> None:
+    wider = replace(task, channels=["MRI", "CT"], frozen_stages=1)
+    with pytest.raises(InputError, match=r"would keep random weights, since feature_extractor\.body\.conv1\.weight"):
+        first_network(wider, first, SILENT)
+    assert first_network(replace(wider, frozen_stages=0), first, SILENT) is not None
 
 
 def test_a_model_whose_weights_do_not_fit_is_told_before_anything_is_written(

@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import highdicom as hd
 import nibabel
 import numpy as np
+import PIL.Image
 import pydicom
 import pytest
 import SimpleITK as sitk
@@ -22,7 +24,7 @@ from MedAILib.cli import main
 from MedAILib.errors import InputError
 from MedAILib.files.dicom_seg import write_dicom_seg
 from MedAILib.files.images import read_image
-from MedAILib.files.segments import on_grid, read_segments, segment_names, segmentation_file
+from MedAILib.files.segments import Segments, on_grid, read_segments, segment_names, segmentation_file
 from MedAILib.results import Segmentation
 from MedAILib.scene.storage import save_segmentation
 from MedAILib.scene.write import Outputs, write_result
@@ -247,6 +249,8 @@ def test_a_folder_with_a_dicom_segmentation_is_one_and_a_series_is_none(tmp_path
     place.mkdir()
     write_dicom_seg(found_in(volume), volume, place / "seg.dcm")
     assert segmentation_file(place) == place / "seg.dcm"
+    (place / ".DS_Store").write_bytes(b"x")
+    assert segmentation_file(place) == place / "seg.dcm"
     (place / "more.dcm").write_bytes(b"")
     assert segmentation_file(place) is None
     assert segmentation_file(tmp_path / "absent.nii.gz") is None
@@ -268,3 +272,150 @@ def test_damaged_files_are_told_in_a_sentence(source: Any, tmp_path: Path, volum
     header.save_as(dicom)
     with pytest.raises(InputError, match=r"c\.dcm can't be read as a DICOM segmentation"):
         segment_names(dicom)
+
+
+def test_a_dicom_segmentation_of_overlapping_segments_names_them(tmp_path: Path, volume: Volume) -> None:
+    path = tmp_path / "drawn.dcm"
+    write_dicom_seg(found_in(volume), volume, path)
+    with pytest.raises(InputError, match="'Hippocampus' and 'Something else', which overlap"):
+        read_segments(path)
+
+
+def _patients(headers: list[Any]) -> list[Any]:
+    """Headers with what highdicom wants to find in them."""
+    for header in headers:
+        for key in ("PatientBirthDate", "PatientSex", "AccessionNumber", "StudyDate", "StudyTime", "StudyID"):
+            if key not in header:
+                setattr(header, key, "")
+    return headers
+
+
+def test_what_is_outside_of_all_is_no_segment_of_a_dicom_label_map(tmp_path: Path, volume: Volume) -> None:
+    drawn = _apart(volume)
+    path = tmp_path / "binary.dcm"
+    write_dicom_seg(drawn, volume, path)
+    seg = hd.seg.segread(path)
+    names, numbers = segment_names(path), list(seg.segment_numbers)
+    array = seg.get_volume(combine_segments=True, segment_numbers=numbers)
+    made = hd.seg.Segmentation(
+        source_images=_patients([pydicom.dcmread(file) for file in sorted((tmp_path / "series").iterdir())]),
+        pixel_array=array,
+        segmentation_type="LABELMAP",
+        segment_descriptions=[seg.get_segment_description(number) for number in numbers],
+        series_instance_uid=hd.UID(),
+        series_number=9,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer="m",
+        manufacturer_model_name="m",
+        software_versions="1",
+        device_serial_number="1",
+    )
+    made.save_as(tmp_path / "map.dcm")
+    assert segment_names(tmp_path / "map.dcm") == names
+    placed, wanted = (on_grid(read_segments(tmp_path / name), volume.geometry) for name in ("map.dcm", "binary.dcm"))
+    assert placed is not None and wanted is not None and np.array_equal(placed, wanted) and placed.any()
+
+
+def test_a_single_slice_fits_however_thick_it_is_told_to_be() -> None:
+    labels = np.zeros((1, 3, 4), np.uint16)
+    labels[0, 1, 2] = 1
+    image, thick, beside = (np.diag([1.0, 1.0, 2.0, 1.0]) for _ in range(3))
+    thick[2, 2], beside[2, 3] = 5.0, 0.7
+    segments = Segments(("a",), labels, Geometry((1, 3, 4), thick))
+    placed = on_grid(segments, Geometry((1, 3, 4), image))
+    assert placed is not None and np.array_equal(placed, labels)
+    assert on_grid(Segments(("a",), labels, Geometry((1, 3, 4), beside)), Geometry((1, 3, 4), image)) is None
+    among = on_grid(segments, Geometry((4, 3, 4), image))
+    assert among is not None and np.array_equal(among[0], labels[0]) and not among[1:].any()
+
+
+def test_voxels_and_segments_are_not_left_out_silently(data: Path) -> None:
+    path = as_segments(data / "labelsTr" / "case_0.nii.gz", {1: "cap", 2: "bowl"})
+    for number, told in ((4, ("cap", "bowl")), (None, ("cap",))):
+        image = sitk.ReadImage(str(path))
+        kept = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys() if key.startswith("Segment0")}
+        if number is not None:  # a number between is left out
+            moved = [key for key in image.GetMetaDataKeys() if key.startswith("Segment1")]
+            kept |= {key.replace("Segment1", f"Segment{number}"): image.GetMetaData(key) for key in moved}
+        plain = sitk.GetImageFromArray(sitk.GetArrayFromImage(image))
+        plain.CopyInformation(image)
+        for key, text in kept.items():
+            plain.SetMetaData(key, text)
+        sitk.WriteImage(plain, str(path), True)
+        assert segment_names(path) == told
+    with pytest.raises(InputError, match="voxels of the value 8, which no segment has"):
+        read_segments(path)
+
+
+def test_a_task_tells_the_values_of_names_where_the_data_does_not(data: Path, tmp_path: Path) -> None:
+    task = small(data, patch=[16, 16, 16])
+    (tmp_path / "task.json").write_text(json.dumps({"kind": "segmentation", **task.__dict__}), encoding="utf-8")
+    assert train(tmp_path / "task.json", "--data", data, "-o", tmp_path / "maps", "--epochs", 1) == 0
+    (data / "dataset.json").unlink()
+    for label in sorted((data / "labelsTr").iterdir()):
+        as_segments(label, {2: "bowl", 1: "cap"})  # the second comes first
+        label.unlink()
+    assert train(tmp_path / "task.json", "--data", data, "-o", tmp_path / "segments", "--epochs", 1) == 0
+    first, second = ((tmp_path / name / "models" / "model.pt").read_bytes() for name in ("maps", "segments"))
+    assert first == second
+    started = open_folder(data, None, {1: "bowl", 2: "cap"})
+    assert {case.values for case in started.cases} == {(("bowl", 1), ("cap", 2))}
+    beside = open_folder(data, None, {1: "bowl"})
+    assert {case.values for case in beside.cases} == {(("bowl", 1), ("cap", 2))} and beside.labels == {
+        1: "bowl",
+        2: "cap",
+    }
+
+
+def test_a_detector_s_classes_are_matched_by_name(data: Path) -> None:
+    named = label_names(data, {"bowl": ("bowl", "1"), "cap": ("cap", "2")})
+    (data / "dataset.json").unlink()
+    for label in sorted((data / "labelsTr").iterdir()):
+        as_segments(label, {1: "cap", 2: "bowl"})
+        label.unlink()
+    named = label_names(data, {"bowl": ("bowl", "1"), "cap": ("cap", "2")})  # a model's, in another order
+    for case in find_boxed_cases(data):
+        image = read_boxed(case, named)
+        by_name = {box.label: box for box in image.boxes}
+        assert by_name["cap"].low_ijk[2] > by_name["bowl"].low_ijk[2]  # the ball's upper half
+    with pytest.raises(InputError, match="the segment 'bowl', which is none of the classes cap"):
+        read_boxed(find_boxed_cases(data)[0], label_names(data, {"cap": ("cap",)}))
+
+
+def test_names_that_differ_little_are_not_merged(data: Path) -> None:
+    told = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "L-1": 1, "L 1": 2}}
+    (data / "dataset.json").write_text(json.dumps(told), encoding="utf-8")
+    label = data / "labelsTr" / "case_0.nii.gz"
+    as_segments(label, {1: "L-1", 2: "L 1"})
+    label.unlink()
+    assert find_cases(data)[0].values == (("L-1", 1), ("L 1", 2))
+    as_segments(data / "labelsTr" / "case_1.nii.gz", {1: "L_1"})
+    (data / "labelsTr" / "case_1.nii.gz").unlink()
+    with pytest.raises(InputError, match="segment 'L_1', which is none of L-1, L 1"):
+        find_cases(data)
+    told["labels"] = {"background": 0, "left lung": 1, "x": 2}
+    (data / "dataset.json").write_text(json.dumps(told), encoding="utf-8")
+    for number in (0, 1):
+        (data / "labelsTr" / f"case_{number}.seg.nrrd").unlink()
+        (data / "imagesTr" / f"case_{number}.nii.gz").unlink()
+    label = data / "labelsTr" / "case_2.nii.gz"
+    as_segments(label, {1: "left lung", 2: "Left_Lung"})
+    label.unlink()
+    with pytest.raises(InputError, match="'left lung' and 'Left_Lung', which are one"):
+        find_cases(data)
+
+
+def test_pictures_have_no_grid_to_be_off(tmp_path: Path) -> None:
+    for name in ("images", "labels"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    PIL.Image.fromarray(np.zeros((12, 10), np.uint8)).save(tmp_path / "data" / "images" / "a.png")
+    values = np.zeros((1, 12, 10), np.uint8)
+    values[0, 3:6, 2:4] = 7
+    label = sitk.GetImageFromArray(values)
+    label.SetSpacing((0.5, 0.5, 3.0))
+    for key, text in {"Name": "spot", "LabelValue": "7", "Layer": "0"}.items():
+        label.SetMetaData(f"Segment0_{key}", text)
+    sitk.WriteImage(label, str(tmp_path / "data" / "labels" / "a.seg.nrrd"))
+    (case,) = find_cases(tmp_path / "data")
+    assert np.array_equal(read_case(case)[1], (values == 7).astype(np.uint16))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from test_detection_measures import boxes
 from test_evaluate import NAMES, TensModel, make_case, two_boxes
 
 from MedAILib.cli import main
+from MedAILib.errors import InputError
 from MedAILib.progress import Progress
 from MedAILib.training.classification_measures import quick_measure, resamples, with_intervals
 from MedAILib.training.compare_models import compare_models, comparison_html, comparison_json
@@ -129,7 +131,7 @@ def test_an_evaluation_draws_the_patients_that_the_data_tells_of(tmp_path: Path)
     assert comparison_json(compared)["patients"] == 5
     html = comparison_html(compared)
     assert "of the patients&#x27; mean differences" in html or "of the patients' mean differences" in html
-    assert "With fewer than 6 pairs" in html  # five patients, though eight pairs
+    assert "With fewer than 6 patients" in html  # though there are eight pairs
     plain = evaluate_segmentation(TensModel(shift=1), cases, NAMES, Progress())
     assert summary(plain)["medai"]["patients"] is None and "resamples of the cases" in report(plain, "")
 
@@ -156,3 +158,24 @@ def test_a_training_s_validation_and_the_command_draw_patients(tmp_path: Path) -
     words = ["evaluate", "-m", tmp_path / "m", "--data", data, "-o", tmp_path / "r", "--device", "cpu", "--quiet"]
     assert main([str(word) for word in words]) == 0
     assert json.loads((tmp_path / "r" / "summary.json").read_text())["medai"]["patients"] == 4
+    for part in ("images", "labels"):  # cases kept for testing that are called as those for training are
+        (data / f"{part}Ts").mkdir()
+        for number in range(4):
+            shutil.copy(data / f"{part}Tr" / f"case_{number}.nii.gz", data / f"{part}Ts")
+    assert main([str(word) for word in (*words, "--split", "test")]) == 0
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["medai"]["patients"] is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (["case_0,P", "case_0,Q"], "names two patients for case_0, P and Q"),
+        (["case_0,"], "Line 2 of .* has no patient"),
+        ([",P"], "Line 2 of .* has no case"),
+    ],
+)
+def test_tables_of_patients_that_contradict_themselves_are_refused(rows, told, tmp_path: Path) -> None:
+    make_case(tmp_path, "case_0", two_boxes())
+    (tmp_path / "patients.csv").write_text("\n".join(["case,patient", *rows]), encoding="utf-8")
+    with pytest.raises(InputError, match=told):
+        known_patients(tmp_path, find_cases(tmp_path))

@@ -53,15 +53,15 @@ def test_one_network_learns_from_all_cases_and_is_a_bundle(one: Path, data: Path
     volume = read_image(data / "imagesTr" / "case_0.nii.gz")
     assert open_model(one, "cpu").run(volume, RunOptions(), SILENT).layers.shape[1:] == volume.geometry.shape_kji
     place = one.with_name("one.training")
-    started = json.loads((place / "final_0" / "started.json").read_text(encoding="utf-8"))
+    started = json.loads((place / "network_0" / "started.json").read_text(encoding="utf-8"))
     assert started["cases"] == [f"case_{number}" for number in range(6)]
-    assert sorted(path.name for path in place.iterdir()) == ["final_0", "task.json"]
+    assert sorted(path.name for path in place.iterdir()) == ["network_0", "task.json"]
 
 
 def test_its_card_says_that_no_case_was_left_to_judge_by(one: Path) -> None:
     card = _card(one)
     for text in (
-        "6 cases, all to learn from; none was kept aside to judge by.",
+        "6 cases, none of which was kept aside to judge by.",
         f"{EPOCHS} epochs of all cases",
         "how good this network is can be told by other cases only",
         f"--fold none --epochs {EPOCHS}",
@@ -70,8 +70,15 @@ def test_its_card_says_that_no_case_was_left_to_judge_by(one: Path) -> None:
     assert "figures below" not in card and "Dice |" not in card
 
 
+def test_with_patience_the_card_tells_who_decided_when_to_stop(words: list[object], tmp_path: Path) -> None:
+    assert train(*words, "-o", tmp_path / "m", "--set", "patience=1", "--epochs", 1) == 0
+    card = _card(tmp_path / "m")
+    assert "1 epochs of the training cases" in card and "A tenth of the cases was kept aside to stop" in card
+    assert "all to learn from" not in card and "All cases" not in card
+
+
 def test_several_networks_have_a_seed_each_and_are_an_ensemble(one: Path, two: Path, data: Path) -> None:
-    first, second = (load_weights(two / f"final_{number}" / "models" / "model.pt") for number in (0, 1))
+    first, second = (load_weights(two / f"network_{number}" / "models" / "model.pt") for number in (0, 1))
     alone = load_weights(one / "models" / "model.pt")
     assert all(torch.equal(value, first[key]) for key, value in alone.items())
     assert any(not torch.equal(value, second[key]) for key, value in first.items())
@@ -81,15 +88,15 @@ def test_several_networks_have_a_seed_each_and_are_an_ensemble(one: Path, two: P
     card = _card(two)
     for text in (f"Seeds {seed} to {seed + 1}.", "2 networks, whose probabilities are averaged", "these networks are"):
         assert text in card
-    assert f"Seed {seed + 1}." in _card(two / "final_1")
+    assert f"Seed {seed + 1}." in _card(two / "network_1")
 
 
 def test_networks_that_are_there_are_taken_with_resume(one: Path, two: Path, words: list[object]) -> None:
-    place = one.with_name("one.training") / "final_0" / "checkpoint.pt"
+    place = one.with_name("one.training") / "network_0" / "checkpoint.pt"
     before = place.stat().st_mtime_ns
     assert train(*words, "-o", one, "--set", "shipped=2", "--resume") == 0
     assert place.stat().st_mtime_ns == before
-    for member in ("final_0", "final_1"):
+    for member in ("network_0", "network_1"):
         whole, resumed = (load_weights(path / member / "models" / "model.pt") for path in (two, one))
         assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
     assert json.loads((one.with_name("one.training") / "task.json").read_text(encoding="utf-8"))["shipped"] == 2
@@ -104,7 +111,7 @@ def test_a_training_that_stopped_half_way_goes_on_to_the_same_weights(
 
     def kept_once(content: dict[str, object], where: Path) -> None:
         keep(content, where)
-        if where.name == "final_1":
+        if where.name == "network_1":
             raise OutputError("The disk is full.")
 
     monkeypatch.setattr(segmentation, "keep", kept_once)
@@ -112,7 +119,7 @@ def test_a_training_that_stopped_half_way_goes_on_to_the_same_weights(
     assert not folder.exists()
     monkeypatch.undo()
     assert train(*words, "-o", folder, "--set", "shipped=2", "--resume") == 0
-    for member in ("final_0", "final_1"):
+    for member in ("network_0", "network_1"):
         whole, resumed = (load_weights(path / member / "models" / "model.pt") for path in (two, folder))
         assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
 
@@ -122,7 +129,7 @@ def test_a_training_anew_forgets_what_was_there(words: list[object], data: Path)
     place = folder.with_name("anew.training")
     assert train(*words, "-o", folder, "--set", "shipped=2") == 0
     assert train(*words, "-o", folder, "--epochs", 1) == 0
-    assert not (place / "final_1" / "started.json").exists()
+    assert not (place / "network_1" / "started.json").exists()
     assert train(*words, "-o", folder, "--epochs", 1, "--set", "shipped=2", "--resume") == 0
 
 
@@ -138,6 +145,31 @@ def test_cases_of_one_patient_suffice_where_none_is_kept_aside(
     assert train(words[0], *told, "--fold", "none") == 0
     assert train(words[0], *told, "--fold", "none", "--set", "patience=1") == 2
     assert "too few to stop early by" in capsys.readouterr().err
+
+
+def test_what_can_not_stop_early_leaves_what_was_there(words: list[object], tmp_path: Path) -> None:
+    data = write_cases(tmp_path / "data")
+    rows = [f"case_{number},P1" for number in range(6)]
+    (data / "patients.csv").write_text("\n".join(["case,patient", *rows]) + "\n", encoding="utf-8")
+    told = [words[0], "--data", data, "--epochs", 1, "-o", tmp_path / "m", "--fold", "none"]
+    assert train(*told, "--set", "patience=1") == 2
+    assert not (tmp_path / "m.training").exists()
+
+
+def test_folds_that_were_trained_there_stay(words: list[object], tmp_path: Path) -> None:
+    place = tmp_path / "m.training" / "fold_0"
+    place.mkdir(parents=True)
+    (place / "started.json").write_text("{}", encoding="utf-8")
+    assert train(*words, "-o", tmp_path / "m", "--epochs", 1) == 0
+    assert (place / "started.json").is_file()
+
+
+def test_nothing_is_resumed_where_nothing_began(
+    words: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(*words, "-o", tmp_path / "m", "--resume") == 2
+    assert "There is nothing to resume" in capsys.readouterr().err
+    assert not (tmp_path / "m.training").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from collections.abc import Sequence
 
 from MedAILib.errors import InputError
 from MedAILib.models.classifier import ClassifierModel
@@ -11,7 +12,7 @@ from MedAILib.output import require_writable
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.training.boxed_images import as_case, find_boxed_cases, label_names
-from MedAILib.training.cases import KEPT_FOR_TESTING, LAYOUTS, Case, read_labels
+from MedAILib.training.cases import KEPT_FOR_TESTING, LAYOUTS, Case, case_names, read_labels
 from MedAILib.training.classification_report import write_classifier_evaluation
 from MedAILib.training.compare_classifiers import compare_classifiers, require_alike
 from MedAILib.training.compare_detectors import compare_detectors
@@ -46,12 +47,19 @@ def run_evaluate(options: argparse.Namespace, progress: Progress) -> None:
         raise InputError("Label maps have no part val; give --split test for imagesTs, or --only with a list of cases.")
     layouts = KEPT_FOR_TESTING if options.split == "test" else LAYOUTS
     own = {label.value: label.name for label in model.spec.labels}
-    cases = _chosen(options, find_cases(options.data, len(model.spec.channels), layouts, own))
+    every = find_cases(options.data, len(model.spec.channels), layouts, own)
+    cases, patients = _chosen(options, every), _patients(options, every)
     labels = read_labels(options.data) if (options.data / "dataset.json").exists() else own
-    patients = known_patients(options.data, cases)
     evaluation = evaluate_segmentation(model, cases, labels, progress, RunOptions(mirror=options.mirror), patients)
     comparison = _comparison(evaluation, cases, labels, options, progress)
     write_evaluation(evaluation, options.output, _command(options), comparison)
+
+
+def _patients(options: argparse.Namespace, cases: Sequence[Case]) -> dict[str, str]:
+    """Whose the cases are, as far as the data tells; names that the part for training has, too, are that part's."""
+    training = options.data / LAYOUTS[0][0]
+    others = case_names(training) if options.split == "test" and training.is_dir() else set()
+    return known_patients(options.data, cases, others)
 
 
 def _require_segmentation(model: OpenedModel) -> None:
@@ -125,7 +133,7 @@ def _detector(model: OpenedModel, options: argparse.Namespace, progress: Progres
     names = label_names(options.data, dict(zip(spec.findings, told, strict=True)))
     chosen = _named(options, [case.name for case in every])
     cases = [case for case in every if case.name in chosen]
-    patients = known_patients(options.data, [as_case(case) for case in cases])
+    patients = known_patients(options.data, [as_case(case) for case in every])
     evaluation = evaluate_detector(model, cases, names, progress, patients)
     comparison = None
     if other is not None:

@@ -27,7 +27,7 @@ from MedAILib.training.classification_validation import judged_evaluation, repor
 from MedAILib.training.cross_validation import ClassData, split_folds, train_classifier
 from MedAILib.training.decision import Calibration
 from MedAILib.training.export import Contents, licence_text, write_model
-from MedAILib.training.initial import freeze_stages, load_initial
+from MedAILib.training.initial import first_weights
 from MedAILib.training.labelled_checks import check_images
 from MedAILib.training.labelled_images import find_labelled_images, part_of
 from MedAILib.training.lesson import Bench, tried_network
@@ -158,8 +158,7 @@ def _require_start(task: ClassificationTask, initial: Path | None, progress: Pro
     if task.student:
         tried_network(task.network | task.student, (*frames, len(task.channels), *task.size), task.decided.outputs)
     if initial is not None:
-        load_initial(network, initial, progress)
-        freeze_stages(network, str(task.network["_target_"]), task.frozen_stages)
+        first_weights(network, initial, (str(task.network["_target_"]), task.frozen_stages), progress)
     return sum(part.nbytes for part in network.parameters())
 
 

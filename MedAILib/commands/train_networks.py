@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from MedAILib.commands.train_options import program, write_task
+from MedAILib.errors import InputError
 from MedAILib.models.bundle import BundleModel
 from MedAILib.progress import Progress
 from MedAILib.request import RunOptions
 from MedAILib.training.card import TrainingRecord, write_card
 from MedAILib.training.cases import Split, split_cases
-from MedAILib.training.checkpoint import forget
+from MedAILib.training.checkpoint import STARTED, forget
 from MedAILib.training.data_folder import DataFolder, prescribed_split
 from MedAILib.training.ensemble_export import write_ensemble
 from MedAILib.training.evaluate import Evaluation, evaluate_segmentation
@@ -118,7 +119,7 @@ def train_fold(bench: Bench, fold: int, folder: Path, progress: Progress) -> Fol
 def train_all(bench: Bench, progress: Progress) -> None:
     """Train all folds; the model is the ensemble of their networks, or what goes on from them with all cases."""
     folder, task = bench.options.output, bench.task
-    _begin(bench)
+    _begin(bench, "fold_*", "final_*")
     members = [bench.place / f"fold_{number}" / "bundle" for number in range(task.folds)]
     if task.folds == 1 and not task.shipped:  # the data prescribe one
         members = [folder]
@@ -139,23 +140,34 @@ def train_all(bench: Bench, progress: Progress) -> None:
 
 def train_without_folds(bench: Bench, progress: Progress) -> None:
     """Train a network, or as many as `shipped` says with a seed for each, on all cases; nothing is left to judge by."""
-    _begin(bench)
-    tasks = [replace(bench.task, seed=bench.task.seed + number) for number in range(max(bench.task.shipped, 1))]
-    _learn_from_all(bench, [Whole(task, task) for task in tasks], [], progress)
+    _begin(bench, "network_*")
+    _learn_from_all(bench, [Whole(task, task) for task in tasks_without_folds(bench.task)], [], progress)
     write_task(bench.task, bench.place / "task.json")  # what was there may have had fewer networks
 
 
-def _begin(bench: Bench) -> None:
-    """Forget what an older training has left, unless it is to go on."""
+def tasks_without_folds(task: SegmentationTask) -> list[SegmentationTask]:
+    """What each of the networks learns that have no fold: the same by another seed."""
+    return [replace(task, seed=task.seed + number) for number in range(max(task.shipped, 1))]
+
+
+def require_begun(bench: Bench) -> None:
+    """Raise `InputError` where a training without folds is to go on and has not begun."""
+    if bench.options.resume and not any(bench.place.glob(f"network_*/{STARTED}")):
+        raise InputError(f"There is nothing to resume: {bench.place} has no network that learns without folds.")
+
+
+def _begin(bench: Bench, *patterns: str) -> None:
+    """Forget what an older training of this kind has left, unless it is to go on."""
     if is_first() and not bench.options.resume:
-        for folder in (*bench.place.glob("fold_*"), *bench.place.glob("final_*")):
-            forget(folder)
+        for pattern in patterns:
+            for folder in bench.place.glob(pattern):
+                forget(folder)
 
 
 def _learn_from_all(bench: Bench, lessons: Sequence[Whole], evaluations: list[Evaluation], progress: Progress) -> None:
     """Let networks learn from all cases; one is the model, several are its members. Cards have the folds' figures."""
     folder, whole = bench.options.output, Split(bench.data.cases, ())
-    places = [bench.place / f"final_{number}" for number in range(len(lessons))]
+    places = [bench.place / (f"network_{n}" if x.fold is None else f"final_{n}") for n, x in enumerate(lessons)]
     members = [folder] if len(lessons) == 1 else [place / "bundle" for place in places]
     for lesson, place, member in zip(lessons, places, members, strict=True):
         run = _run(bench, place, lesson.learnt.epochs, lesson.start)
@@ -170,7 +182,7 @@ def _learn_from_all(bench: Bench, lessons: Sequence[Whole], evaluations: list[Ev
 
 def _run(bench: Bench, place: Path, epochs: int, start: dict[str, Tensor] | None = None) -> TrainingRun:
     several = bench.options.fold in (ALL, NONE)
-    resume = bench.options.resume and (not several or (place / "started.json").is_file())
+    resume = bench.options.resume and (not several or (place / STARTED).is_file())
     initial = bench.initial if start is None else None
     data = digest_of(bench.facts)
     return TrainingRun(place, epochs, str(bench.device), resume, initial, data, bench.groups, start)

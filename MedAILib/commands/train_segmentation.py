@@ -1,7 +1,6 @@
 """`medai train` for segmentation: examine the data, plan or read the task, train what is asked for."""
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ from MedAILib.commands.train_networks import (
     ALL,
     NONE,
     Bench,
+    require_begun,
     split_of,
+    tasks_without_folds,
     train_all,
     train_fold,
     train_without_folds,
@@ -23,6 +24,7 @@ from MedAILib.errors import InputError
 from MedAILib.models.store import find_model
 from MedAILib.progress import Progress
 from MedAILib.read_spec import read_spec
+from MedAILib.training.cases import kept_for_stopping
 from MedAILib.training.choices import ASKED
 from MedAILib.training.continued import like_model
 from MedAILib.training.data_folder import DataFolder, open_folder, split_faults
@@ -73,8 +75,7 @@ def run_train_segmentation(options: argparse.Namespace, device: torch.device, ma
     require_sense(task)
     require_start(task, initial, progress if stops_early(options) else Quiet())
     bench = Bench(options, task, data, examined.facts, patients_of, device, machine, initial)
-    for fold in _folds(bench):
-        split_of(bench, fold)  # a fold that there is not is told before anything is written
+    _require_cases(bench)
     if not options.resume:
         write_task(task, training_folder(options.output) / "task.json")
     if options.plan_only and given:
@@ -91,11 +92,12 @@ def run_train_segmentation(options: argparse.Namespace, device: torch.device, ma
         train_fold(bench, int(options.fold or 0), options.output, progress)
 
 
-def _folds(bench: Bench) -> Sequence[int]:
-    """The folds to be trained.
+def _require_cases(bench: Bench) -> None:
+    """See, before anything is written, that there are cases for each network that is asked for.
 
     Raises:
-        InputError: fewer than are to go on.
+        InputError: there is no such fold, or too few cases or patients for it; fewer folds than networks that are to
+            go on; nothing to resume.
     """
     asked, task = bench.options.fold, bench.task
     if asked == ALL and task.shipped > task.folds:
@@ -103,7 +105,15 @@ def _folds(bench: Bench) -> Sequence[int]:
             f"The task's shipped is {task.shipped}: as many networks as there are folds ({task.folds}) can go on; give "
             f"--set shipped={task.folds} or fewer."
         )
-    return range(task.folds) if asked == ALL else [] if asked == NONE else [int(asked or 0)]
+    if asked == NONE:
+        require_begun(bench)
+        learnt = [(bench.data.cases, one.seed) for one in tasks_without_folds(task)]
+    else:
+        folds = range(task.folds) if asked == ALL else [int(asked or 0)]
+        learnt = [(split_of(bench, fold).training, task.seed) for fold in folds]
+    if task.patience:
+        for cases, seed in learnt:
+            kept_for_stopping(cases, seed, bench.groups)
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -132,11 +142,12 @@ def _examined(
     Raises:
         InputError: what is wrong with which file.
     """
-    data = open_folder(options.data)
-    labels = data.labels if given is None else {int(x["value"]): str(x["name"]) for x in given.labels}
+    known = [(label.value, label.name) for label in read_spec(initial).labels] if initial else []
+    wanted = None if given is None else {int(x["value"]): str(x["name"]) for x in given.labels}
+    data = open_folder(options.data, wanted, dict(known))
+    labels = data.labels if wanted is None else wanted
     told = given.channels if given else data.channels or ()
     several = len(told) if given or len(told) > 1 else None  # one name may stand for a colour's three channels
-    known = [(label.value, label.name) for label in read_spec(initial).labels] if initial else []
     examined = examine_cases(data.cases, labels, progress, several, known)
     patients_of = groups_of(examined.facts, data.patients)
     sides = []

@@ -1,6 +1,8 @@
 """Segmentations that Slicer (`.seg.nrrd`) or DICOM programs saved: named segments, as one label map."""
 
-from collections.abc import Sequence
+import re
+import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,16 @@ from pydicom.errors import InvalidDicomError
 from MedAILib.errors import GeometryError, InputError
 from MedAILib.files.dicom_find import is_dicom
 from MedAILib.files.images import read_image
+from MedAILib.formats import SLICER_ENDING
 from MedAILib.volume import Geometry
 
-SLICER_ENDING = ".seg.nrrd"
 WHOLE = 0.01  # voxels; how far a segmentation's grid may be off the image's
+SEGMENT = re.compile(r"Segment(\d+)_Name")
+# What highdicom raises on files that are not as they should be.
+UNREADABLE = (
+    *(OSError, InvalidDicomError, RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError),
+    sqlite3.Error,
+)
 _LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
 
 
@@ -41,7 +49,7 @@ def segmentation_file(path: Path) -> Path | None:
     """The file of a segmentation with named segments, given it or a DICOM folder with it alone; None: it is none."""
     if path.name.lower().endswith(SLICER_ENDING):
         return path
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = [x for x in path.iterdir() if not x.name.startswith(".")] if path.is_dir() else [path]
     if len(files) != 1 or not files[0].is_file() or not is_dicom(files[0]):
         return None
     try:
@@ -60,7 +68,7 @@ def segment_names(path: Path) -> tuple[str, ...]:
     if path.name.lower().endswith(SLICER_ENDING):
         names = [name for name, _, _ in _entries(path)]
     else:
-        names = [str(entry.SegmentLabel) for entry in _read_dicom(path).SegmentSequence]
+        names = list(_dicom_names(_read_dicom(path)).values())
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"{path} has two segments '{twice[0]}'; merge them, or rename one.")
     return tuple(names)
@@ -70,7 +78,7 @@ def read_segments(path: Path) -> Segments:
     """Read all segments of a file.
 
     Raises:
-        InputError: it can't be read, has two segments of one name, or some that overlap.
+        InputError: it can't be read, has two segments of one name, some that overlap, or voxels of no segment.
         GeometryError: its voxels do not lie at right angles.
     """
     names = segment_names(path)
@@ -90,16 +98,18 @@ def read_segments(path: Path) -> Segments:
 def on_grid(segments: Segments, target: Geometry) -> NDArray[np.uint16] | None:
     """The labels (K, J, I) on an image's grid, of which theirs is a part, perhaps with axes turned by right angles.
 
+    How thick a single slice is makes no difference: files of one slice often tell it wrongly, or not at all.
+
     Returns:
         None where their grid is another.
     """
     own = segments.geometry
     matrix = np.linalg.inv(target.ijk_to_ras) @ own.ijk_to_ras
+    matrix[:, :3][:, [n == 1 for n in own.shape_kji[::-1]]] = 0
     whole = np.round(matrix)
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in own.shape_kji[::-1]])).reshape(3, -1).T
     off = corners @ (matrix - whole)[:3, :3].T + (matrix - whole)[:3, 3]
-    turns = np.abs(whole[:3, :3])
-    if np.abs(off).max() > WHOLE or not (turns.sum(axis=0) == 1).all() or not (turns.sum(axis=1) == 1).all():
+    if np.abs(off).max() > WHOLE or np.abs(whole[:3, :3]).sum(axis=0).max() > 1:
         return None
     places = np.argwhere(segments.labels)
     found = np.zeros(target.shape_kji, np.uint16)
@@ -118,43 +128,73 @@ def _entries(path: Path) -> list[tuple[str, int, int]]:
         reader.ReadImageInformation()
     except RuntimeError as error:
         raise InputError(f"{path} can't be read; it is damaged, or no segmentation.") from error
+    numbers = sorted(int(found[1]) for key in reader.GetMetaDataKeys() if (found := SEGMENT.fullmatch(key)))
     told = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys() if key.startswith("Segment")}
-    found: list[tuple[str, int, int]] = []
-    while (name := told.get(f"Segment{len(found)}_Name")) is not None:
-        start = f"Segment{len(found)}_"
-        layer, value = told.get(f"{start}Layer", str(len(found))), told.get(f"{start}LabelValue", "1")
+    entries: list[tuple[str, int, int]] = []
+    for place, number in enumerate(numbers):
+        name = told[f"Segment{number}_Name"].strip()
+        layer, value = told.get(f"Segment{number}_Layer", str(place)), told.get(f"Segment{number}_LabelValue", "1")
         if not (layer.isdecimal() and value.isdecimal()):
             raise InputError(f"{path} has no number for the layer or the value of the segment '{name}'; save it anew.")
-        found.append((name.strip(), int(layer), int(value)))
-    if not found:
+        entries.append((name, int(layer), int(value)))
+    if not entries:
         raise InputError(f"{path} names no segment; save the segmentation from Slicer, or rename a label map .nrrd.")
-    return found
+    return entries
 
 
-def _slicer_masks(path: Path) -> tuple[Sequence[NDArray[np.bool_]], Geometry]:
-    volume = read_image(path)
-    entries = _entries(path)
+def _slicer_masks(path: Path) -> tuple[Iterable[NDArray[np.bool_]], Geometry]:
+    volume, entries = read_image(path), _entries(path)
     if (most := max(layer for _, layer, _ in entries)) >= volume.channels:
         raise InputError(f"{path} tells of {most + 1} layers and has {volume.channels}; save the segmentation anew.")
-    return [volume.data[layer] == value for _, layer, value in entries], volume.geometry
+    for layer, values in enumerate(volume.data):
+        own = [value for _, place, value in entries if place == layer]
+        if (left := np.setdiff1d(values, [0, *own])).size:
+            raise InputError(f"{path} has voxels of the value {left[0]}, which no segment has; save it anew.")
+    return (volume.data[layer] == value for _, layer, value in entries), volume.geometry
 
 
 def _read_dicom(path: Path) -> Any:
     try:
         return hd.seg.segread(path)
-    except (OSError, InvalidDicomError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise InputError(f"{path} can't be read as a DICOM segmentation: {error}.") from error
+    except UNREADABLE as error:
+        raise InputError(f"{path} can't be read as a DICOM segmentation: {_reason(error)}.") from error
 
 
-def _dicom_masks(path: Path) -> tuple[Sequence[NDArray[np.bool_]], Geometry]:
+def _dicom_names(seg: Any) -> dict[int, str]:
+    """Segments' names by number; 0 stands for what is outside of all."""
+    return {int(x.SegmentNumber): str(x.SegmentLabel).strip() for x in seg.SegmentSequence if int(x.SegmentNumber)}
+
+
+def _dicom_masks(path: Path) -> tuple[Iterable[NDArray[np.bool_]], Geometry]:
     seg = _read_dicom(path)
+    numbers = list(_dicom_names(seg))
     try:
-        volume = seg.get_volume(combine_segments=False, segment_numbers=list(seg.segment_numbers))
-    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
-        raise InputError(f"{path} is no DICOM segmentation of a volume: {error}.") from error
+        volume, together = _dicom_volume(seg, numbers)
+    except UNREADABLE as error:
+        raise InputError(f"{path} is no DICOM segmentation of a volume: {_reason(error)}.") from error
     array, matrix = np.asarray(volume.array), _LPS_TO_RAS @ np.asarray(volume.affine)[:, [2, 1, 0, 3]]
     try:
         geometry = Geometry(array.shape[:3], matrix)
     except GeometryError as error:
         raise GeometryError(f"{path}: {error}") from error
-    return [array[..., number] >= 0.5 for number in range(array.shape[3])], geometry
+    if together:
+        return (array == number for number in range(1, len(numbers) + 1)), geometry
+    return (array[..., place] >= 0.5 for place in range(len(numbers))), geometry
+
+
+def _dicom_volume(seg: Any, numbers: list[int]) -> tuple[Any, bool]:
+    """All segments in one volume, 1, 2, 3, …; where they overlap or are shares, each in its own, which takes more room.
+
+    Returns:
+        highdicom's volume, and whether they are in one.
+    """
+    if str(seg.SegmentationType) != "FRACTIONAL":
+        try:
+            return seg.get_volume(combine_segments=True, relabel=True, segment_numbers=numbers), True
+        except RuntimeError:  # they overlap
+            pass
+    return seg.get_volume(combine_segments=False, segment_numbers=numbers), False
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(".") or type(error).__name__

@@ -18,7 +18,7 @@ from MedAILib.progress import Progress
 from MedAILib.training.case_images import read_label
 from MedAILib.training.cases import Case, images_by_name, read_labels
 from MedAILib.training.data_folder import find_cases
-from MedAILib.training.named_segments import names_by_value
+from MedAILib.training.named_segments import names_by_value, plain_name
 from MedAILib.training.tables import read_table
 from MedAILib.volume import Volume
 
@@ -166,8 +166,12 @@ def read_boxed(case: BoxedCase, names: Mapping[str, str], progress: Progress | N
         return BoxedImage(case, volume, tuple(_on_grid(box, volume, names) for box in case.boxes))
     values = read_label(as_case(case), volume)
     every = [int(value) for value in np.unique(values) if value]
-    if unknown := [value for value in every if str(value) not in names]:
-        raise InputError(f"{case.label} has the value {unknown[0]}, which is none of the classes {_classes(names)}.")
+    own = {plain_name(text): name for text, name in names.items()}
+    called = {value: own.get(plain_name(name)) for name, value in case.values}  # values of segments are nobody else's
+    called = called or {value: names.get(str(value)) for value in every}
+    if unknown := [value for value in every if called[value] is None]:
+        told = next((f"segment '{name}'" for name, value in case.values if value == unknown[0]), f"value {unknown[0]}")
+        raise InputError(f"{case.label} has the {told}, which is none of the classes {_classes(names)}.")
     boxes: list[Box] = []
     outermost: list[NDArray[np.int64]] = []
     for value in every:
@@ -177,7 +181,7 @@ def read_boxed(case: BoxedCase, names: Mapping[str, str], progress: Progress | N
             outermost.append(ends[:, ::-1])
             k, j, i = place
             low, high = (i.start - 0.5, j.start - 0.5, k.start - 0.5), (i.stop - 0.5, j.stop - 0.5, k.stop - 0.5)
-            boxes.append(Box(names[str(value)], 1.0, low, high))
+            boxes.append(Box(str(called[value]), 1.0, low, high))
     return BoxedImage(case, volume, tuple(boxes), tuple(outermost))
 
 

@@ -103,7 +103,7 @@ def _parts(record: TrainingRecord) -> str:
     """What was learnt from, and what was kept aside."""
     task, split = record.task, record.split
     if record.fold is None:
-        return f"{len(split.training)} cases, all to learn from; none was kept aside to judge by."
+        return f"{len(split.training)} cases, none of which was kept aside to judge by."
     if not split.validation and task.shipped:
         return f"{len(split.training)} cases, all to learn from in the end; none was kept aside then."
     if not split.validation:
@@ -121,8 +121,8 @@ def _validation(record: TrainingRecord, evaluations: Sequence[Evaluation]) -> st
     if record.fold is None:
         networks = "these networks are" if record.networks > 1 else "this network is"
         return (
-            f"All cases were learnt from: how good {networks} can be told by other cases only (`medai evaluate`), and "
-            "how good\nnetworks of this task are by cross-validation (`--fold all`)."
+            f"No case was kept aside to judge by: how good {networks} can be told by other cases only (`medai\n"
+            "evaluate`), and how good networks of this task are by cross-validation (`--fold all`)."
         )
     if not evaluations:
         return "Not validated."
@@ -178,7 +178,8 @@ def _learnt_from(record: TrainingRecord) -> str:
         return f"{record.epochs} epochs of all training cases {each}"
     several = f"{record.networks} networks, whose probabilities are averaged, each " if record.networks > 1 else ""
     if record.fold is None:
-        return f"{several}{record.epochs} epochs of all cases {each}"
+        learnt = "the training cases" if record.task.patience else "all cases"
+        return f"{several}{record.epochs} epochs of {learnt} {each}"
     if not record.task.shipped:
         return f"{several}{record.epochs} epochs of the training cases of its fold {each}"
     of = f"one of the folds 0 to {record.networks - 1}" if several else f"fold {record.fold}"
@@ -217,8 +218,8 @@ def _taken(record: TrainingRecord) -> str:
     if not record.task.patience:
         return last
     stopped = (
-        f"A tenth of the training cases was kept aside to stop after {record.task.patience} epochs without gain in "
-        "Dice; the best epoch's averaged weights on these were taken."
+        f"A tenth of the {'cases' if record.fold is None else 'training cases'} was kept aside to stop after "
+        f"{record.task.patience} epochs without gain in Dice; the best epoch's averaged weights on these were taken."
     )
     if _went_on(record):
         return f"Before that, of each fold: {stopped[0].lower()}{stopped[1:]} In the end: {last[0].lower()}{last[1:]}"

@@ -9,7 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from MedAILib.errors import InputError
-from MedAILib.files.segments import SLICER_ENDING
+from MedAILib.formats import SLICER_ENDING
 
 NUMBERED = re.compile(r"_\d{4}$")
 JPEG_ENDINGS = (".jpg", ".jpeg")
@@ -134,6 +134,12 @@ def _image_and_label_folders(folder: Path, layouts: Sequence[tuple[str, str]]) -
             return folder / images, folder / labels
     wanted = ", or ".join(f"{images} and {labels}" for images, labels in reversed(layouts))
     raise InputError(f"{folder} is no data folder: it needs {wanted}{',' if len(layouts) > 1 else ''} in it.")
+
+
+def case_names(images: Path) -> set[str]:
+    """What the cases of a folder of images may be called: its files' names, with and without a channel's number."""
+    stems = {stem_of(path) for path in image_paths(images)}
+    return stems | {NUMBERED.sub("", stem) for stem in stems}
 
 
 def _files_by_name(folder: Path, what: str) -> tuple[dict[str, Path], list[Fault]]:

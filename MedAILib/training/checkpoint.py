@@ -18,6 +18,7 @@ from MedAILib.training.processes import is_first, process_count, said_by_first
 
 CHECKPOINT = "checkpoint.pt"
 STARTED = "started.json"
+BEFORE = {"processes": 1, "patience": 0, "frozen_stages": 0, "sampling": "findings"}  # as it was without these keys
 
 
 class OtherTrainingError(InputError):
@@ -125,5 +126,5 @@ def forget(folder: Path) -> None:
 def _differing(before: Any, now: dict[str, Any]) -> list[str]:
     if not isinstance(before, dict):
         return ["all"]
-    before = {"processes": 1, "patience": 0} | before  # as it was before there were these
+    before = BEFORE | before
     return [key for key in now if before.get(key) != now[key]]

@@ -39,6 +39,7 @@ class Difference:
         p_holm: the same, corrected by Holm's method for all tests of the comparison.
         better: pairs in which the second model is better.
         worse: pairs in which it is worse.
+        patients: of how many patients the pairs are.
     """
 
     structure: str
@@ -55,6 +56,7 @@ class Difference:
     p_holm: float
     better: int
     worse: int
+    patients: int
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,9 @@ def comparison_html(comparison: Comparison) -> str:
             f"<td>{interval}</td><td>{row.better} : {row.worse}</td><td>{_p(row.p)}</td><td>{_p(row.p_holm)}</td></tr>"
         )
     draws = comparison.draws
-    few = min((row.cases for row in comparison.rows), default=0) < FEWEST or draws.count < FEWEST
-    caution = f" With fewer than {FEWEST} pairs the test can't fall below 0.05." if few else ""
+    few = min((row.patients for row in comparison.rows), default=0) < FEWEST
+    what = "patients" if draws.shared else "pairs"
+    caution = f" With fewer than {FEWEST} {what} the test can't fall below 0.05." if few else ""
     return f"""<section><h2>Comparison with {escape(comparison.second)}</h2>
 <table class="narrow"><thead><tr><th>Structure</th><th class="what">Measure</th><th>Pairs</th><th>This</th>
 <th>Other</th><th>Other − this</th><th>95 % interval</th><th>Better : worse</th><th>p</th><th>p (Holm)</th></tr></thead>
@@ -140,8 +143,8 @@ def _difference(first: Evaluation, second: Evaluation, value: int, name: str, me
     badness = measure.badness or abs
     signs = np.array([badness(y) - badness(x) for x, y in zip(a, b, strict=True)])
     low = high = p = math.nan
+    sums, sizes = first.draws.sums(whole)
     if change.size:
-        sums, sizes = first.draws.sums(whole)
         p = float(wilcoxon(sums / sizes).pvalue) if np.any(sums != 0) else 1.0
     if (means := first.draws.means(whole, RESAMPLES, SEED)).size:
         low, high = (float(x) for x in np.percentile(means, (2.5, 97.5)))
@@ -161,6 +164,7 @@ def _difference(first: Evaluation, second: Evaluation, value: int, name: str, me
         p,
         int((signs < 0).sum()),
         int((signs > 0).sum()),
+        len(sums),
     )
 
 

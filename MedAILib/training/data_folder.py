@@ -37,11 +37,18 @@ class DataFolder:
     splits: tuple[tuple[frozenset[str], frozenset[str]], ...]
 
 
-def open_folder(folder: Path) -> DataFolder:
+def open_folder(
+    folder: Path, names: Mapping[int, str] | None = None, first: Mapping[int, str] | None = None
+) -> DataFolder:
     """Read what a data folder holds, no image yet.
 
     `dataset.json` (decathlon, nnU-Net) names channels and labels; `patients.csv` has the columns case and patient, and
     without it BIDS names (`sub-07_…`) or DICOM's tell patients; `splits_final.json` (nnU-Net) prescribes the folds.
+
+    Args:
+        folder: the data.
+        names: by label value, for named segments where there is no `dataset.json`; None: not told.
+        first: the same of a model that training starts from, beside which segments may have other names.
 
     Raises:
         InputError: there are no images and labels, or one of these files can't be read.
@@ -49,7 +56,7 @@ def open_folder(folder: Path) -> DataFolder:
     channels = channel_names(folder / "dataset.json")
     found = scan_folder(folder, None if channels is None else _per_case(folder, len(channels)))
     labels = read_labels(folder) if (folder / "dataset.json").is_file() else None
-    cases, faults = with_values(found.cases, labels)
+    cases, faults = with_values(found.cases, names if labels is None else labels, first or {})
     return DataFolder(
         folder,
         cases,

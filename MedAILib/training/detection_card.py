@@ -113,8 +113,8 @@ def _parts(record: DetectorRecord) -> str:
 def _validation(record: DetectorRecord, evaluation: DetectorEvaluation | None) -> str:
     if evaluation is None and record.fold is None:
         return (
-            "All images were learnt from: how good this network is can be told by other images only (`medai evaluate`),"
-            " and how good\nnetworks of this task are by cross-validation (`--fold all`)."
+            "No image was kept aside to judge by: how good this network is can be told by other images only (`medai\n"
+            "evaluate`), and how good networks of this task are by cross-validation (`--fold all`)."
         )
     if evaluation is None:
         return "Not validated."
@@ -170,7 +170,7 @@ def _how(record: DetectorRecord) -> str:
         f"gradients of {task.accumulate} batches summed up for a step" if task.accumulate > 1 else "",
         f"{losses[task.class_loss]} for classes and {losses[task.box_loss]} for boxes",
         "the hardest of the places without a finding" if task.hard_negatives else "all places alike",
-        "patches around findings of each class as often" if task.sampling == "classes" else "",
+        "patches around each class that an image has as often" if task.sampling == "classes" else "",
         f"the backbone's first stages kept as they were ({task.frozen_stages})" if task.frozen_stages else "",
         f"moving average of the weights ({task.ema_decay:g})",
         f"computed in {record.numbers}",

@@ -66,7 +66,7 @@ class DetectionTask(Described):
             all anchors count alike.
         samples: patches of each image in an epoch; half of them, on average, lie around a finding.
         sampling: around which: "findings", any of the image's, or "classes", any of a class that is drawn first from
-            those that the image has, so that rare ones are seen as often.
+            those that the image has, so that beside others a rare one is seen as often.
         mirror_axes: axes along which images are mirrored while they are learnt from.
         schedule: how the learning rate falls after its first rise: "poly" (power 0.9), "cosine" or "constant".
         accumulate: batches whose gradients are summed up for one step.

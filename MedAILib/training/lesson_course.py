@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from MedAILib.errors import InputError, ModelError
 from MedAILib.models.weights import load_weights, save_checkpoint
 from MedAILib.training.classification_task import ClassificationTask
-from MedAILib.training.initial import Quiet, freeze_stages, load_initial
+from MedAILib.training.initial import Quiet, first_weights
 from MedAILib.training.lesson import Bench, Lesson, new_network, scores_of
 from MedAILib.training.lesson_curves import LessonRecord, without_gain, write_lesson
 from MedAILib.training.processes import is_first, mean_over_processes, process_count, said_by_first
@@ -35,9 +35,8 @@ class LessonCourse:
         self.task, self.lesson, self.bench = task, lesson, bench
         set_determinism(lesson.seed)
         self.network = new_network(lesson.network)
-        if bench.initial is not None:
-            load_initial(self.network, bench.initial, Quiet())
-        freeze_stages(self.network, str(lesson.network["_target_"]), task.frozen_stages)
+        frozen = (str(lesson.network["_target_"]), task.frozen_stages)
+        first_weights(self.network, bench.initial, frozen, Quiet())
         self.network.to(bench.device)
         self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(task.ema_decay), use_buffers=True)
         learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]

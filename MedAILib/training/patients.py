@@ -1,7 +1,7 @@
 """Which patient a case is of: by a table, by BIDS names, or by what DICOM files say."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from MedAILib.errors import InputError
@@ -28,8 +28,13 @@ def patients_of(folder: Path, cases: Sequence[Case]) -> dict[str, str]:
     return {case.name: told[case.name] for case in cases}
 
 
-def known_patients(folder: Path, cases: Sequence[Case]) -> dict[str, str]:
+def known_patients(folder: Path, cases: Sequence[Case], others: Collection[str] = ()) -> dict[str, str]:
     """The patients of those cases whose patient is told, as `patients_of` has it; the table may leave out some.
+
+    Args:
+        folder: the data.
+        cases: all of a part, also those that are not asked for, since a PatientID tells something where it differs.
+        others: names of another part's cases, of which the table tells first.
 
     Raises:
         InputError: the table can't be read.
@@ -38,7 +43,7 @@ def known_patients(folder: Path, cases: Sequence[Case]) -> dict[str, str]:
     if not path.is_file():
         return patients_of(folder, cases)
     told = _read_table(path)
-    return {case.name: told[case.name] for case in cases if told.get(case.name)}
+    return {case.name: told[case.name] for case in cases if case.name in told and case.name not in others}
 
 
 def patients_in_both(folder: Path, trained: Sequence[Case], others: Sequence[Case]) -> dict[str, str]:
@@ -78,4 +83,11 @@ def _read_table(path: Path) -> dict[str, str]:
     names, patients = column_of(headers, ("case",)), column_of(headers, ("patient",))
     if names is None or patients is None or any(row[key] is None for row in rows for key in (names, patients)):
         raise InputError(f"{path} can't be read: it needs the columns case and patient.")
-    return {str(row[names]).strip(): str(row[patients]).strip() for row in rows}
+    told: dict[str, str] = {}
+    for line, row in enumerate(rows, start=2):
+        name, patient = str(row[names]).strip(), str(row[patients]).strip()
+        if not name or not patient:
+            raise InputError(f"Line {line} of {path} has no {'patient' if name else 'case'}.")
+        if told.setdefault(name, patient) != patient:
+            raise InputError(f"{path} names two patients for {name}, {told[name]} and {patient}; keep one.")
+    return told

@@ -27,7 +27,7 @@ LOW, MIDDLE, HIGH = 0.1, 0.5, 0.9  # of the boxes by volume
 FINE = 8  # voxels; along an axis where boxes are smaller, the first convolution keeps every voxel
 PATCHES = {"cpu": 64, "gpu": 96}
 LONG = 1_000  # steps
-RARE = 3  # times as many boxes has the commonest class, and from there on patches show the rarer ones as often
+RARE = 3  # times the rarest's boxes has the commonest class in images of several; then patches show each as often
 EPOCHS = 50  # after each a checkpoint is written
 STEPS = {"cpu": 1_500, "gpu": 15_000}
 
@@ -115,11 +115,13 @@ def plan_detector(
 
 def _sampling(facts: Sequence[BoxedFacts]) -> tuple[str, str]:
     """Around which findings patches lie, and why."""
-    counts = Counter(box.label for one in facts for box in one.boxes)
+    every = [[box.label for box in one.boxes] for one in facts]
+    counts = Counter(label for labels in every if len(set(labels)) > 1 for label in labels)
     if not counts or max(counts.values()) < RARE * min(counts.values()):
         return "findings", "half of the patches lie around any of an image's findings"
     rare = min(counts, key=lambda name: counts[name])
-    return "classes", f"{rare} has {counts[rare]} of {counts.total()} boxes; patches show each class as often"
+    told = f"where images have several classes, {rare} has {counts[rare]} of {counts.total()} boxes"
+    return "classes", f"{told}; there patches lie around each class as often"
 
 
 def plan_left(task: DetectionTask, facts: Sequence[BoxedFacts]) -> tuple[DetectionTask, list[Choice]]:

@@ -21,7 +21,7 @@ from MedAILib.training.board import on_board
 from MedAILib.training.cases import Case, Split, kept_for_stopping
 from MedAILib.training.checkpoint import begin, digest_of_weights, identity_of, keep, require_room
 from MedAILib.training.curves import EpochRecord, write_curves
-from MedAILib.training.initial import freeze_stages, load_initial
+from MedAILib.training.initial import first_weights
 from MedAILib.training.losses import build_loss
 from MedAILib.training.mixup import Mixup
 from MedAILib.training.precision import AutocastInferer, training_type
@@ -49,11 +49,9 @@ class Course:
         self.device = torch.device(run.device)
         set_determinism(task.seed)
         self.network = build_network(task.network["_target_"], _arguments(task.network))
-        if run.initial is not None:
-            load_initial(self.network, run.initial, progress)
+        first_weights(self.network, run.initial, (str(task.network["_target_"]), task.frozen_stages), progress)
         if run.start is not None:
             self.network.load_state_dict(run.start)
-        freeze_stages(self.network, str(task.network["_target_"]), task.frozen_stages)
         self.network.to(self.device)
         self.average = AveragedModel(self.network, multi_avg_fn=moving_average(task.ema_decay))
         learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]

@@ -14,7 +14,7 @@ from MedAILib.models.bundle import bundle_network
 from MedAILib.progress import Progress
 from MedAILib.training.detection_data import Sample, plan_of_task
 from MedAILib.training.detection_task import DetectionTask
-from MedAILib.training.initial import freeze_stages, load_initial
+from MedAILib.training.initial import first_weights
 from MedAILib.training.precision import AutocastMaps, training_type
 
 BOX, LABEL = "box", "label"
@@ -54,9 +54,8 @@ def first_network(task: DetectionTask, initial: Path | None, progress: Progress)
     if task.frozen_stages and initial is None:
         raise InputError("frozen_stages keeps the weights of another model; name it with --initial.")
     network = bundle_network(plan_of_task(task))
-    if initial is not None:
-        load_initial(network, initial, progress)
-    freeze_stages(network.get_submodule("feature_extractor.body"), str(task.backbone["_target_"]), task.frozen_stages)
+    frozen = (str(task.backbone["_target_"]), task.frozen_stages)
+    first_weights(network, initial, frozen, progress, "feature_extractor.body")
     return network
 
 
