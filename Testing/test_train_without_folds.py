@@ -52,6 +52,8 @@ def _card(model: Path) -> str:
 def test_one_network_learns_from_all_cases_and_is_a_bundle(one: Path, data: Path) -> None:
     volume = read_image(data / "imagesTr" / "case_0.nii.gz")
     assert open_model(one, "cpu").run(volume, RunOptions(), SILENT).layers.shape[1:] == volume.geometry.shape_kji
+    weights = load_weights(one / "models" / "model.pt")
+    assert len({value.data_ptr() for value in weights.values()}) < len(weights)  # a DynUNet has some by two names
     place = one.with_name("one.training")
     started = json.loads((place / "network_0" / "started.json").read_text(encoding="utf-8"))
     assert started["cases"] == [f"case_{number}" for number in range(6)]

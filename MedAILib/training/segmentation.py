@@ -1,6 +1,7 @@
 """Training of a segmentation network: MONAI's trainer, deep supervision, averaged weights, resumable at each epoch."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -64,7 +65,7 @@ class Course:
     @property
     def weights(self) -> dict[str, Tensor]:
         """The averaged weights on the CPU, or the best epoch's where the task stops early."""
-        return self.best or {k: v.detach().cpu().clone() for k, v in self.average.module.state_dict().items()}
+        return self.best or _copied(self.average.module.state_dict())
 
     @property
     def over(self) -> bool:
@@ -212,6 +213,12 @@ def _go_on(course: Course, learnt: tuple[Case, ...], watched: tuple[Case, ...]) 
     with on_board(trainer, run.folder):
         trainer.run()
         wait_for_all()
+
+
+def _copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights on the CPU as they are now; names that share one tensor (DynUNet has such) go on sharing it."""
+    copies = {value.data_ptr(): value.detach().cpu().clone() for value in weights.values()}
+    return {key: copies[value.data_ptr()] for key, value in weights.items()}
 
 
 def _arguments(network: dict[str, Any]) -> dict[str, Any]:
