@@ -215,11 +215,16 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     assert resumed.calibration == whole.calibration
 
 
-def test_the_mean_of_networks_goes_on_from_another_model(place: Path, tmp_path: Path) -> None:
+def test_the_mean_of_networks_goes_on_from_another_model(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = archive(tmp_path / "s.npz", shape_pictures, train=40)
-    more = ["--set", "folds=2", "--set", "shipped=2", "--set", "loss=focal", "--set", "frozen_stages=1"]
+    more = ["--set", "folds=2", "--set", "shipped=2", "--set", "loss=focal"]
     more += ["--initial", place / "shapes", "--epochs", 1, "--set", "strange_quantile=1"]
-    assert train("shapes", "--data", data, "-o", tmp_path / "m", *more) == 0
+    words = ["shapes", "--data", data, "-o", tmp_path / "m", *more]
+    assert train(*words, "--set", "frozen_stages=1") == 2  # the model's first stage has other shapes
+    assert "frozen_stages=1 would keep random weights, since features.conv0.weight" in capsys.readouterr().err
+    assert train(*words) == 0
     model = open_model(tmp_path / "m", "cpu")
     image = find_labelled_images(data)[1]
     result = model.run(read_labelled(image), ClassifyOptions(), SILENT)

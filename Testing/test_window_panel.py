@@ -41,13 +41,13 @@ def test_built_in_model_is_chosen_and_described(session) -> None:
 def test_search_finds_models_by_what_they_find(session, tmp_path) -> None:
     widget = session.open()
     widget._picker.choose(model(tmp_path, "other"))
-    assert len(rows(widget)) == 2
+    assert len(rows(widget)) == 3
     widget.ui.modelSearchBox.text = "posterior hippo"
-    assert ["Hippocampus" in row for row in rows(widget)] == [True]
+    assert ["Hippocampus" in row for row in rows(widget)] == [True, True]
     widget.ui.modelSearchBox.text = "part 2"
     assert ["test's model" in row for row in rows(widget)] == [True]
     widget.ui.modelSearchBox.text = ""
-    assert len(rows(widget)) == 2
+    assert len(rows(widget)) == 3
 
 
 def test_model_in_a_folder_is_opened_and_remembered(session, tmp_path, monkeypatch) -> None:
