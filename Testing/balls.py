@@ -50,6 +50,14 @@ def small(data: Path, *settings: str, **wishes: Any) -> SegmentationTask:
     return with_settings(planned(data, replace(CPU, base=4), **wishes), read_settings([*settings, "precision=float32"]))
 
 
+def task_file(data: Path, *settings: str) -> Path:
+    """A small task of patches of 16, written beside its data."""
+    path = data.parent / "task.json"
+    task = with_settings(small(data, patch=[16, 16, 16]), read_settings(settings))
+    path.write_text(json.dumps({"kind": "segmentation", **task.__dict__}), encoding="utf-8")
+    return path
+
+
 def train(*arguments: Any) -> int:
     return main(["train", *map(str, arguments), "--device", "cpu", "--quiet"])
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from blobs import blob_folder
 from test_boxed_changes import task_of
-from test_train_detector import BACKBONE, SILENT, command, of_list, written
+from test_train_detector import SILENT, command, of_list, small_detector, written
 
 from MedAILib.errors import InputError
 from MedAILib.models.open import open_model
@@ -35,11 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def task(data: Path) -> DetectionTask:
-    place = data.parent / "planned"
-    assert command("train", "detection", "--data", data, "-o", place, "--plan-only") == 0
-    given = read_task(str(place.with_name("planned.training") / "task.json"))
-    assert isinstance(given, DetectionTask)
-    return replace(given, patch=[16, 16, 16], backbone=BACKBONE, epochs=1, samples=2, width=8, folds=2)
+    return small_detector(data, 1)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import PIL.Image
 import pydicom
 import pytest
 import SimpleITK as sitk
-from balls import SILENT, small, train, write_cases
+from balls import SILENT, task_file, train, write_cases
 from numpy.typing import NDArray
 from test_dicom_seg import result as found_in
 from test_dicom_seg import volume as dicom_volume
@@ -187,9 +187,7 @@ def test_training_and_evaluation_are_those_of_label_maps(data: Path, tmp_path: P
     for label in sorted((other / "labelsTr").iterdir()):
         as_segments(label, {2: "bowl", 1: "cap"}, crop=1)
         label.unlink()
-    task = small(data, patch=[16, 16, 16])
-    path = tmp_path / "task.json"
-    path.write_text(json.dumps({"kind": "segmentation", **task.__dict__}), encoding="utf-8")
+    path = task_file(data)
     models = [tmp_path / name / "m" for name in ("maps", "segments")]
     for folder, model in zip((data, other), models, strict=True):
         assert train(path, "--data", folder, "-o", model, "--epochs", 1) == 0
@@ -349,14 +347,13 @@ def test_voxels_and_segments_are_not_left_out_silently(data: Path) -> None:
 
 
 def test_a_task_tells_the_values_of_names_where_the_data_does_not(data: Path, tmp_path: Path) -> None:
-    task = small(data, patch=[16, 16, 16])
-    (tmp_path / "task.json").write_text(json.dumps({"kind": "segmentation", **task.__dict__}), encoding="utf-8")
-    assert train(tmp_path / "task.json", "--data", data, "-o", tmp_path / "maps", "--epochs", 1) == 0
+    path = task_file(data)
+    assert train(path, "--data", data, "-o", tmp_path / "maps", "--epochs", 1) == 0
     (data / "dataset.json").unlink()
     for label in sorted((data / "labelsTr").iterdir()):
         as_segments(label, {2: "bowl", 1: "cap"})  # the second comes first
         label.unlink()
-    assert train(tmp_path / "task.json", "--data", data, "-o", tmp_path / "segments", "--epochs", 1) == 0
+    assert train(path, "--data", data, "-o", tmp_path / "segments", "--epochs", 1) == 0
     first, second = ((tmp_path / name / "models" / "model.pt").read_bytes() for name in ("maps", "segments"))
     assert first == second
     started = open_folder(data, None, {1: "bowl", 2: "cap"})

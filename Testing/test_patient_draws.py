@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from balls import small, train, write_cases
+from balls import task_file, train, write_cases
 from test_detection_measures import boxes
 from test_evaluate import NAMES, TensModel, make_case, two_boxes
 
@@ -151,9 +151,7 @@ def test_p_values_of_patients_that_come_twice_are_those_of_once(tmp_path: Path) 
 def test_a_training_s_validation_and_the_command_draw_patients(tmp_path: Path) -> None:
     data = write_cases(tmp_path / "data", 8)
     (data / "patients.csv").write_text("case,patient\n" + "".join(f"case_{n},P{n // 2}\n" for n in range(8)))
-    task = small(data, "folds=2", patch=[16, 16, 16])
-    (tmp_path / "task.json").write_text(json.dumps({"kind": "segmentation", **task.__dict__}), encoding="utf-8")
-    assert train(tmp_path / "task.json", "--data", data, "-o", tmp_path / "m", "--epochs", 1) == 0
+    assert train(task_file(data, "folds=2"), "--data", data, "-o", tmp_path / "m", "--epochs", 1) == 0
     assert "4 cases of 2 patients (whom the intervals draw)" in (tmp_path / "m" / "docs" / "README.md").read_text()
     words = ["evaluate", "-m", tmp_path / "m", "--data", data, "-o", tmp_path / "r", "--device", "cpu", "--quiet"]
     assert main([str(word) for word in words]) == 0

@@ -137,14 +137,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return blob_folder(tmp_path_factory.mktemp("small") / "data", 4, 3)
 
 
-@pytest.fixture(scope="module")
-def task(data: Path) -> DetectionTask:
-    """One that trains in a second."""
+def small_detector(data: Path, epochs: int) -> DetectionTask:
+    """A task that trains in a second."""
     place = data.parent / "planned"
     assert command("train", "detection", "--data", data, "-o", place, "--plan-only") == 0
     given = read_task(str(place.with_name("planned.training") / "task.json"))
     assert isinstance(given, DetectionTask)
-    return replace(given, patch=[16, 16, 16], backbone=BACKBONE, epochs=3, samples=2, width=8, folds=2)
+    return replace(given, patch=[16, 16, 16], backbone=BACKBONE, epochs=epochs, samples=2, width=8, folds=2)
+
+
+@pytest.fixture(scope="module")
+def task(data: Path) -> DetectionTask:
+    return small_detector(data, 3)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from balls import SILENT, small, train, write_cases
+from balls import SILENT, small, task_file, train, write_cases
 
 from MedAILib.errors import OutputError
 from MedAILib.files.images import read_image
@@ -15,7 +15,6 @@ from MedAILib.models.weights import load_weights
 from MedAILib.request import RunOptions
 from MedAILib.training import segmentation
 from MedAILib.training.checkpoint import keep
-from MedAILib.training.overrides import read_settings, with_settings
 
 EPOCHS = 4
 
@@ -27,10 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def words(data: Path) -> list[object]:
-    task = with_settings(small(data, patch=[16, 16, 16]), read_settings(["folds=2"]))
-    path = data.parent / "task.json"
-    path.write_text(json.dumps({"kind": "segmentation", **task.__dict__}), encoding="utf-8")
-    return [path, "--data", data, "--fold", "all", "--set", "final_epochs=2", "--epochs", EPOCHS]
+    return [task_file(data, "folds=2"), "--data", data, "--fold", "all", "--set", "final_epochs=2", "--epochs", EPOCHS]
 
 
 @pytest.fixture(scope="module")

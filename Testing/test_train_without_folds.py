@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from balls import SILENT, small, train, write_cases
+from balls import SILENT, task_file, train, write_cases
 
 from MedAILib.errors import OutputError
 from MedAILib.files.images import read_image
@@ -25,10 +25,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def words(data: Path) -> list[object]:
-    path = data.parent / "task.json"
-    task = small(data, patch=[16, 16, 16])
-    path.write_text(json.dumps({"kind": "segmentation", **task.__dict__}), encoding="utf-8")
-    return [path, "--data", data, "--fold", "none", "--epochs", EPOCHS]
+    return [task_file(data), "--data", data, "--fold", "none", "--epochs", EPOCHS]
 
 
 @pytest.fixture(scope="module")

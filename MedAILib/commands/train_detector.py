@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from MedAILib.commands.train_options import program, stops_early, write_task
+from MedAILib.commands.train_options import ALL, NONE, program, require_fold, stops_early, write_task
 from MedAILib.errors import InputError
 from MedAILib.models.open import open_model
 from MedAILib.models.store import find_model
@@ -102,7 +102,7 @@ def run_train_detector(
     settings = _settings(options)
     wanted = settings.pop("augmentation", None)
     task = None if given is None else replace(_as_meant(given), **settings)
-    data = _read(options.data, task, options.fold != "none", progress)
+    data = _read(options.data, task, options.fold != NONE, progress)
     task = _whole_task(options, task, settings | ({} if wanted is None else {"augmentation": wanted}), data, device)
     if data.splits:
         task = replace(task, folds=len(data.splits))
@@ -113,7 +113,7 @@ def run_train_detector(
         require_boxes(data.facts, [case.name for case in sides.training], "training")
         if sides.stopping:
             require_boxes(data.facts, [case.name for case in sides.stopping], "early stopping (--set patience=0: none)")
-        if options.fold != "none":
+        if options.fold != NONE:
             require_boxes(data.facts, [case.name for case in sides.validation], "validation")
     inference(task)  # also says what is wrong with the network
     first_network(task, initial, progress if stops_early(options) else Quiet())
@@ -126,9 +126,9 @@ def run_train_detector(
         write_boxed_samples(task, _prepared(shown, bench, progress), names, options.show_augmentation)
     if stops_early(options):
         return
-    if options.fold == "all":
+    if options.fold == ALL:
         _train_all(bench, every, progress)
-    elif options.fold == "none":
+    elif options.fold == NONE:
         _train_without_folds(bench, every[0], progress)
     else:
         _train_fold(bench, (int(options.fold or 0), every[0]), (place, options.output), progress)
@@ -148,9 +148,9 @@ class _Bench:
 
 def _every(fold: str | None, data: _Data, task: DetectionTask) -> list[_Sides]:
     """The images of each fold that is to be trained; without folds, of the network that learns from all."""
-    if fold == "none":
+    if fold == NONE:
         return [_sides(data, task, data.cases, ())]
-    return [_split(data, task, number) for number in (range(task.folds) if fold == "all" else [int(fold or 0)])]
+    return [_split(data, task, number) for number in (range(task.folds) if fold == ALL else [int(fold or 0)])]
 
 
 def _training_folder(bundle: Path) -> Path:
@@ -170,7 +170,7 @@ def _learnt(
 ) -> tuple[Contents, DetectorRecord] | None:
     """Train one network; of several processes the first alone has what is to be written."""
     options, task = bench.options, bench.task
-    resume = options.resume and (options.fold != "all" or (place / "started.json").is_file())
+    resume = options.resume and (options.fold != ALL or (place / "started.json").is_file())
     names = tuple(tuple(case.name for case in part) for part in (sides.training, sides.stopping))
     told = (bench.data.digest, bench.data.groups)
     run = TrainingRun(place, task.epochs, str(bench.device), resume, bench.initial, *told, cases=names)
@@ -256,8 +256,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         InputError: an option that detectors do not have, or a value of a wrong kind.
     """
-    if options.fold not in (None, "all", "none") and not options.fold.isdecimal():
-        raise InputError(f"--fold {options.fold} is no fold; give a number from 0, all, or none.")
+    require_fold(options.fold)
     words = [*options.set, *([f"epochs={options.epochs}"] if options.epochs is not None else [])]
     settings = read_settings(words, DetectionTask)
     if "intensity" in settings:
@@ -330,7 +329,7 @@ def _whole_task(
         name, choices = task.name, choices + left
     if wanted is not None:
         task = replace(task, augmentation=recipe_of(wanted, task.augmentation))
-        told = Choice("augmentation", ", ".join(task.augmentation) or "none", ASKED)
+        told = Choice("augmentation", ", ".join(task.augmentation) or NONE, ASKED)
         choices = [told if choice.key == "augmentation" else choice for choice in choices]
     require_following(task.augmentation)
     if choices and not options.quiet:

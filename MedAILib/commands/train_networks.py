@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from MedAILib.commands.train_options import program, write_task
+from MedAILib.commands.train_options import ALL, NONE, program, write_task
 from MedAILib.errors import InputError
 from MedAILib.models.bundle import BundleModel
 from MedAILib.progress import Progress
@@ -29,8 +29,6 @@ from MedAILib.training.segmentation import train_segmentation
 from MedAILib.training.segmentation_export import Bundle, write_bundle
 from MedAILib.training.task import SegmentationTask
 from MedAILib.training.training_run import TrainingRun
-
-ALL, NONE = "all", "none"  # what `--fold` may be besides a number
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,10 +6,19 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from MedAILib.errors import InputError
 from MedAILib.output import whole_file
 from MedAILib.training.choices import Choice, told_choices
 from MedAILib.training.processes import is_first, process_count
 from MedAILib.training.task import KINDS, Task
+
+ALL, NONE = "all", "none"  # what `--fold` may be besides a number
+
+
+def require_fold(asked: str | None) -> None:
+    """Raise `InputError` unless `--fold` is a number, `ALL`, `NONE` or not given."""
+    if asked not in (None, ALL, NONE) and not str(asked).isdecimal():
+        raise InputError(f"--fold {asked} is no fold; give a number from 0, all, or none.")
 
 
 def write_task(task: Task, path: Path) -> None:

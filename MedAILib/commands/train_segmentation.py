@@ -8,8 +8,6 @@ from typing import Any
 import torch
 
 from MedAILib.commands.train_networks import (
-    ALL,
-    NONE,
     Bench,
     require_begun,
     split_of,
@@ -19,7 +17,7 @@ from MedAILib.commands.train_networks import (
     train_without_folds,
     training_folder,
 )
-from MedAILib.commands.train_options import stops_early, tell_choices, write_task
+from MedAILib.commands.train_options import ALL, NONE, require_fold, stops_early, tell_choices, write_task
 from MedAILib.errors import InputError
 from MedAILib.models.store import find_model
 from MedAILib.progress import Progress
@@ -122,8 +120,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         InputError: an option makes no sense, or not with another.
     """
-    if options.fold not in (None, ALL, NONE) and not options.fold.isdecimal():
-        raise InputError(f"--fold {options.fold} is no fold; give a number from 0, all, or none.")
+    require_fold(options.fold)
     settings = read_settings([*options.set, *([f"epochs={options.epochs}"] if options.epochs is not None else [])])
     if not is_planned(options.task) and "memory_gb" in settings:
         raise InputError("memory_gb is for planning; the task given has its patch and batch already.")

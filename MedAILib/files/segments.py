@@ -66,12 +66,8 @@ def segment_names(path: Path) -> tuple[str, ...]:
         InputError: it can't be read, or two segments have one name.
     """
     if path.name.lower().endswith(SLICER_ENDING):
-        names = [name for name, _, _ in _entries(path)]
-    else:
-        names = list(_dicom_names(_read_dicom(path)).values())
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"{path} has two segments '{twice[0]}'; merge them, or rename one.")
-    return tuple(names)
+        return _distinct(path, [name for name, _, _ in _entries(path)])
+    return _distinct(path, _dicom_names(_read_dicom(path)).values())
 
 
 def read_segments(path: Path) -> Segments:
@@ -81,9 +77,8 @@ def read_segments(path: Path) -> Segments:
         InputError: it can't be read, has two segments of one name, some that overlap, or voxels of no segment.
         GeometryError: its voxels do not lie at right angles.
     """
-    names = segment_names(path)
     slicers = path.name.lower().endswith(SLICER_ENDING)
-    masks, geometry = _slicer_masks(path) if slicers else _dicom_masks(path)
+    names, masks, geometry = _slicer_masks(path) if slicers else _dicom_masks(path)
     labels = np.zeros(geometry.shape_kji, np.uint16)
     for number, mask in enumerate(masks, start=1):
         if (other := int(labels[mask].max(initial=0))) > 0:
@@ -120,6 +115,13 @@ def on_grid(segments: Segments, target: Geometry) -> NDArray[np.uint16] | None:
     return found
 
 
+def _distinct(path: Path, names: Iterable[str]) -> tuple[str, ...]:
+    told = list(names)
+    if twice := sorted({name for name in told if told.count(name) > 1}):
+        raise InputError(f"{path} has two segments '{twice[0]}'; merge them, or rename one.")
+    return tuple(told)
+
+
 def _entries(path: Path) -> list[tuple[str, int, int]]:
     """Name, layer and value of each segment of Slicer's file; before Slicer 4.11 each had a layer of its own."""
     reader = sitk.ImageFileReader()
@@ -142,15 +144,16 @@ def _entries(path: Path) -> list[tuple[str, int, int]]:
     return entries
 
 
-def _slicer_masks(path: Path) -> tuple[Iterable[NDArray[np.bool_]], Geometry]:
-    volume, entries = read_image(path), _entries(path)
+def _slicer_masks(path: Path) -> tuple[tuple[str, ...], Iterable[NDArray[np.bool_]], Geometry]:
+    entries = _entries(path)
+    names, volume = _distinct(path, [name for name, _, _ in entries]), read_image(path)
     if (most := max(layer for _, layer, _ in entries)) >= volume.channels:
         raise InputError(f"{path} tells of {most + 1} layers and has {volume.channels}; save the segmentation anew.")
     for layer, values in enumerate(volume.data):
         own = [value for _, place, value in entries if place == layer]
         if (left := np.setdiff1d(values, [0, *own])).size:
             raise InputError(f"{path} has voxels of the value {left[0]}, which no segment has; save it anew.")
-    return (volume.data[layer] == value for _, layer, value in entries), volume.geometry
+    return names, (volume.data[layer] == value for _, layer, value in entries), volume.geometry
 
 
 def _read_dicom(path: Path) -> Any:
@@ -165,9 +168,10 @@ def _dicom_names(seg: Any) -> dict[int, str]:
     return {int(x.SegmentNumber): str(x.SegmentLabel).strip() for x in seg.SegmentSequence if int(x.SegmentNumber)}
 
 
-def _dicom_masks(path: Path) -> tuple[Iterable[NDArray[np.bool_]], Geometry]:
+def _dicom_masks(path: Path) -> tuple[tuple[str, ...], Iterable[NDArray[np.bool_]], Geometry]:
     seg = _read_dicom(path)
-    numbers = list(_dicom_names(seg))
+    called = _dicom_names(seg)
+    names, numbers = _distinct(path, called.values()), list(called)
     try:
         volume, together = _dicom_volume(seg, numbers)
     except UNREADABLE as error:
@@ -178,8 +182,8 @@ def _dicom_masks(path: Path) -> tuple[Iterable[NDArray[np.bool_]], Geometry]:
     except GeometryError as error:
         raise GeometryError(f"{path}: {error}") from error
     if together:
-        return (array == number for number in range(1, len(numbers) + 1)), geometry
-    return (array[..., place] >= 0.5 for place in range(len(numbers))), geometry
+        return names, (array == number for number in range(1, len(numbers) + 1)), geometry
+    return names, (array[..., place] >= 0.5 for place in range(len(numbers))), geometry
 
 
 def _dicom_volume(seg: Any, numbers: list[int]) -> tuple[Any, bool]:
