@@ -329,7 +329,7 @@ def _whole_task(
         name, choices = task.name, choices + left
     if wanted is not None:
         task = replace(task, augmentation=recipe_of(wanted, task.augmentation))
-        told = Choice("augmentation", ", ".join(task.augmentation) or NONE, ASKED)
+        told = Choice("augmentation", ", ".join(task.augmentation) or "none", ASKED)
         choices = [told if choice.key == "augmentation" else choice for choice in choices]
     require_following(task.augmentation)
     if choices and not options.quiet:
